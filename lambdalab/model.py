@@ -1,0 +1,167 @@
+"""The experiment's types. Frozen; every number carries its unit; ``None`` means not measured, 0 is a measurement.
+
+Words: a *trial* is one planned message, an *invocation* is what happened, an *environment* is a process that
+runs a function, a *block* holds every *arm* once, a *run* is one execution of a protocol.
+"""
+
+from decimal import Decimal
+from enum import StrEnum
+
+import msgspec
+
+
+class Start(StrEnum):
+    """Whether an invocation initialises its environment: read from Init Duration, never inferred."""
+
+    COLD = "cold"
+    WARM = "warm"
+
+
+class Load(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One message shape of a protocol: how many items of which size, and the start it must meet."""
+
+    label: str
+    size_bytes: int
+    count: int
+    start: Start
+
+
+class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A protocol file. Inside an arm the loads keep their order; arms are shuffled anew in every block."""
+
+    name: str
+    scenario: str
+    description: str
+    blocks: int
+    arms: tuple[str, ...]
+    loads: tuple[Load, ...]
+
+
+class Trial(msgspec.Struct, frozen=True, kw_only=True):
+    """One planned message. ``position`` counts from 0 over the whole run and is the order of execution."""
+
+    trial_id: str
+    block: int
+    position: int
+    arm: str
+    load: Load
+
+
+class TrialResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What the runner saw of one trial; one line of ``trials.jsonl``.
+
+    ``reason`` is None when the queue drained and the table holds exactly the items asked for.
+    """
+
+    trial: Trial
+    batch_id: str
+    message_id: str | None
+    sent_at_ms: int | None
+    drained_at_ms: int | None
+    items_expected: int
+    items_found: int | None
+    reason: str | None
+
+
+class PlatformReport(msgspec.Struct, frozen=True, kw_only=True):
+    """One REPORT line or ``platform.report`` record, as the platform wrote it.
+
+    ``refused`` names why the line must not be used as a measurement (written by an emulator that does not
+    measure), else None. Durations in milliseconds, memory in MB of 1,048,576 bytes.
+    """
+
+    request_id: str
+    duration_ms: float
+    billed_ms: float
+    memory_mb: int
+    max_memory_mb: int | None = None
+    init_ms: float | None = None
+    restore_ms: float | None = None
+    billed_restore_ms: float | None = None
+    status: str | None = None
+    error_type: str | None = None
+    refused: str | None = None
+
+    @property
+    def start(self) -> Start:
+        """Cold when the platform printed the time of an init, or with SnapStart of a restore; else warm."""
+        return Start.WARM if self.init_ms is None and self.restore_ms is None else Start.COLD
+
+
+class PutTimes(msgspec.Struct, frozen=True, kw_only=True):
+    """Time of the single puts of one message, in milliseconds, by nearest rank."""
+
+    n: int
+    p50: float
+    p95: float
+    max: float
+
+
+class RecordError(msgspec.Struct, frozen=True, kw_only=True):
+    """The error a function wrote in its own record."""
+
+    code: str
+    message: str
+    field: str | None = None
+
+
+class FunctionRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """The function's own log record (``contracts/log_record.schema.json``), without the EMF header."""
+
+    request_id: str
+    lang: str
+    cold_start: bool
+    started_ms: int
+    finished_ms: int
+    batch_id: str | None = None
+    run_id: str | None = None
+    label: str | None = None
+    count: int | None = None
+    size_bytes: int | None = None
+    mode: str | None = None
+    written: int | None = None
+    duplicates: int | None = None
+    batch_elapsed_ms: float | None = None
+    put_ms: PutTimes | None = None
+    consumed_wru: float | None = None
+    sdk_retries: int | None = None
+    receive_count: int | None = None
+    sent_ms: int | None = None
+    error: RecordError | None = None
+
+
+class LogLine(msgspec.Struct, frozen=True, kw_only=True):
+    """One CloudWatch log event as collected; one line of ``platform.jsonl``."""
+
+    log_group: str
+    log_stream: str
+    timestamp_ms: int
+    message: str
+    event_id: str
+
+
+class Cost(msgspec.Struct, frozen=True, kw_only=True):
+    """What one invocation costs, by component, in USD. A component that cannot be known is None."""
+
+    lambda_usd: Decimal | None
+    dynamodb_usd: Decimal | None
+    sqs_usd: Decimal | None
+    logs_usd: Decimal | None
+
+    @property
+    def total_usd(self) -> Decimal | None:
+        """The sum, or None when a component is unknown: a partial sum would look like a total."""
+        parts = (self.lambda_usd, self.dynamodb_usd, self.sqs_usd, self.logs_usd)
+        return None if any(part is None for part in parts) else sum((p for p in parts if p is not None), Decimal())
+
+
+class Estimate(msgspec.Struct, frozen=True, kw_only=True):
+    """A median with its exact order-statistic interval; the ends are None when n is too small for one."""
+
+    n: int
+    median: float
+    low: float | None
+    high: float | None
+    minimum: float
+    maximum: float
+    level: float

@@ -1,0 +1,28 @@
+"""Where things lie: the project a command works on, and the folders it may write."""
+
+from pathlib import Path
+from typing import Final
+
+from lambdalab.errors import SetupError
+
+STATE_FOLDER: Final = ".lambdalab"
+
+
+def project_root() -> Path:
+    """The nearest folder, from here upwards, that holds a ``template.yaml`` and ``protocols``.
+
+    Raises:
+        SetupError: there is none.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "template.yaml").is_file() and (folder / "protocols").is_dir():
+            return folder
+    raise SetupError(f"no lambdalab project in {here} or above it", next_step="change to the cloned folder")
+
+
+def state_folder(root: Path | None = None) -> Path:
+    """Where tools, interpreters and the local stack's state are kept; made when absent."""
+    folder = (project_root() if root is None else root) / STATE_FOLDER
+    folder.mkdir(exist_ok=True)
+    return folder
