@@ -1,0 +1,112 @@
+"""boto3 clients for one target, and AWS's failures as the lab's own errors."""
+
+import contextlib
+from collections.abc import Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, Final, cast
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    NoRegionError,
+    PartialCredentialsError,
+    ProfileNotFound,
+)
+
+from lambdalab.errors import AccessError
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_dynamodb import DynamoDBClient
+    from mypy_boto3_lambda import LambdaClient
+    from mypy_boto3_logs import CloudWatchLogsClient
+    from mypy_boto3_sqs import SQSClient
+
+_CONFIG: Final = Config(
+    retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=5, max_pool_connections=32
+)
+LOCAL_REGION: Final = "us-east-1"
+LOCAL_KEY: Final = "test"
+"""Access key and secret of the emulator, which checks neither."""
+
+
+class Aws:
+    """Clients of one endpoint, made when first used.
+
+    Args:
+        endpoint_url: the emulator's; None is whatever boto3 finds in the environment, on AWS usually nothing.
+        lambda_endpoint_url: the plane's, which stands in for Lambda.
+    """
+
+    def __init__(self, *, endpoint_url: str | None = None, lambda_endpoint_url: str | None = None) -> None:
+        self._endpoint_url = endpoint_url
+        self._lambda_endpoint_url = lambda_endpoint_url or endpoint_url
+
+    @cached_property
+    def session(self) -> boto3.Session:
+        """The emulator's fixed credentials, or the ordinary chain of environment, profile and role."""
+        if self._endpoint_url is None:
+            with access_errors("the AWS credentials"):
+                return boto3.Session()
+        return boto3.Session(aws_access_key_id=LOCAL_KEY, aws_secret_access_key=LOCAL_KEY, region_name=LOCAL_REGION)
+
+    @cached_property
+    def cloudformation(self) -> "CloudFormationClient":
+        return cast("CloudFormationClient", self._client("cloudformation"))
+
+    @cached_property
+    def dynamodb(self) -> "DynamoDBClient":
+        return cast("DynamoDBClient", self._client("dynamodb"))
+
+    @cached_property
+    def lambda_(self) -> "LambdaClient":
+        return cast("LambdaClient", self._client("lambda", self._lambda_endpoint_url))
+
+    @cached_property
+    def logs(self) -> "CloudWatchLogsClient":
+        return cast("CloudWatchLogsClient", self._client("logs"))
+
+    @cached_property
+    def sqs(self) -> "SQSClient":
+        return cast("SQSClient", self._client("sqs"))
+
+    def _client(self, service: str, endpoint_url: str | None = None) -> object:
+        with access_errors(f"the {service} endpoint"):
+            url = endpoint_url or self._endpoint_url
+            return self.session.client(service, endpoint_url=url, config=_CONFIG)  # type: ignore[call-overload]
+
+
+@contextlib.contextmanager
+def access_errors(what: str) -> Iterator[None]:
+    """Turns boto3's exceptions into one sentence; ``what`` names what was being asked for."""
+    try:
+        yield
+    except (NoCredentialsError, PartialCredentialsError) as error:
+        raise AccessError(
+            f"no AWS credentials were found for {what}",
+            next_step="set AWS_PROFILE or AWS_ACCESS_KEY_ID, or measure locally with --target local",
+        ) from error
+    except NoRegionError as error:
+        raise AccessError(
+            f"no AWS region is set for {what}", next_step="set AWS_REGION, for example us-east-1"
+        ) from error
+    except ProfileNotFound as error:
+        raise AccessError(str(error), next_step="see `aws configure list-profiles`") from error
+    except EndpointConnectionError as error:
+        url = error.kwargs.get("endpoint_url", "the endpoint")
+        raise AccessError(
+            f"{url} does not answer for {what}",
+            next_step="check the network and AWS_ENDPOINT_URL, or the local stack with `lambdalab status`",
+        ) from error
+    except ClientError as error:
+        detail = error.response.get("Error", {})
+        raise AccessError(
+            f"{error.operation_name} on {what} was refused: {detail.get('Code')}: {detail.get('Message')}",
+            next_step="check that this identity has the permission and that the resource exists",
+        ) from error
+    except BotoCoreError as error:
+        raise AccessError(f"{what} cannot be reached: {error}", next_step="check the AWS settings") from error

@@ -1,0 +1,339 @@
+"""One execution environment: a process group from spawn to end, and what Lambda does around each invocation.
+
+Init is unthrottled and has ten seconds; the CPU quota holds from the first invocation on; between invocations the
+processes are stopped. After a crash, a timeout or a failed init the environment is reset: the next invocation
+starts the processes again, and that time lies inside its Duration, without an Init Duration. Source: AWS Lambda
+Developer Guide, "Understanding the Lambda execution environment lifecycle".
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final, Literal
+
+from lambdalab.local.cgroup import Limits
+from lambdalab.local.function import Credentials, FunctionSpec, command, environment_variables
+from lambdalab.local.runtime_api import Answer, Event, InitError, RuntimeApi
+from lambdalab.model import PlatformReport
+from lambdalab.platform_log import billed_ms, render_end, render_init_report, render_report, render_start
+
+INIT_LIMIT_S: Final = 10.0
+_READ_BYTES: Final = 64 * 1024
+Emit = Callable[[str, str], None]
+"""Takes (log stream, line); must not block."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one invocation: the answer for the caller and the REPORT that was logged."""
+
+    answer: Answer
+    report: PlatformReport
+    log_tail: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentFailedError(Exception):
+    """The processes did not do what they should; ``error_type`` is Lambda's word for it."""
+
+    error_type: str
+    message: str
+
+
+class Environment:
+    """A place where one function runs, one invocation at a time."""
+
+    def __init__(
+        self,
+        spec: FunctionSpec,
+        *,
+        interpreter: Path | None,
+        credentials: Credentials,
+        limits: Limits,
+        emit: Emit,
+    ) -> None:
+        self.spec = spec
+        self.log_stream = f"{datetime.now(UTC):%Y/%m/%d}/[$LATEST]{secrets.token_hex(16)}"
+        self.idle_since = time.monotonic()
+        self.invocations = 0
+        self._interpreter = interpreter
+        self._credentials = credentials
+        self._limits = limits
+        self._emit = emit
+        self._api: RuntimeApi | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._exited: asyncio.Future[int] | None = None
+        self._output = -1
+        self._partial = b""
+        self._tail: list[str] = []
+        self._init_ms: float | None = None
+        self._began_ns = 0
+        self._cpu_limited = False
+        self._oom_kills = 0
+        limits.limit_memory(spec.memory_mb)
+
+    @property
+    def pid(self) -> int | None:
+        """The process group, while there is one."""
+        return None if self._process is None else self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """False once its process has ended unasked, so that it must not be re-used."""
+        return self._exited is None or not self._exited.done()
+
+    async def initialise(self) -> None:
+        """The Init phase. A failure is logged and left to the first invocation, which tries once more."""
+        try:
+            self._init_ms = await self._start(INIT_LIMIT_S)
+            self._freeze()
+        except EnvironmentFailedError as failure:
+            self._log_init_failure("init", failure)
+
+    async def invoke(self, payload: bytes, *, request_id: str, trace_id: str, client_context: str | None) -> Outcome:
+        """Runs one invocation to its end; never raises for what the function does."""
+        self._tail.clear()
+        self._log(render_start(request_id, "$LATEST"))
+        init_ms, self._init_ms = self._init_ms, None
+        self._began_ns = 0
+        deadline_s = time.time() + self.spec.timeout_s
+        failure: EnvironmentFailedError | None = None
+        try:
+            if self._process is None:
+                await self._restart(self.spec.timeout_s)
+            event = Event(
+                request_id=request_id,
+                payload=payload,
+                deadline_ms=int(deadline_s * 1000),
+                function_arn=self.spec.arn,
+                trace_id=trace_id,
+                client_context=client_context,
+            )
+            answer, ended_ns = await self._run(event, deadline_s - time.time())
+        except EnvironmentFailedError as error:
+            failure, ended_ns = error, time.perf_counter_ns()
+            message = f"RequestId: {request_id} Error: {error.message}"
+            body = {"errorType": error.error_type, "errorMessage": message}
+            answer = Answer(payload=json.dumps(body).encode(), error_type=error.error_type)
+        return self._finish(request_id, answer, failure, init_ms, (ended_ns - self._began_ns) / 1e6)
+
+    async def close(self) -> None:
+        """Ends the processes; Lambda gives none of them time when there are no extensions."""
+        self._kill()
+        await asyncio.to_thread(self._limits.close)
+
+    def _finish(
+        self,
+        request_id: str,
+        answer: Answer,
+        failure: EnvironmentFailedError | None,
+        init_ms: float | None,
+        duration_ms: float,
+    ) -> Outcome:
+        peak_mb = None if failure else self._peak_mb()
+        if failure is None:
+            self._freeze()
+        else:
+            self._kill()
+        duration_ms = round(duration_ms, 2)
+        report = PlatformReport(
+            request_id=request_id,
+            duration_ms=duration_ms,
+            billed_ms=billed_ms(duration_ms, init_ms),
+            memory_mb=self.spec.memory_mb,
+            max_memory_mb=peak_mb,
+            init_ms=init_ms,
+            status=_status(failure),
+            error_type=failure.error_type if failure and _status(failure) == "error" else None,
+        )
+        self._drain_output()
+        self._log(render_end(request_id))
+        self._log(render_report(report))
+        self.invocations += 1
+        self.idle_since = time.monotonic()
+        return Outcome(answer=answer, report=report, log_tail="".join(self._tail).encode()[-4096:])
+
+    async def _run(self, event: Event, timeout_s: float) -> tuple[Answer, int]:
+        assert self._api is not None
+        assert self._exited is not None
+        if not self._cpu_limited:
+            self._limits.limit_cpu(self.spec.memory_mb)
+            self._cpu_limited = True
+        self._signal(signal.SIGCONT)
+        done, handed_ns = self._api.invoke(event)
+        self._began_ns = self._began_ns or handed_ns
+        await asyncio.wait((done, self._exited), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if done.done():
+            return done.result()
+        raise self._why_ended(f"Task timed out after {self.spec.timeout_s:.2f} seconds")
+
+    async def _restart(self, timeout_s: float) -> None:
+        """Init inside an invocation, after a reset or a failed init."""
+        self._began_ns = time.perf_counter_ns()
+        try:
+            await self._start(timeout_s)
+        except EnvironmentFailedError as failure:
+            self._log_init_failure("invoke", failure)
+            raise
+
+    async def _start(self, timeout_s: float) -> float:
+        """Spawns the processes and waits for their first ``next``; returns the milliseconds that took."""
+        self._api = RuntimeApi()
+        address = await self._api.start()
+        read_end, write_end = os.pipe()
+        os.set_blocking(read_end, False)
+        variables = environment_variables(self.spec, self._credentials, runtime_api=address, log_stream=self.log_stream)
+        self._limits.limit_cpu(None)
+        self._cpu_limited = False
+        self._oom_kills = self._limits.oom_kills()
+        spawned_ns = time.perf_counter_ns()
+        try:
+            self._process = subprocess.Popen(  # noqa: ASYNC220 - a spawn of under 2 ms, timed
+                command(self.spec, self._interpreter),
+                cwd=self.spec.package,
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                stdout=write_end,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        except OSError as error:
+            os.close(read_end)
+            self._api.close()
+            raise EnvironmentFailedError(
+                "Runtime.InvalidEntrypoint", f"fork/exec {error.filename}: {error.strerror}"
+            ) from error
+        finally:
+            os.close(write_end)
+        self._watch(self._process, read_end)
+        with contextlib.suppress(OSError):  # it may have ended already; that is found below
+            self._limits.enter(self._process.pid)
+        assert self._exited is not None
+        ready = self._api.initialised
+        await asyncio.wait((ready, self._exited), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        if not ready.done():
+            raise self._why_ended(f"Task timed out after {timeout_s:.2f} seconds")
+        try:
+            return (ready.result() - spawned_ns) / 1e6
+        except InitError as error:
+            answer = error.answer
+            self._kill()
+            raise EnvironmentFailedError(
+                answer.error_type or "Runtime.Unknown", _error_message(answer.payload)
+            ) from error
+
+    def _watch(self, process: subprocess.Popen[bytes], read_end: int) -> None:
+        """Follows the end of the process and its output."""
+        loop = asyncio.get_running_loop()
+        exited: asyncio.Future[int] = loop.create_future()
+        pidfd = os.pidfd_open(process.pid)
+
+        def on_exit() -> None:
+            loop.remove_reader(pidfd)
+            os.close(pidfd)
+            exited.set_result(process.wait())
+
+        loop.add_reader(pidfd, on_exit)
+        loop.add_reader(read_end, self._drain_output)
+        self._exited, self._output = exited, read_end
+
+    def _why_ended(self, timeout_message: str) -> EnvironmentFailedError:
+        """Names why there is no answer, and ends what is left of the processes."""
+        assert self._exited is not None
+        out_of_memory = self._limits.oom_kills() > self._oom_kills
+        code = self._exited.result() if self._exited.done() else None
+        self._kill()
+        if out_of_memory:
+            return EnvironmentFailedError("Runtime.OutOfMemory", "Runtime exited with error: signal: killed")
+        if code is None:
+            return EnvironmentFailedError("Sandbox.Timedout", timeout_message)
+        how = f"signal: {signal.strsignal(-code)}".lower() if code < 0 else f"exit status {code}"
+        return EnvironmentFailedError("Runtime.ExitError", f"Runtime exited with error: {how}")
+
+    def _kill(self) -> None:
+        """Ends the process group and forgets it."""
+        if self._process is None:
+            return
+        self._signal(signal.SIGKILL)
+        self._drain_output()
+        asyncio.get_running_loop().remove_reader(self._output)
+        os.close(self._output)
+        assert self._api is not None
+        self._api.close()
+        self._process, self._output = None, -1
+
+    def _freeze(self) -> None:
+        self._signal(signal.SIGSTOP)
+
+    def _signal(self, number: int) -> None:
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self._process.pid, number)
+
+    def _peak_mb(self) -> int | None:
+        """Peak resident memory since the processes began: the sum of VmHWM (proc_pid_status(5)), in whole MB."""
+        peaks = [kb for pid in self._limits.pids() if (kb := _vm_hwm_kb(pid)) is not None]
+        return -(-sum(peaks) // 1024) if peaks else None
+
+    def _drain_output(self) -> None:
+        """Reads what the function has written so far and logs the whole lines."""
+        while self._output >= 0:
+            try:
+                chunk = os.read(self._output, _READ_BYTES)
+            except BlockingIOError:
+                return
+            if not chunk:
+                asyncio.get_running_loop().remove_reader(self._output)
+                break
+            *lines, self._partial = (self._partial + chunk).split(b"\n")
+            for line in lines:
+                self._log(line.decode("utf-8", "replace") + "\n")
+        if self._partial:
+            self._log(self._partial.decode("utf-8", "replace"))
+            self._partial = b""
+
+    def _log_init_failure(self, phase: Literal["init", "invoke"], failure: EnvironmentFailedError) -> None:
+        elapsed_ms = INIT_LIMIT_S * 1000 if failure.error_type == "Sandbox.Timedout" else None
+        self._log(
+            render_init_report(
+                phase=phase, status=_status(failure) or "error", init_ms=elapsed_ms, error_type=failure.error_type
+            )
+        )
+
+    def _log(self, line: str) -> None:
+        self._tail.append(line)
+        self._emit(self.log_stream, line)
+
+
+def _status(failure: EnvironmentFailedError | None) -> str | None:
+    """REPORT's Status: absent for whatever the function answered by itself, even an error."""
+    if failure is None:
+        return None
+    return "timeout" if failure.error_type == "Sandbox.Timedout" else "error"
+
+
+def _error_message(payload: bytes) -> str:
+    try:
+        return str(json.loads(payload)["errorMessage"])
+    except (ValueError, KeyError, TypeError):
+        return "Init failed"
+
+
+def _vm_hwm_kb(pid: int) -> int | None:
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return None
+    for line in status.splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1])
+    return None

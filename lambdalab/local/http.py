@@ -1,0 +1,202 @@
+"""A small HTTP/1.1 server on asyncio: what the Runtime API and the Invoke API are spoken over.
+
+Parsing is llhttp's (through httptools), so chunked bodies and trailers arrive as ordinary headers: Go's runtime
+client sends both. Handlers answer through a callback, at once or later, because ``next`` is a long poll; requests
+on one connection are answered in the order they came.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Final, Protocol
+from urllib.parse import urlsplit
+
+import httptools
+
+LOOPBACK: Final = "127.0.0.1"
+HEAD_LIMIT_BYTES: Final = 1024 * 1024
+"""Request line and headers together; Lambda's own limit (AWS quota page)."""
+BODY_LIMIT_BYTES: Final = 16 * 1024 * 1024
+"""Above every Lambda payload limit, so that those can be refused by name; more than this is cut off."""
+
+
+@dataclass(slots=True)
+class Request:
+    """One parsed request. Header names are lower case; trailers are merged into ``headers``."""
+
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+    body: bytes
+
+
+@dataclass(slots=True, frozen=True)
+class Response:
+    """One answer; Content-Length is added when it is written."""
+
+    status: int
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def encode(self) -> bytes:
+        """The bytes on the wire."""
+        lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}"]
+        lines += [f"{name}: {value}" for name, value in self.headers.items()]
+        lines.append(f"Content-Length: {len(self.body)}\r\n\r\n")
+        return "\r\n".join(lines).encode("latin-1") + self.body
+
+
+class Exchange:
+    """One request waiting for its answer."""
+
+    __slots__ = ("_connection", "_keep_alive", "request")
+
+    def __init__(self, request: Request, connection: "Connection", keep_alive: bool) -> None:
+        self.request = request
+        self._connection = connection
+        self._keep_alive = keep_alive
+
+    @property
+    def gone(self) -> bool:
+        """Whether the client has left, so that an answer would reach nobody."""
+        return self._connection.closed
+
+    def reply(self, response: Response) -> None:
+        """Sends the answer; silently dropped when the client has left."""
+        self._connection.finish(response.encode(), self._keep_alive)
+
+
+class Handler(Protocol):
+    """What a server calls for every request; it must call ``exchange.reply`` once, now or later."""
+
+    def __call__(self, exchange: Exchange) -> None: ...
+
+
+class Connection(asyncio.Protocol):
+    """One client connection; the callbacks named ``on_*`` belong to the parser."""
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpRequestParser(self)
+        self._waiting: deque[Exchange] = deque()
+        self._busy = False
+        self._begin()
+
+    @property
+    def closed(self) -> bool:
+        return self._transport is None or self._transport.is_closing()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
+        self._transport = None
+        self._waiting.clear()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except _TooLargeError as error:
+            self._refuse(error.status)
+        except httptools.HttpParserUpgrade:
+            self._refuse(HTTPStatus.BAD_REQUEST)
+        except httptools.HttpParserError as error:
+            # httptools wraps what a callback raises.
+            cause = error.__context__
+            self._refuse(cause.status if isinstance(cause, _TooLargeError) else HTTPStatus.BAD_REQUEST)
+
+    def finish(self, encoded: bytes, keep_alive: bool) -> None:
+        """Writes one answer, then takes up the next request that waited behind it."""
+        self._busy = False
+        if self._transport is None or self._transport.is_closing():
+            return
+        self._transport.write(encoded)
+        if not keep_alive:
+            self._transport.close()
+        elif self._waiting:
+            self._dispatch(self._waiting.popleft())
+
+    def on_url(self, url: bytes) -> None:
+        self._url += url
+        self._count_head(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers[name.decode("latin-1").lower()] = value.decode("latin-1")
+        self._count_head(len(name) + len(value))
+
+    def on_headers_complete(self) -> None:
+        if self._headers.get("expect", "").lower() == "100-continue" and self._transport is not None:
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, body: bytes) -> None:
+        self._body_bytes += len(body)
+        if self._body_bytes > BODY_LIMIT_BYTES:
+            raise _TooLargeError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
+        self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        url = urlsplit(self._url.decode("latin-1"))
+        request = Request(
+            method=self._parser.get_method().decode("ascii"),
+            path=url.path,
+            query=url.query,
+            headers=self._headers,
+            body=b"".join(self._body),
+        )
+        exchange = Exchange(request, self, self._parser.should_keep_alive())
+        self._begin()
+        if self._busy:
+            self._waiting.append(exchange)
+        else:
+            self._dispatch(exchange)
+
+    def _begin(self) -> None:
+        self._url = b""
+        self._headers: dict[str, str] = {}
+        self._body: list[bytes] = []
+        self._head_bytes = self._body_bytes = 0
+
+    def _dispatch(self, exchange: Exchange) -> None:
+        self._busy = True
+        self._handler(exchange)
+
+    def _count_head(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > HEAD_LIMIT_BYTES:
+            raise _TooLargeError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
+
+    def _refuse(self, status: int) -> None:
+        if self._transport is not None:
+            self._transport.write(Response(status, headers={"Connection": "close"}).encode())
+            self._transport.close()
+
+
+class _TooLargeError(Exception):
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+async def serve(handler: Handler, port: int = 0) -> asyncio.Server:
+    """Starts a server on loopback.
+
+    Args:
+        handler: called for every request, on the event loop.
+        port: 0 lets the system choose; ``port_of`` tells which it chose.
+
+    Raises:
+        OSError: the port is taken.
+    """
+    make: Callable[[], Connection] = lambda: Connection(handler)  # noqa: E731
+    return await asyncio.get_running_loop().create_server(make, LOOPBACK, port)
+
+
+def port_of(server: asyncio.Server) -> int:
+    """The port a server listens on."""
+    port: int = server.sockets[0].getsockname()[1]
+    return port

@@ -1,0 +1,195 @@
+"""The endpoint callers speak to: Lambda's Invoke API, the plane's own control calls, the emulator for the rest.
+
+Pointing ``AWS_ENDPOINT_URL_LAMBDA`` here makes the plane Lambda for boto3, the AWS CLI and ``sam`` style clients:
+invocations run in the plane, every other Lambda call is passed on to the emulator and its effect is followed at once.
+"""
+
+import asyncio
+import base64
+import json
+import logging
+import urllib.error
+import urllib.request
+from collections.abc import Awaitable
+from concurrent.futures import Executor
+from typing import Any, Final, Protocol
+from urllib.parse import parse_qs, unquote
+
+from lambdalab.local.http import Exchange, Request, Response
+from lambdalab.local.pool import Pool, ThrottledError
+
+PAYLOAD_LIMIT_BYTES: Final = 6 * 1024 * 1024
+_FUNCTIONS: Final = "/2015-03-31/functions/"
+_CONTROL: Final = "/_lambdalab/"
+log: Final = logging.getLogger("lambdalab.plane")
+_LOOPBACK_HOSTS: Final = ("127.0.0.1", "localhost", "[::1]")
+
+
+class Functions(Protocol):
+    """What the endpoint needs of the plane."""
+
+    def pool(self, name: str) -> Pool | None:
+        """The pool of a function by name, partial or full ARN; None when the stack has no such function."""
+
+    async def follow(self) -> None:
+        """Reads the stack's configuration anew."""
+
+    def status(self) -> dict[str, Any]:
+        """What ``lambdalab status`` shows."""
+
+
+class InvokeApi:
+    """Routes requests of callers.
+
+    Args:
+        functions: the plane.
+        upstream: the emulator's endpoint, for all calls that are not the plane's.
+        executor: threads for those calls.
+    """
+
+    def __init__(self, functions: Functions, upstream: str, executor: Executor) -> None:
+        self._functions = functions
+        self._upstream = upstream
+        self._executor = executor
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def handle(self, exchange: Exchange) -> None:
+        """Answers one request; a web page on another host name must not reach the plane through a browser."""
+        host = exchange.request.headers.get("host", "").rsplit(":", 1)[0]
+        if host not in _LOOPBACK_HOSTS:
+            exchange.reply(_error(403, "AccessDeniedException", f"host {host!r} is not this machine's loopback"))
+            return
+        task = asyncio.get_running_loop().create_task(self._answer(exchange, self._route(exchange.request)))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, exchange: Exchange, work: Awaitable[Response]) -> None:
+        try:
+            exchange.reply(await work)
+        except Exception:
+            log.exception("%s %s failed", exchange.request.method, exchange.request.path)
+            exchange.reply(_error(500, "ServiceException", "the plane failed; see its log"))
+
+    def _route(self, request: Request) -> Awaitable[Response]:
+        path = unquote(request.path)
+        if path.startswith(_FUNCTIONS):
+            name, _, action = path.removeprefix(_FUNCTIONS).partition("/")
+            if action == "invocations" and request.method == "POST":
+                return self._invoke(name, request)
+        if path.startswith(_CONTROL):
+            return self._control(request.method, path.removeprefix(_CONTROL).split("/"))
+        return self._pass_on(request)
+
+    async def _invoke(self, name: str, request: Request) -> Response:
+        pool = self._functions.pool(name)
+        if pool is None:
+            return _error(404, "ResourceNotFoundException", f"Function not found: {name}")
+        problem = _problem_of(request)
+        if problem is not None:
+            return problem
+        if request.headers.get("x-amz-invocation-type") == "DryRun":
+            return Response(204)
+        try:
+            request_id, outcome = await pool.invoke(request.body or b"{}", client_context=_client_context(request))
+        except ThrottledError:
+            body = {
+                "Reason": "ReservedFunctionConcurrentInvocationLimitExceeded",
+                "Type": "User",
+                "message": "Rate Exceeded.",
+            }
+            return Response(429, json.dumps(body).encode(), _error_headers("TooManyRequestsException"))
+        headers = {
+            "Content-Type": "application/json",
+            "x-amzn-RequestId": request_id,
+            "X-Amz-Executed-Version": "$LATEST",
+        }
+        if outcome.answer.error_type is not None:
+            headers["X-Amz-Function-Error"] = "Unhandled"
+        if request.headers.get("x-amz-log-type") == "Tail":
+            headers["X-Amz-Log-Result"] = base64.b64encode(outcome.log_tail).decode()
+        return Response(200, outcome.answer.payload, headers)
+
+    async def _control(self, method: str, path: list[str]) -> Response:
+        match method, path:
+            case "GET", ["status"]:
+                return _json(self._functions.status())
+            case "POST", ["functions", name, "recycle"]:
+                pool = self._functions.pool(name)
+                if pool is None:
+                    return _error(404, "ResourceNotFoundException", f"Function not found: {name}")
+                pool.recycle()
+                return _json({})
+            case _:
+                return _error(404, "NotFound", "/".join(path))
+
+    async def _pass_on(self, request: Request) -> Response:
+        response = await asyncio.get_running_loop().run_in_executor(self._executor, self._forward, request)
+        if request.method != "GET":
+            await self._functions.follow()
+        return response
+
+    def _forward(self, request: Request) -> Response:
+        target = f"{self._upstream}{request.path}" + (f"?{request.query}" if request.query else "")
+        kept = {k: v for k, v in request.headers.items() if k not in ("host", "content-length", "connection", "expect")}
+        outgoing = urllib.request.Request(  # noqa: S310 - the emulator's loopback URL
+            target, data=request.body or None, headers=kept, method=request.method
+        )
+        try:
+            with urllib.request.urlopen(outgoing, timeout=60) as answer:  # noqa: S310
+                return _passed(answer.status, answer.read(), answer.headers.items())
+        except urllib.error.HTTPError as error:
+            return _passed(error.code, error.read(), error.headers.items())
+        except OSError as error:
+            return _error(502, "ServiceException", f"the emulator at {self._upstream} does not answer: {error}")
+
+
+def _problem_of(request: Request) -> Response | None:
+    """Why an Invoke request is refused, by Lambda's own error names."""
+    if len(request.body) > PAYLOAD_LIMIT_BYTES:
+        return _error(
+            413,
+            "RequestTooLargeException",
+            f"Request must be smaller than {PAYLOAD_LIMIT_BYTES} bytes for the InvokeFunction operation",
+        )
+    try:
+        json.loads(request.body or b"{}")
+    except ValueError as error:
+        return _error(400, "InvalidRequestContentException", f"Could not parse request body into json: {error}")
+    kind = request.headers.get("x-amz-invocation-type", "RequestResponse")
+    if kind not in ("RequestResponse", "DryRun"):
+        return _error(
+            400,
+            "InvalidParameterValueException",
+            f"invocation type {kind} is not available on the local plane; use RequestResponse or DryRun",
+        )
+    try:
+        _client_context(request)
+    except ValueError:
+        return _error(400, "InvalidRequestContentException", "Client context must be a base64-encoded JSON object")
+    qualifier = parse_qs(request.query).get("Qualifier", ["$LATEST"])[0]
+    if qualifier != "$LATEST":
+        return _error(404, "ResourceNotFoundException", f"Function version or alias not found: {qualifier}")
+    return None
+
+
+def _client_context(request: Request) -> str | None:
+    """The caller's context as one line of ASCII JSON, since it goes on as a header."""
+    encoded = request.headers.get("x-amz-client-context")
+    return None if encoded is None else json.dumps(json.loads(base64.b64decode(encoded, validate=True)))
+
+
+def _passed(status: int, body: bytes, headers: list[tuple[str, str]]) -> Response:
+    dropped = ("content-length", "transfer-encoding", "connection")
+    return Response(status, body, {k: v for k, v in headers if k.lower() not in dropped})
+
+
+def _json(body: dict[str, Any]) -> Response:
+    return Response(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
+
+
+def _error(status: int, kind: str, message: str) -> Response:
+    return Response(status, json.dumps({"Type": "User", "message": message}).encode(), _error_headers(kind))
+
+
+def _error_headers(kind: str) -> dict[str, str]:
+    return {"Content-Type": "application/json", "x-amzn-ErrorType": kind}

@@ -1,0 +1,93 @@
+"""Carries the lines of environments to CloudWatch Logs, off the path of the invocations."""
+
+import asyncio
+import contextlib
+import time
+from collections import defaultdict
+from concurrent.futures import Executor
+from typing import TYPE_CHECKING, Final
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+if TYPE_CHECKING:
+    from mypy_boto3_logs import CloudWatchLogsClient
+    from mypy_boto3_logs.type_defs import InputLogEventTypeDef
+
+FLUSH_S: Final = 0.05
+BATCH_EVENTS: Final = 1000
+WAITING_LIMIT: Final = 100_000
+"""Lines kept while the log service does not answer; beyond it new ones are dropped and counted."""
+
+
+class LogWriter:
+    """Collects lines and writes them in batches, per stream in order.
+
+    ``dropped`` counts lines lost because the log service stayed away; a run that misses one says so, since its
+    REPORT is then not found.
+    """
+
+    def __init__(self, client: "CloudWatchLogsClient", executor: Executor) -> None:
+        self._client = client
+        self._executor = executor
+        self._waiting: dict[tuple[str, str], list[InputLogEventTypeDef]] = defaultdict(list)
+        self._count = 0
+        self._streams: set[tuple[str, str]] = set()
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self.dropped = 0
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    def emit(self, group: str, stream: str, line: str) -> None:
+        """Takes one line; never blocks."""
+        if self._count >= WAITING_LIMIT:
+            self.dropped += 1
+            return
+        self._waiting[group, stream].append({"timestamp": time.time_ns() // 1_000_000, "message": line})
+        self._count += 1
+        self._wake.set()
+
+    async def close(self) -> None:
+        """Writes what waits, then stops."""
+        self._stopping = True
+        self._wake.set()
+        await self._task
+
+    async def _run(self) -> None:
+        while not (self._stopping and not self._count):
+            await self._wake.wait()
+            if not self._stopping:
+                await asyncio.sleep(FLUSH_S)  # gather the lines of one invocation
+            self._wake.clear()
+            if not await self._flush():
+                if self._stopping:
+                    return
+                await asyncio.sleep(1)
+                self._wake.set()
+
+    async def _flush(self) -> bool:
+        loop = asyncio.get_running_loop()
+        for key in [key for key, events in self._waiting.items() if events]:
+            events = self._waiting[key][:BATCH_EVENTS]
+            try:
+                await loop.run_in_executor(self._executor, self._put, key, events)
+            except (BotoCoreError, ClientError):
+                self._streams.discard(key)
+                return False
+            del self._waiting[key][: len(events)]
+            self._count -= len(events)
+            if self._waiting[key]:
+                self._wake.set()
+            else:
+                del self._waiting[key]
+        return True
+
+    def _put(self, key: tuple[str, str], events: "list[InputLogEventTypeDef]") -> None:
+        group, stream = key
+        if key not in self._streams:
+            exists = self._client.exceptions.ResourceAlreadyExistsException
+            with contextlib.suppress(exists):
+                self._client.create_log_group(logGroupName=group)
+            with contextlib.suppress(exists):
+                self._client.create_log_stream(logGroupName=group, logStreamName=stream)
+            self._streams.add(key)
+        self._client.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)

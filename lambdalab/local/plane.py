@@ -1,0 +1,282 @@
+"""The plane: attaches to a deployed stack through the AWS API and is Lambda for it from then on.
+
+Started as a process of its own by ``lambdalab up``: ``python -m lambdalab.local.plane SETTINGS.json``.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import os
+import secrets
+import shutil
+import signal
+import sys
+import urllib.request
+import zipfile
+from concurrent.futures import Executor, ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from botocore.exceptions import BotoCoreError, ClientError
+
+from lambdalab.aws import LOCAL_KEY, Aws
+from lambdalab.errors import LambdalabError, PlaneError
+from lambdalab.local.cgroup import Cgroups
+from lambdalab.local.environment import Environment
+from lambdalab.local.function import CUSTOM_RUNTIMES, Credentials, FunctionSpec
+from lambdalab.local.http import serve
+from lambdalab.local.invoke_api import InvokeApi
+from lambdalab.local.logs import LogWriter
+from lambdalab.local.poller import Mapping, Poller
+from lambdalab.local.pool import Pool
+from lambdalab.stack import find_stack
+
+FOLLOW_S: Final = 1.0
+STOP_GRACE_S: Final = 5.0
+log: Final = logging.getLogger("lambdalab.plane")
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a plane is started with. ``interpreters`` maps a runtime such as ``python3.12`` to its Python."""
+
+    endpoint_url: str
+    stack_name: str
+    port: int
+    folder: str
+    interpreters: dict[str, str]
+
+
+class Plane:
+    """Functions, pools and pollers of one stack."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._aws = Aws(endpoint_url=settings.endpoint_url)
+        self._executor: Executor = ThreadPoolExecutor(32, thread_name_prefix="aws")
+        self._cgroups = Cgroups(f"lambdalab-{os.getpid()}")
+        self._credentials = Credentials(
+            access_key_id=LOCAL_KEY, secret_access_key=LOCAL_KEY, endpoint_url=settings.endpoint_url
+        )
+        self._pools: dict[str, Pool] = {}
+        self._pollers: dict[str, Poller] = {}
+        self._following = asyncio.Lock()
+        self._logs = LogWriter(self._aws.logs, self._executor)
+        self._logical_names: dict[str, str] = {}
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Attaches, serves until ``stop`` is set, then lets what runs finish and takes everything down.
+
+        Raises:
+            LambdalabError: the stack or its functions cannot be attached to.
+        """
+        server = None
+        try:
+            await self._attach()
+            api = InvokeApi(self, self._settings.endpoint_url, self._executor)
+            server = await serve(api.handle, self._settings.port)
+            while not stop.is_set():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), FOLLOW_S)
+                await self._follow_quietly()
+        finally:
+            if server is not None:
+                server.close()
+            await asyncio.gather(*(poller.close(grace_s=STOP_GRACE_S) for poller in self._pollers.values()))
+            await asyncio.gather(*(pool.close() for pool in self._pools.values()))
+            await self._logs.close()
+            self._cgroups.close()
+
+    def pool(self, name: str) -> Pool | None:
+        """The pool of a function by name, logical id or ARN."""
+        short = name.split(":function:")[-1].split(":")[0]
+        return self._pools.get(self._logical_names.get(short, short))
+
+    def status(self) -> dict[str, Any]:
+        """Everything the plane knows of itself, as JSON-ready values."""
+        return {
+            "pid": os.getpid(),
+            "stack_name": self._settings.stack_name,
+            "cpu_limit": self._cgroups.kind,
+            "log_lines_dropped": self._logs.dropped,
+            "functions": {
+                name: {
+                    "runtime": pool.spec.runtime,
+                    "memory_mb": pool.spec.memory_mb,
+                    "timeout_s": pool.spec.timeout_s,
+                    "reserved_concurrency": pool.spec.reserved_concurrency,
+                    "interpreter": self._settings.interpreters.get(pool.spec.runtime),
+                    "environments": len(pool.environments),
+                    "in_flight": pool.in_flight,
+                    "invocations": pool.invocations,
+                    "cold_starts": pool.cold_starts,
+                    "throttles": pool.throttles,
+                    "pids": [e.pid for e in pool.environments if e.pid is not None],
+                }
+                for name, pool in self._pools.items()
+            },
+            "mappings": {
+                poller.mapping.function_name: {
+                    "batch_size": poller.mapping.batch_size,
+                    "receives": poller.receives,
+                    "empty_receives": poller.empty_receives,
+                    "failed_batches": poller.failed_batches,
+                    "throttles": poller.throttles,
+                }
+                for poller in self._pollers.values()
+            },
+        }
+
+    async def follow(self) -> None:
+        """Reads configuration and mappings anew and takes up what changed."""
+        async with self._following:
+            for name in list(self._pools):
+                await self._follow_function(name)
+                await self._follow_mappings(name)
+
+    async def _follow_quietly(self) -> None:
+        try:
+            await self.follow()
+        except (BotoCoreError, ClientError, LambdalabError, OSError) as error:
+            log.warning("the stack cannot be followed now: %s", error)
+
+    async def _attach(self) -> None:
+        stack = await self._call(
+            lambda: find_stack(self._aws, self._settings.stack_name, next_step="deploy it with `lambdalab up`")
+        )
+        self._logical_names = stack.functions()
+        if not self._logical_names:
+            raise PlaneError(f"stack {stack.name} has no functions", next_step="deploy this project's template.yaml")
+        # The emulator drops ReservedConcurrentExecutions of a template; the stack's own parameter still says it.
+        reserved = stack.parameters.get("ReservedConcurrency", "")
+        for name in self._logical_names.values():
+            if reserved:
+                await self._call(
+                    lambda name=name: self._aws.lambda_.put_function_concurrency(
+                        FunctionName=name, ReservedConcurrentExecutions=int(reserved)
+                    )
+                )
+            self._pools[name] = Pool(await self._read_spec(name), self._create)
+            await self._follow_mappings(name)
+
+    def _create(self, spec: FunctionSpec) -> Environment:
+        interpreter = self._settings.interpreters.get(spec.runtime)
+        return Environment(
+            spec,
+            interpreter=None if interpreter is None else Path(interpreter),
+            credentials=self._credentials,
+            limits=self._cgroups.create(secrets.token_hex(6)),
+            emit=lambda stream, line: self._logs.emit(spec.log_group, stream, line),
+        )
+
+    async def _follow_function(self, name: str) -> None:
+        pool = self._pools[name]
+        seen = await self._call(lambda: self._aws.lambda_.get_function_configuration(FunctionName=name))
+        concurrency = await self._call(lambda: self._aws.lambda_.get_function_concurrency(FunctionName=name))
+        reserved = concurrency.get("ReservedConcurrentExecutions")
+        if seen["RevisionId"] != pool.spec.revision_id or reserved != pool.spec.reserved_concurrency:
+            pool.reconfigure(await self._read_spec(name))
+            log.info("%s was reconfigured", name)
+
+    async def _read_spec(self, name: str) -> FunctionSpec:
+        answer = await self._call(lambda: self._aws.lambda_.get_function(FunctionName=name))
+        concurrency = await self._call(lambda: self._aws.lambda_.get_function_concurrency(FunctionName=name))
+        found = answer["Configuration"]
+        runtime = found["Runtime"]
+        if runtime not in CUSTOM_RUNTIMES and runtime not in self._settings.interpreters:
+            raise PlaneError(
+                f"function {name} wants {runtime}, for which the plane has no interpreter",
+                next_step="restart the local stack with `lambdalab down` and `lambdalab up`",
+            )
+        return FunctionSpec(
+            name=name,
+            arn=found["FunctionArn"],
+            runtime=runtime,
+            handler=found["Handler"],
+            memory_mb=found["MemorySize"],
+            timeout_s=found["Timeout"],
+            variables=dict(found.get("Environment", {}).get("Variables", {})),
+            log_group=found.get("LoggingConfig", {}).get("LogGroup") or f"/aws/lambda/{name}",
+            revision_id=found["RevisionId"],
+            package=await self._call(lambda: self._unpack(answer["Code"]["Location"])),
+            reserved_concurrency=concurrency.get("ReservedConcurrentExecutions"),
+        )
+
+    def _unpack(self, location: str) -> Path:
+        """Downloads a package and unpacks it once per content, with the execute bits the zip carries."""
+        with urllib.request.urlopen(location, timeout=60) as answer:  # noqa: S310 - the emulator's loopback URL
+            content = answer.read()
+        package = Path(self._settings.folder) / "packages" / hashlib.sha256(content).hexdigest()[:16]
+        if package.is_dir():
+            return package
+        unfinished = package.with_suffix(f".{os.getpid()}")
+        with zipfile.ZipFile(BytesIO(content)) as archive:
+            for entry in archive.infolist():
+                path = Path(archive.extract(entry, unfinished))
+                mode = entry.external_attr >> 16 & 0o777
+                if mode and path.is_file():
+                    path.chmod(mode)
+        try:
+            unfinished.rename(package)
+        except OSError:  # another plane was faster
+            shutil.rmtree(unfinished)
+        return package
+
+    async def _follow_mappings(self, name: str) -> None:
+        """Switches the emulator's own mappings off and runs them here."""
+        answer = await self._call(lambda: self._aws.lambda_.list_event_source_mappings(FunctionName=name))
+        found = {m["UUID"]: m for m in answer["EventSourceMappings"]}
+        for uuid, poller in list(self._pollers.items()):
+            changed = uuid in found and found[uuid].get("BatchSize", 10) != poller.mapping.batch_size
+            if poller.mapping.function_name == name and (uuid not in found or changed):
+                await self._pollers.pop(uuid).close()
+        for uuid, seen in found.items():
+            if seen.get("State") not in ("Disabled", "Disabling"):
+                await self._call(
+                    lambda uuid=uuid: self._aws.lambda_.update_event_source_mapping(UUID=uuid, Enabled=False)
+                )
+            if uuid not in self._pollers:
+                mapping = await self._call(lambda seen=seen: self._read_mapping(name, seen))
+                self._pollers[uuid] = Poller(mapping, self._pools[name], self._aws.sqs, self._executor)
+
+    def _read_mapping(self, function_name: str, seen: Any) -> Mapping:
+        queue_arn: str = seen["EventSourceArn"]
+        url = self._aws.sqs.get_queue_url(QueueName=queue_arn.rsplit(":", 1)[1])["QueueUrl"]
+        attributes = self._aws.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["VisibilityTimeout"])
+        return Mapping(
+            uuid=seen["UUID"],
+            function_name=function_name,
+            queue_arn=queue_arn,
+            queue_url=url,
+            visibility_timeout_s=int(attributes["Attributes"]["VisibilityTimeout"]),
+            batch_size=seen.get("BatchSize", 10),
+            reports_batch_item_failures="ReportBatchItemFailures" in seen.get("FunctionResponseTypes", []),
+        )
+
+    async def _call(self, work: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+
+async def _serve(settings: Settings) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    await Plane(settings).run(stop)
+
+
+def main() -> int:
+    """Runs a plane from a settings file until it is asked to end."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        settings = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Settings)
+        asyncio.run(_serve(settings))
+    except LambdalabError as error:
+        log.error("%s", error)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

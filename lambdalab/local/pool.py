@@ -1,0 +1,128 @@
+"""Which environment an invocation gets: re-use, scale-out up to the limit, throttle, expiry, replacement."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable
+from typing import Final
+
+from lambdalab.local.environment import Environment, Outcome
+from lambdalab.local.function import FunctionSpec
+
+ACCOUNT_CONCURRENCY: Final = 1000
+IDLE_LIMIT_S: Final = 600.0
+"""Lambda promises no lifetime; ten idle minutes are long enough for any protocol and short enough to free memory."""
+
+
+class ThrottledError(Exception):
+    """Every environment the function may have is busy."""
+
+
+class Pool:
+    """The environments of one function.
+
+    Args:
+        spec: the function; ``reconfigure`` replaces it.
+        create: makes a new environment of a spec, not yet initialised.
+    """
+
+    def __init__(self, spec: FunctionSpec, create: Callable[[FunctionSpec], Environment]) -> None:
+        self.spec = spec
+        self._create = create
+        self._idle: list[Environment] = []
+        self._busy: set[Environment] = set()
+        self._closing: set[asyncio.Task[None]] = set()
+        self.cold_starts = self.invocations = self.throttles = 0
+
+    @property
+    def limit(self) -> int:
+        """How many environments may exist at once."""
+        reserved = self.spec.reserved_concurrency
+        return ACCOUNT_CONCURRENCY if reserved is None else reserved
+
+    @property
+    def environments(self) -> tuple[Environment, ...]:
+        """All that exist now."""
+        return (*self._busy, *self._idle)
+
+    @property
+    def in_flight(self) -> int:
+        """How many are running an invocation."""
+        return len(self._busy)
+
+    async def invoke(self, payload: bytes, *, client_context: str | None = None) -> tuple[str, Outcome]:
+        """Runs one invocation; returns its request id and what became of it.
+
+        Raises:
+            ThrottledError: the limit is reached.
+        """
+        environment, is_new = self._take()
+        request_id = str(uuid.uuid4())
+        trace_id = f"Root=1-{int(time.time()):08x}-{uuid.uuid4().hex[:24]};Parent={uuid.uuid4().hex[:16]};Sampled=0"
+        try:
+            if is_new:
+                self.cold_starts += 1
+                await environment.initialise()
+            self.invocations += 1
+            outcome = await environment.invoke(
+                payload, request_id=request_id, trace_id=trace_id, client_context=client_context
+            )
+        except BaseException:
+            self._busy.discard(environment)
+            self._dispose(environment)
+            raise
+        self._give_back(environment)
+        return request_id, outcome
+
+    def recycle(self) -> None:
+        """The next invocation starts cold: idle environments end now, busy ones after their invocation."""
+        self.reconfigure(self.spec)
+
+    def reconfigure(self, spec: FunctionSpec) -> None:
+        """Takes a new configuration; environments of the old one serve no further invocation."""
+        # A copy, so that environments of an equal but earlier spec are told apart by identity.
+        self.spec = type(spec)(**{name: getattr(spec, name) for name in spec.__struct_fields__})
+        for environment in self._idle:
+            self._dispose(environment)
+        self._idle.clear()
+
+    def expire(self) -> None:
+        """Ends environments that have been idle for too long or have died."""
+        oldest = time.monotonic() - IDLE_LIMIT_S
+        for environment in [e for e in self._idle if e.idle_since < oldest or not e.alive]:
+            self._idle.remove(environment)
+            self._dispose(environment)
+
+    async def close(self) -> None:
+        """Ends every environment."""
+        for environment in self.environments:
+            self._dispose(environment)
+        self._idle.clear()
+        self._busy.clear()
+        await asyncio.gather(*self._closing)
+
+    def _take(self) -> tuple[Environment, bool]:
+        self.expire()
+        if self._idle:
+            environment, is_new = self._idle.pop(), False
+        elif len(self._busy) < self.limit:
+            environment, is_new = self._create(self.spec), True
+        else:
+            self.throttles += 1
+            raise ThrottledError(self.spec.name)
+        self._busy.add(environment)
+        return environment, is_new
+
+    def _give_back(self, environment: Environment) -> None:
+        if environment not in self._busy:  # closed meanwhile
+            return
+        self._busy.remove(environment)
+        if environment.spec is self.spec:
+            self._idle.append(environment)
+        else:
+            self._dispose(environment)
+
+    def _dispose(self, environment: Environment) -> None:
+        task = asyncio.get_running_loop().create_task(environment.close())
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)

@@ -1,0 +1,208 @@
+"""The Lambda Runtime API, as one execution environment sees it.
+
+Every call is refused unless the environment's state permits it::
+
+    INIT ──next──▶ READY ──invoke()──▶ RUNNING ──response|error──▶ ANSWERED ──next──▶ READY
+      └──init/error──▶ FAILED
+
+A ``next`` says two things: the invocation before it is over, or, the first time, that init is over. Source: AWS
+Lambda Developer Guide, "Using the Lambda runtime API"; limits and error types as the Runtime Interface Emulator
+has them.
+"""
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final
+
+from lambdalab.local.http import Exchange, Response, port_of, serve
+
+RESPONSE_LIMIT_BYTES: Final = 6 * 1024 * 1024 + 100
+_PREFIX: Final = "/2018-06-01/runtime/"
+_ERROR_TYPE: Final = "lambda-runtime-function-error-type"
+_ERROR_TYPE_FORM: Final = re.compile(r"(Runtime|Function)\.[A-Z]\w+")
+_JSON: Final = {"Content-Type": "application/json"}
+
+
+class State(Enum):
+    """Where an environment is in its life."""
+
+    INIT = auto()
+    READY = auto()
+    RUNNING = auto()
+    ANSWERED = auto()
+    FAILED = auto()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """What one ``next`` hands to the function."""
+
+    request_id: str
+    payload: bytes
+    deadline_ms: int
+    function_arn: str
+    trace_id: str
+    client_context: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What the function answered. ``error_type`` is None for a success; ``payload`` is the raw JSON."""
+
+    payload: bytes
+    error_type: str | None = None
+
+
+class RuntimeApi:
+    """The server of one environment. ``initialised`` and the result of ``invoke`` are set by the function's calls."""
+
+    def __init__(self) -> None:
+        self.state = State.INIT
+        self.initialised: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        """Set by the first ``next`` to its ``time.perf_counter_ns``, or to an InitError."""
+        self._server: asyncio.Server | None = None
+        self._parked: Exchange | None = None
+        self._request_id: str | None = None
+        self._answer: Answer | None = None
+        self._done: asyncio.Future[tuple[Answer, int]] | None = None
+
+    async def start(self) -> str:
+        """Listens; returns the ``host:port`` for ``AWS_LAMBDA_RUNTIME_API``."""
+        self._server = await serve(self._handle)
+        return f"127.0.0.1:{port_of(self._server)}"
+
+    def close(self) -> None:
+        """Stops listening; a waiting ``next`` is dropped with its connection."""
+        if self._server is not None:
+            self._server.close()
+
+    def invoke(self, event: Event) -> tuple[asyncio.Future[tuple[Answer, int]], int]:
+        """Hands an event to the waiting ``next``.
+
+        Returns:
+            A future of (answer, ``perf_counter_ns`` when the next ``next`` came), and the ``perf_counter_ns`` of
+            the hand-over. The difference is the invocation's duration.
+        """
+        if self.state is not State.READY or self._parked is None:
+            raise RuntimeError(f"invoke in state {self.state.name}: the pool hands out ready environments only")
+        headers = {
+            "Content-Type": "application/json",
+            "Lambda-Runtime-Aws-Request-Id": event.request_id,
+            "Lambda-Runtime-Deadline-Ms": str(event.deadline_ms),
+            "Lambda-Runtime-Invoked-Function-Arn": event.function_arn,
+            "Lambda-Runtime-Trace-Id": event.trace_id,
+        }
+        if event.client_context is not None:
+            headers["Lambda-Runtime-Client-Context"] = event.client_context
+        parked, self._parked = self._parked, None
+        self._request_id, self._answer = event.request_id, None
+        self._done = asyncio.get_running_loop().create_future()
+        self.state = State.RUNNING
+        started_ns = time.perf_counter_ns()
+        parked.reply(Response(200, event.payload, headers))
+        return self._done, started_ns
+
+    def _handle(self, exchange: Exchange) -> None:
+        request = exchange.request
+        if not request.path.startswith(_PREFIX):
+            exchange.reply(
+                Response(200, b"pong") if request.path == "/ping" else _refusal(404, "NotFound", request.path)
+            )
+            return
+        match request.method, request.path.removeprefix(_PREFIX).split("/"):
+            case "GET", ["invocation", "next"]:
+                self._next(exchange)
+            case "POST", ["invocation", request_id, "response"]:
+                self._result(exchange, request_id, self._success)
+            case "POST", ["invocation", request_id, "error"]:
+                self._result(exchange, request_id, self._failure)
+            case "POST", ["init", "error"]:
+                self._init_error(exchange)
+            case _:
+                exchange.reply(_refusal(404, "NotFound", request.path))
+
+    def _next(self, exchange: Exchange) -> None:
+        now_ns = time.perf_counter_ns()
+        match self.state:
+            case State.INIT:
+                self._park(exchange)
+                self.initialised.set_result(now_ns)
+            case State.ANSWERED:
+                self._park(exchange)
+                assert self._done is not None
+                assert self._answer is not None
+                if not self._done.done():
+                    self._done.set_result((self._answer, now_ns))
+            case State.READY if self._parked is not None and self._parked.gone:
+                self._parked = exchange
+            case _:
+                exchange.reply(_refusal(403, "InvalidStateTransition", f"next while {self.state.name}"))
+
+    def _park(self, exchange: Exchange) -> None:
+        self._parked, self.state = exchange, State.READY
+
+    def _result(
+        self, exchange: Exchange, request_id: str, accept: Callable[[Exchange], tuple[Answer, Response]]
+    ) -> None:
+        if self.state is not State.RUNNING:
+            exchange.reply(_refusal(403, "InvalidStateTransition", f"result while {self.state.name}"))
+        elif request_id != self._request_id:
+            exchange.reply(_refusal(400, "InvalidRequestID", "Invalid request ID"))
+        else:
+            answer, response = accept(exchange)
+            self._answer, self.state = answer, State.ANSWERED
+            exchange.reply(response)
+
+    def _success(self, exchange: Exchange) -> tuple[Answer, Response]:
+        body = exchange.request.body
+        if len(body) > RESPONSE_LIMIT_BYTES:
+            message = (
+                f"Response payload size ({len(body)} bytes) exceeded maximum allowed payload size (6291556 bytes)."
+            )
+            error = {"errorType": "Function.ResponseSizeTooLarge", "errorMessage": message}
+            answer = Answer(payload=json.dumps(error).encode(), error_type=error["errorType"])
+            return answer, _refusal(413, "RequestEntityTooLarge", message)
+        if _ERROR_TYPE in exchange.request.headers:  # a trailer: the function failed while streaming its response
+            return self._failure(exchange)
+        return Answer(payload=body), _ACCEPTED
+
+    def _failure(self, exchange: Exchange) -> tuple[Answer, Response]:
+        return Answer(payload=exchange.request.body, error_type=_error_type(exchange)), _ACCEPTED
+
+    def _init_error(self, exchange: Exchange) -> None:
+        if self.state is not State.INIT:
+            exchange.reply(_refusal(403, "InvalidStateTransition", f"init error while {self.state.name}"))
+            return
+        self.state = State.FAILED
+        exchange.reply(_ACCEPTED)
+        self.initialised.set_exception(
+            InitError(Answer(payload=exchange.request.body, error_type=_error_type(exchange)))
+        )
+
+
+class InitError(Exception):
+    """The function could not initialise; ``answer`` is what it reported."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.error_type)
+        self.answer = answer
+
+
+_ACCEPTED: Final = Response(202, b'{"status":"OK"}', _JSON)
+
+
+def _refusal(status: int, error_type: str, message: str) -> Response:
+    return Response(status, json.dumps({"errorType": error_type, "errorMessage": message}).encode(), _JSON)
+
+
+def _error_type(exchange: Exchange) -> str:
+    """The reported type, or ``Function.Unknown`` / ``Runtime.Unknown`` when it has another form, as Lambda does."""
+    given = exchange.request.headers.get(_ERROR_TYPE, "")
+    if _ERROR_TYPE_FORM.fullmatch(given):
+        return given
+    return "Runtime.Unknown" if given.startswith("Runtime.") else "Function.Unknown"

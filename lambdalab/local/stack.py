@@ -1,0 +1,240 @@
+"""The local stack: emulator, deployed template and plane, brought up and taken down as one."""
+
+import contextlib
+import json
+import os
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from lambdalab.aws import Aws
+from lambdalab.errors import LambdalabError, PlaneError, StorageError
+from lambdalab.local.daemon import Daemon, start_daemon
+from lambdalab.local.function import CUSTOM_RUNTIMES
+from lambdalab.local.plane import Settings
+from lambdalab.project import project_root, state_folder
+from lambdalab.sam import host_parameters, local_overrides, variables
+from lambdalab.stack import find_stack
+from lambdalab.tools import interpreter_for, run_tool, tool
+
+EMULATOR_PORT: Final = 4566
+STACK_NAME: Final = "lambdalab-local"
+_START_LIMIT_S: Final = 60.0
+Progress = Callable[[str], None]
+"""Told what is being done, in words for a person."""
+
+
+class LocalStack(msgspec.Struct, frozen=True, kw_only=True):
+    """A local stack that was brought up; kept in ``.lambdalab/stack.json``."""
+
+    stack_name: str
+    emulator: Daemon
+    plane: Daemon
+
+    @property
+    def endpoint_url(self) -> str:
+        """The emulator: every service but Lambda."""
+        return f"http://127.0.0.1:{self.emulator.port}"
+
+    @property
+    def lambda_endpoint_url(self) -> str:
+        """The plane: Lambda, and everything else passed on to the emulator."""
+        return f"http://127.0.0.1:{self.plane.port}"
+
+    def aws(self) -> Aws:
+        """Clients for it."""
+        return Aws(endpoint_url=self.endpoint_url, lambda_endpoint_url=self.lambda_endpoint_url)
+
+    def status(self) -> dict[str, Any]:
+        """What the plane says of itself.
+
+        Raises:
+            PlaneError: the plane or the emulator has ended.
+        """
+        for name, daemon in (("emulator", self.emulator), ("plane", self.plane)):
+            if not daemon.alive:
+                raise PlaneError(
+                    f"the local stack's {name} (pid {daemon.pid}) has ended",
+                    next_step=f"see {state_folder()}/{name}.log, then `lambdalab down` and `lambdalab up`",
+                )
+        found: dict[str, Any] = json.loads(_get(f"{self.lambda_endpoint_url}/_lambdalab/status"))
+        return found
+
+    def recycle(self, function_name: str) -> None:
+        """Makes the next invocation of a function a cold start."""
+        request = urllib.request.Request(  # noqa: S310 - loopback
+            f"{self.lambda_endpoint_url}/_lambdalab/functions/{function_name}/recycle", method="POST"
+        )
+        try:
+            urllib.request.urlopen(request, timeout=10).close()  # noqa: S310
+        except OSError as error:
+            raise PlaneError(
+                f"the plane did not recycle {function_name}: {error}", next_step="see `lambdalab status`"
+            ) from error
+
+
+def running_stack() -> LocalStack | None:
+    """The stack that is up, dead parts included, or None."""
+    try:
+        return msgspec.json.decode(_state_file().read_bytes(), type=LocalStack)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+
+
+def bring_up(progress: Progress, *, port: int = EMULATOR_PORT, parameters: dict[str, str] | None = None) -> LocalStack:
+    """Starts the emulator, builds and deploys ``template.yaml`` to it, and attaches a plane.
+
+    Args:
+        progress: told each step.
+        port: the emulator's; the plane takes the next one. 0 lets the system choose both.
+        parameters: template parameters that differ from samconfig's ``local`` environment.
+
+    Raises:
+        PlaneError: a port is taken, or a part does not start; whatever was started is ended again.
+        ToolError: the build or the deployment failed; likewise.
+    """
+    emulator_port, plane_port = _ports(port)
+    folder = state_folder()
+    changes = host_parameters() | (parameters or {})
+    with contextlib.ExitStack() as undo:
+        progress("starting the emulator")
+        emulator = _start_emulator(emulator_port, folder)
+        undo.callback(emulator.end, grace_s=2)
+        endpoint_url = f"http://127.0.0.1:{emulator_port}"
+        progress("building the functions")
+        _sam("build", changes, None, folder)
+        progress("deploying template.yaml")
+        _sam("deploy", changes, endpoint_url, folder)
+        progress("attaching the plane")
+        settings = Settings(
+            endpoint_url=endpoint_url,
+            stack_name=STACK_NAME,
+            port=plane_port,
+            folder=str(folder),
+            interpreters=_interpreters(endpoint_url),
+        )
+        plane = _start_plane(settings, folder)
+        undo.callback(plane.end, grace_s=5)
+        stack = LocalStack(stack_name=STACK_NAME, emulator=emulator, plane=plane)
+        _await_answer(f"{stack.lambda_endpoint_url}/_lambdalab/status", plane, folder / "plane.log", "the plane")
+        _save(stack)
+        undo.pop_all()
+    return stack
+
+
+def take_down(stack: LocalStack) -> None:
+    """Ends plane and emulator; the emulator keeps nothing."""
+    stack.plane.end(grace_s=15)
+    stack.emulator.end(grace_s=3)
+    _state_file().unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def stack_for_a_while(progress: Progress, *, port: int = EMULATOR_PORT) -> Iterator[LocalStack]:
+    """The stack that is up, or one that lives only as long as the block."""
+    found = running_stack()
+    if found is not None:
+        found.status()
+        yield found
+        return
+    stack = bring_up(progress, port=port)
+    try:
+        yield stack
+    finally:
+        progress("stopping the local stack")
+        take_down(stack)
+
+
+def _ports(port: int) -> tuple[int, int]:
+    with contextlib.ExitStack() as stack:
+        taken = []
+        for wanted in (port, port + 1 if port else 0):
+            listener = stack.enter_context(socket.socket())
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listener.bind(("127.0.0.1", wanted))
+            except OSError as error:
+                raise PlaneError(
+                    f"port {wanted} on 127.0.0.1 is taken ({error.strerror})",
+                    next_step="end what listens there, or choose another with --port",
+                ) from error
+            taken.append(listener.getsockname()[1])
+        return taken[0], taken[1]
+
+
+def _start_emulator(port: int, folder: Path) -> Daemon:
+    settings = {
+        "BIND_HOST": "127.0.0.1",
+        "GATEWAY_PORT": str(port),
+        "IOT_MTLS_ENABLED": "0",  # else its MQTT listener opens on every interface
+        "PATH": os.environ.get("PATH", os.defpath),
+        "HOME": str(folder),
+    }
+    log_file = folder / "emulator.log"
+    emulator = start_daemon([str(tool("ministack"))], port=port, log_file=log_file, variables=settings)
+    try:
+        _await_answer(f"http://127.0.0.1:{port}/_ministack/health", emulator, log_file, "the emulator")
+    except LambdalabError:
+        emulator.end(grace_s=1)
+        raise
+    return emulator
+
+
+def _start_plane(settings: Settings, folder: Path) -> Daemon:
+    settings_file = folder / "plane.json"
+    settings_file.write_bytes(msgspec.json.encode(settings))
+    command = [sys.executable, "-m", "lambdalab.local.plane", str(settings_file)]
+    return start_daemon(command, port=settings.port, log_file=folder / "plane.log", variables=dict(os.environ))
+
+
+def _sam(command: str, changes: dict[str, str], endpoint_url: str | None, folder: Path) -> None:
+    arguments = [str(tool("sam")), command, "--config-env", "local", *local_overrides(changes)]
+    with contextlib.chdir(project_root()):
+        run_tool(arguments, log_file=folder / f"sam-{command}.log", variables=variables(endpoint_url))
+
+
+def _interpreters(endpoint_url: str) -> dict[str, str]:
+    aws = Aws(endpoint_url=endpoint_url)
+    stack = find_stack(aws, STACK_NAME, next_step="see .lambdalab/sam-deploy.log")
+    names = stack.functions().values()
+    runtimes = {aws.lambda_.get_function_configuration(FunctionName=name)["Runtime"] for name in names}
+    return {str(runtime): str(interpreter_for(runtime)) for runtime in runtimes if runtime not in CUSTOM_RUNTIMES}
+
+
+def _await_answer(url: str, daemon: Daemon, log_file: Path, name: str) -> None:
+    deadline = time.monotonic() + _START_LIMIT_S
+    while daemon.alive and time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            _get(url)
+            return
+        time.sleep(0.05)
+    lines = log_file.read_text(errors="replace").strip().splitlines()
+    said = f": {lines[-1]}" if lines else ""
+    state = "does not answer" if daemon.alive else "ended at once"
+    raise PlaneError(f"{name} {state}{said}", next_step=f"see {log_file}")
+
+
+def _get(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - loopback
+        content: bytes = answer.read()
+        return content
+
+
+def _save(stack: LocalStack) -> None:
+    try:
+        _state_file().write_bytes(msgspec.json.encode(stack))
+    except OSError as error:
+        raise StorageError(
+            f"{_state_file()} cannot be written: {error.strerror}", next_step="check the folder's owner and free space"
+        ) from error
+
+
+def _state_file() -> Path:
+    return state_folder() / "stack.json"

