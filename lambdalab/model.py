@@ -58,9 +58,43 @@ class TrialResult(msgspec.Struct, frozen=True, kw_only=True):
     message_id: str | None
     sent_at_ms: int | None
     drained_at_ms: int | None
+    message_bytes: int
     items_expected: int
     items_found: int | None
     reason: str | None
+
+
+class FunctionFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """The function behind one arm, as configured when the run began."""
+
+    function_name: str
+    language: str
+    runtime: str
+    architecture: str
+    memory_mb: int
+    timeout_s: int
+    log_group: str
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """``run.json``: everything a reader needs to judge or repeat a run, except what was measured."""
+
+    schema_version: int
+    run_id: str
+    started_at: str
+    protocol: Protocol
+    seed: int
+    target: str
+    stack_name: str
+    region: str
+    price_sheet: str
+    functions: dict[str, FunctionFacts]
+    cpu_limit: str
+    interpreters: dict[str, str]
+    template_runtimes: dict[str, str]
+    versions: dict[str, str]
+    machine: dict[str, str]
+    resumed_at: tuple[str, ...] = ()
 
 
 class PlatformReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,6 +187,42 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
         """The sum, or None when a component is unknown: a partial sum would look like a total."""
         parts = (self.lambda_usd, self.dynamodb_usd, self.sqs_usd, self.logs_usd)
         return None if any(part is None for part in parts) else sum((p for p in parts if p is not None), Decimal())
+
+
+class InvocationRow(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of ``metrics.csv``: one invocation, or a trial for which none was found. Missing is None, never 0."""
+
+    run_id: str
+    scenario: str
+    target: str
+    language: str
+    architecture: str
+    memory_mb: int
+    trial: str
+    block: int
+    label: str
+    request_id: str | None
+    started_at: str | None
+    cold_start: bool | None
+    duration_ms: float | None
+    billed_ms: int | None
+    init_ms: float | None
+    max_memory_mb: int | None
+    queue_wait_ms: int | None
+    end_to_end_ms: int | None
+    written: int | None
+    duplicates: int | None
+    sdk_retries: int | None
+    receive_count: int | None
+    wru: float | None
+    cost_lambda_usd: Decimal | None
+    cost_dynamodb_usd: Decimal | None
+    cost_sqs_usd: Decimal | None
+    cost_logs_usd: Decimal | None
+    cost_total_usd: Decimal | None
+    cost_per_item_usd: Decimal | None
+    valid: bool
+    reason: str | None
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,103 @@
+"""A protocol file to a seeded, ordered schedule: every trial is known before anything is spent.
+
+The design is randomised interleaved blocks: one block holds every arm once, in an order drawn anew for each block,
+so that a slow drift of the machine or the service meets all arms alike (Abedi & Brecht, ICPE 2017; Grambow et al.,
+WoSC 2023). Inside an arm the loads keep the order of the file.
+"""
+
+import random
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from lambdalab.errors import ProtocolError
+from lambdalab.model import Load, Protocol, Start, Trial
+from lambdalab.settings_file import choose, locate, read
+
+ARMS_OF_SCENARIO = {"ingest": ("python", "go")}
+"""Which arms each scenario offers."""
+
+MAX_BLOCKS = 10_000
+MAX_SIZE_BYTES = 400_000  # this and the next two: what contracts/message.schema.json lets a message ask for
+MAX_COUNT = 4_096
+MAX_VOLUME_BYTES = 67_108_864  # size x count
+
+_LABEL = re.compile(r"[A-Za-z0-9._:-]{1,64}")  # the characters of a batch_id, which is made from it
+
+
+def load_protocol(name_or_path: str | Path) -> Protocol:
+    """Read and check a protocol: ``strict`` means ``protocols/strict.toml``, anything else is a path.
+
+    Raises:
+        ProtocolError: the file is absent or something in it is wrong; tells file, key, value and next step.
+    """
+    path = locate(name_or_path, "protocols", ProtocolError)
+    protocol = read(path, Protocol, ProtocolError)
+    for key, value, next_step in _faults(protocol):
+        shown = f'"{value}"' if isinstance(value, str) else value
+        raise ProtocolError(f"{path}: {key} is {shown}", next_step=next_step)
+    return protocol
+
+
+def schedule(protocol: Protocol, seed: int) -> tuple[Trial, ...]:
+    """Plan all trials in order of execution; the same protocol and seed always give the same ones.
+
+    The order of the arms is a sort by keys from ``random.Random(seed).random()``: that sequence is the only one the
+    Python documentation promises to keep across versions ("Notes on Reproducibility"), which ``shuffle`` is not.
+    Blocks count from 1, positions from 0; a trial is called ``b01-python-WARMUP``.
+    """
+    draw = random.Random(seed).random  # noqa: S311 - an experiment's order, not a secret
+    width = max(2, len(str(protocol.blocks)))
+    planned = [
+        (block, arm, load)
+        for block in range(1, protocol.blocks + 1)
+        for arm in sorted(protocol.arms, key=lambda _: draw())
+        for load in protocol.loads
+    ]
+    return tuple(
+        Trial(trial_id=f"b{block:0{width}d}-{arm}-{load.label}", block=block, position=position, arm=arm, load=load)
+        for position, (block, arm, load) in enumerate(planned)
+    )
+
+
+def _faults(protocol: Protocol) -> Iterator[tuple[str, object, str]]:
+    """Find what types cannot say: the key, its value, and what to write instead."""
+    arms = ARMS_OF_SCENARIO.get(protocol.scenario)
+    if arms is None:
+        yield "scenario", protocol.scenario, choose(protocol.scenario, ARMS_OF_SCENARIO)
+        return
+    if not _LABEL.fullmatch(protocol.name):
+        yield "name", protocol.name, "use 1 to 64 letters, digits and . _ : -"
+    if not 1 <= protocol.blocks <= MAX_BLOCKS:
+        yield "blocks", protocol.blocks, f"write a number from 1 to {MAX_BLOCKS}"
+    if not protocol.arms:
+        yield "arms", [], f"name at least one of: {', '.join(arms)}"
+    for i, arm in enumerate(protocol.arms):
+        if arm not in arms:
+            yield f"arms[{i}]", arm, choose(arm, arms)
+        if arm in protocol.arms[:i]:
+            yield f"arms[{i}]", arm, "name each arm once; a block holds every arm once"
+    if not protocol.loads:
+        yield "loads", [], "describe at least one in a [[loads]] table"
+    labels = [load.label for load in protocol.loads]
+    for i, load in enumerate(protocol.loads):
+        if load.label in labels[:i]:
+            yield f"loads[{i}].label", load.label, "give each load its own label; results are grouped by it"
+        yield from _load_faults(f"loads[{i}]", load, first=i == 0)
+
+
+def _load_faults(key: str, load: Load, *, first: bool) -> Iterator[tuple[str, object, str]]:
+    """Find the faults of one load: the first of an arm meets a new environment, the others the same one, warm."""
+    if not _LABEL.fullmatch(load.label):
+        yield f"{key}.label", load.label, "use 1 to 64 letters, digits and . _ : -"
+    if not 1 <= load.size_bytes <= MAX_SIZE_BYTES:
+        yield f"{key}.size_bytes", load.size_bytes, f"write a number from 1 to {MAX_SIZE_BYTES}"
+    if not 1 <= load.count <= MAX_COUNT:
+        yield f"{key}.count", load.count, f"write a number from 1 to {MAX_COUNT}"
+    volume = load.size_bytes * load.count
+    if volume > MAX_VOLUME_BYTES:
+        yield f"{key}.size_bytes x count", volume, f"stay within {MAX_VOLUME_BYTES} bytes a message"
+    if first and load.start is Start.WARM:
+        yield f"{key}.start", load.start.value, 'write "cold"; the first load of an arm meets a new environment'
+    if not first and load.start is Start.COLD:
+        yield f"{key}.start", load.start.value, 'write "warm"; only the first load of an arm meets a new environment'

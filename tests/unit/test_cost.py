@@ -1,0 +1,168 @@
+"""Costs against cases worked by hand, in exact decimals."""
+
+import datetime
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from lambdalab.cost import PriceSheet, ingested_bytes, invocation_cost, load_price_sheet
+from lambdalab.errors import PriceSheetError
+from lambdalab.model import Cost
+
+ROOT = Path(__file__).parents[2]
+SHEET_FILE = ROOT / "prices" / "us-east-1.toml"
+
+
+@pytest.fixture(scope="module")
+def sheet() -> PriceSheet:
+    return load_price_sheet(SHEET_FILE)
+
+
+def cost(
+    sheet: PriceSheet,
+    architecture: str = "arm64",
+    memory_mb: int | None = 128,
+    billed_ms: float | None = 147.0,
+    wru: float | None = 200.0,
+    sqs_bytes: int | None = 70,
+    log_bytes: int | None = 1024,
+) -> Cost:
+    return invocation_cost(
+        sheet,
+        architecture=architecture,
+        memory_mb=memory_mb,
+        billed_ms=billed_ms,
+        wru=wru,
+        sqs_bytes=sqs_bytes,
+        log_bytes=log_bytes,
+    )
+
+
+def test_the_packaged_sheet_says_of_when_and_where_it_is(sheet: PriceSheet, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (sheet.date, sheet.region, sheet.currency) == (datetime.date(2026, 11, 20), "us-east-1", "USD")
+    assert sheet.lambda_.usd_per_gb_s == {"x86_64": Decimal("0.0000166667"), "arm64": Decimal("0.0000133334")}
+    monkeypatch.chdir(ROOT)
+    assert load_price_sheet("us-east-1") == sheet
+
+
+@pytest.mark.parametrize(
+    ("architecture", "memory_mb", "billed_ms", "usd"),
+    [
+        # 0.147 s x 0.125 GB = 0.018375 GB-s, and 0.0000002 for the request
+        ("arm64", 128, 147.0, "0.00000044500122500"),
+        ("x86_64", 128, 147.0, "0.00000050625061250"),
+        # 1 s x 1 GB
+        ("x86_64", 1024, 1000.0, "0.0000168667"),
+        # 0.1 s x 1.7275390625 GB (1,769 MB) = 0.17275390625 GB-s
+        ("arm64", 1769, 100.0, "0.00000250339693359375"),
+    ],
+)
+def test_lambda_is_gb_seconds_and_a_request(
+    sheet: PriceSheet, architecture: str, memory_mb: int, billed_ms: float, usd: str
+) -> None:
+    assert cost(sheet, architecture, memory_mb, billed_ms).lambda_usd == Decimal(usd)
+
+
+@pytest.mark.parametrize(
+    ("wru", "usd"),
+    [
+        (100.0, "0.0000625"),  # 100 items of 1,024 bytes, taken as 1 unit each: the study's own figure
+        (6400.0, "0.0040"),  # 100 items of 65,536 bytes, taken as 64 units each: the study's own figure
+        (200.0, "0.000125"),  # what 100 items with a payload of 1,024 bytes consume: keys count, 2 units each
+        (6500.0, "0.0040625"),  # with a payload of 65,536 bytes: 65 units each
+        (0.0, "0"),
+        (0.1, "0.0000000625"),  # as a binary fraction it would be 0.1000000000000000055
+    ],
+)
+def test_dynamodb_is_write_units(sheet: PriceSheet, wru: float, usd: str) -> None:
+    assert cost(sheet, wru=wru).dynamodb_usd == Decimal(usd)
+
+
+@pytest.mark.parametrize(
+    ("sqs_bytes", "usd"),
+    [
+        (0, "0"),  # a direct invocation
+        (1, "0.0000012"),  # send, receive, delete
+        (65_536, "0.0000012"),
+        (65_537, "0.0000020"),  # two requests to send, two to receive, one to delete
+        (1_048_576, "0.0000132"),  # 16 + 16 + 1
+    ],
+)
+def test_sqs_is_send_receive_and_delete_in_chunks_of_64_kb(sheet: PriceSheet, sqs_bytes: int, usd: str) -> None:
+    assert cost(sheet, sqs_bytes=sqs_bytes).sqs_usd == Decimal(usd)
+
+
+@pytest.mark.parametrize(("log_bytes", "usd"), [(2**30, "0.50"), (2**20, "0.00048828125"), (0, "0")])
+def test_logs_are_bytes_by_the_gb(sheet: PriceSheet, log_bytes: int, usd: str) -> None:
+    assert cost(sheet, log_bytes=log_bytes).logs_usd == Decimal(usd)
+
+
+def test_a_log_event_counts_its_utf8_bytes_and_26_more() -> None:
+    assert ingested_bytes(["START\n", "é"]) == (6 + 26) + (2 + 26)
+    assert ingested_bytes([]) == 0
+
+
+def test_the_total_is_the_sum(sheet: PriceSheet) -> None:
+    assert cost(sheet).total_usd == Decimal("0.000000445001225") + Decimal("0.000125") + Decimal("0.0000012") + Decimal(
+        1024
+    ) / 2**30 * Decimal("0.5")
+
+
+def test_what_is_unknown_has_no_cost_and_no_total(sheet: PriceSheet) -> None:
+    assert cost(sheet, memory_mb=None).lambda_usd is None
+    assert cost(sheet, billed_ms=None).lambda_usd is None
+    assert cost(sheet, wru=None).dynamodb_usd is None
+    assert cost(sheet, sqs_bytes=None).sqs_usd is None
+    assert cost(sheet, log_bytes=None).logs_usd is None
+    assert cost(sheet, log_bytes=None).total_usd is None
+    assert cost(sheet, log_bytes=None).lambda_usd is not None, "the others stay"
+
+
+@pytest.mark.parametrize("amounts", [{"billed_ms": -1.0}, {"billed_ms": float("nan")}, {"wru": float("inf")}])
+def test_an_impossible_amount_is_refused(sheet: PriceSheet, amounts: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="no amount that can be billed"):
+        cost(sheet, **amounts)  # type: ignore[arg-type]
+
+
+def test_an_architecture_without_price_names_those_with_one(sheet: PriceSheet) -> None:
+    with pytest.raises(PriceSheetError) as caught:
+        cost(sheet, architecture="arm")
+    assert str(caught.value) == (
+        'the us-east-1 price sheet of 2026-11-20 has no architecture "arm"; '
+        'perhaps "arm64" is meant; there are: x86_64, arm64.'
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("usd_per_gb = 0.50", "usd_per_gb = -0.50", ": logs.usd_per_gb is -0.50; write a price"),
+        ("usd_per_gb = 0.50", "usd_per_gb = nan", ": logs.usd_per_gb is NaN; write a price"),
+        ("usd_per_gb = 0.50", 'usd_per_gb = "cheap"', 'logs.usd_per_gb is "cheap"; invalid decimal'),
+        ("x86_64 = 0.0000166667", "x86_64 = inf", ": lambda.usd_per_gb_s.x86_64 is Infinity; write"),
+        ("usd_per_gb = 0.50", "", 'key "logs.usd_per_gb" is missing; add it'),
+        ("usd_per_gb =", "usd_per_gbit =", 'key "logs.usd_per_gbit" is unknown; perhaps "usd_per_gb" is meant'),
+        ("[logs]", "[log]", 'key "log" is unknown; perhaps "logs" is meant'),
+        ('currency = "USD"', 'currency = "EUR"', 'currency is "EUR"; invalid enum value'),
+        ("date = 2026-11-20", "date = 1", "date is 1; expected `date`"),
+        ("[logs]", "[logs", "is not TOML"),
+    ],
+)
+def test_a_wrong_sheet_is_refused_in_one_sentence(tmp_path: Path, old: str, new: str, told: str) -> None:
+    text = SHEET_FILE.read_text(encoding="utf-8")
+    assert old in text
+    file = tmp_path / "wrong.toml"
+    file.write_text(text.replace(old, new), encoding="utf-8")
+    with pytest.raises(PriceSheetError) as caught:
+        load_price_sheet(file)
+    assert str(caught.value).startswith(str(file))
+    assert told in str(caught.value)
+
+
+def test_an_absent_sheet_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(PriceSheetError, match="cannot be read: No such file"):
+        load_price_sheet(tmp_path / "absent.toml")
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(PriceSheetError, match='prices/ has no "us-east-2"; perhaps "us-east-1" is meant'):
+        load_price_sheet("us-east-2")

@@ -1,0 +1,167 @@
+"""Protocols: what is accepted, what is refused and how, and the order in which trials run."""
+
+import json
+import random
+from collections import Counter
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from lambdalab.errors import ProtocolError
+from lambdalab.model import Protocol, Start
+from lambdalab.protocol import MAX_COUNT, MAX_SIZE_BYTES, load_protocol, schedule
+
+ROOT = Path(__file__).parents[2]
+STRICT_FILE = ROOT / "protocols" / "strict.toml"
+
+
+@pytest.fixture(scope="module")
+def strict() -> Protocol:
+    return load_protocol(STRICT_FILE)
+
+
+def test_strict_is_the_protocol_of_the_study(strict: Protocol) -> None:
+    assert (strict.name, strict.scenario, strict.blocks, strict.arms) == ("strict", "ingest", 10, ("python", "go"))
+    assert [(load.label, load.size_bytes, load.count, load.start) for load in strict.loads] == [
+        ("WARMUP", 1024, 1, Start.COLD),
+        ("SMALL_1KBx100", 1024, 100, Start.WARM),
+        ("LARGE_64KBx100", 65536, 100, Start.WARM),
+    ]
+
+
+def test_equal_volume_writes_the_same_bytes_in_both_warm_loads() -> None:
+    _, many, few = load_protocol(ROOT / "protocols" / "equal-volume.toml").loads
+    assert (many.size_bytes, many.count, few.size_bytes, few.count) == (1024, 1024, 65536, 16)
+    assert many.size_bytes * many.count == few.size_bytes * few.count == 2**20
+
+
+def test_a_bare_name_is_looked_up_in_the_project(strict: Protocol, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT / "protocols")
+    assert load_protocol("strict") == load_protocol("strict.toml") == strict
+    for file in (ROOT / "protocols").glob("*.toml"):
+        assert load_protocol(file.stem).name == file.stem
+
+
+def test_an_unknown_name_lists_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    with pytest.raises(ProtocolError) as caught:
+        load_protocol("strikt")
+    assert str(caught.value).startswith(
+        'protocols/ has no "strikt"; perhaps "strict" is meant; there are: equal-volume'
+    )
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("blocks = 10", "blocks = 0", "blocks is 0; write a number from 1 to 10000."),
+        ("blocks = 10", "blocks = 10001", "blocks is 10001; write a number from 1 to 10000."),
+        ("blocks = 10", 'blocks = "10"', 'blocks is "10"; expected `int`, got `str`.'),
+        ("blocks = 10", "blocks = true", "blocks is True; expected `int`, got `bool`."),
+        ("blocks = 10", "blocks = 2.5", "blocks is 2.5; expected `int`"),
+        ("blocks = 10\n", "", 'key "blocks" is missing; add it.'),
+        ("blocks = 10", "blocs = 10", 'key "blocs" is unknown; perhaps "blocks" is meant'),
+        ('name = "strict"', 'name = "a b"', 'name is "a b"; use 1 to 64'),
+        ('"ingest"', '"injest"', 'scenario is "injest"; perhaps "ingest" is meant; there are: ingest.'),
+        ('["python", "go"]', "[]", "arms is []; name at least one of: python, go."),
+        ('["python", "go"]', '["python", "golang"]', 'arms[1] is "golang"; there are: python, go.'),
+        ('["python", "go"]', '["go", "go"]', 'arms[1] is "go"; name each arm once'),
+        ('["python", "go"]', '["go", 1]', "arms[1] is 1; expected `str`, got `int`."),
+        ('"SMALL_1KBx100"', '"WARMUP"', 'loads[1].label is "WARMUP"; give each load its own label'),
+        ('"SMALL_1KBx100"', '"SMALL 1"', 'loads[1].label is "SMALL 1"; use 1 to 64'),
+        ('"SMALL_1KBx100"', '""', 'loads[1].label is ""; use 1 to 64'),
+        (
+            "size_bytes = 65536",
+            "size_bytes = 400001",
+            "loads[2].size_bytes is 400001; write a number from 1 to 400000.",
+        ),
+        ("size_bytes = 65536", "size_bytes = 0", "loads[2].size_bytes is 0"),
+        ("size_bytes = 65536", "size_byte = 1", 'key "loads[2].size_byte" is unknown; perhaps "size_bytes" is meant'),
+        ("count = 1\n", "count = 4097\n", "loads[0].count is 4097; write a number from 1 to 4096."),
+        ("count = 1\n", "count = 0\n", "loads[0].count is 0"),
+        ("count = 1\n", "", 'key "loads[0].count" is missing; add it.'),
+        (
+            "size_bytes = 65536\ncount = 100",
+            "size_bytes = 65536\ncount = 1025",
+            "loads[2].size_bytes x count is 67174400",
+        ),
+        ('start = "cold"', 'start = "warm"', 'loads[0].start is "warm"; write "cold"'),
+        ('start = "warm"', 'start = "cold"', 'loads[1].start is "cold"; write "warm"'),
+        ('start = "warm"', 'start = "hot"', 'loads[1].start is "hot"; invalid enum value'),
+        ("blocks = 10", "blocks = ", "is not TOML"),
+        ("blocks = 10", "blocks = 10\nblocks = 11", "is not TOML"),
+    ],
+)
+def test_a_wrong_protocol_is_refused_in_one_sentence(tmp_path: Path, old: str, new: str, told: str) -> None:
+    text = STRICT_FILE.read_text(encoding="utf-8")
+    assert old in text
+    file = tmp_path / "wrong.toml"
+    file.write_text(text.replace(old, new), encoding="utf-8")
+    with pytest.raises(ProtocolError) as caught:
+        load_protocol(file)
+    assert str(caught.value).startswith(str(file))
+    assert told in str(caught.value)
+    assert str(caught.value).count("\n") == 0
+
+
+def test_the_limits_are_those_of_the_message_contract() -> None:
+    properties = json.loads((ROOT / "contracts" / "message.schema.json").read_text(encoding="utf-8"))["properties"]
+    assert properties["size_bytes"]["maximum"] == MAX_SIZE_BYTES
+    assert properties["count"]["maximum"] == MAX_COUNT
+
+
+def test_a_protocol_without_loads_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "empty.toml"
+    head = STRICT_FILE.read_text(encoding="utf-8").split("[[loads]]")[0]
+    file.write_text(head + "loads = []", encoding="utf-8")
+    with pytest.raises(ProtocolError, match=r"loads is \[\]; describe"):
+        load_protocol(file)
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "latin.toml").write_bytes(b'name = "caf\xe9"')
+    with pytest.raises(ProtocolError, match="is not TOML"):
+        load_protocol(tmp_path / "latin.toml")
+    with pytest.raises(ProtocolError, match="cannot be read: No such file"):
+        load_protocol(str(tmp_path / "absent"))
+    with pytest.raises(ProtocolError, match="cannot be read: Is a directory"):
+        load_protocol(tmp_path)
+
+
+def test_every_block_holds_every_arm_once_with_its_loads_in_order(strict: Protocol) -> None:
+    trials = schedule(strict, seed=1)
+    assert [trial.position for trial in trials] == list(range(10 * 2 * 3))
+    assert len({trial.trial_id for trial in trials}) == len(trials)
+    assert (trials[0].block, trials[-1].block) == (1, 10)
+    for start in range(0, len(trials), 3):
+        of_arm = trials[start : start + 3]
+        assert len({(trial.block, trial.arm) for trial in of_arm}) == 1
+        assert tuple(trial.load for trial in of_arm) == strict.loads
+    assert set(Counter((trial.block, trial.arm) for trial in trials).values()) == {3}
+
+
+def test_the_order_is_given_by_the_seed_and_stays_the_same_for_ever(strict: Protocol) -> None:
+    trials = schedule(strict, seed=20261120)
+    assert "".join(trial.arm[0] for trial in trials[::3]) == "pggpgpgppgpgpgpgpggp"
+    assert schedule(strict, seed=20261120) == trials
+    assert schedule(strict, seed=1) != trials
+
+
+def test_each_order_of_the_arms_is_equally_frequent(strict: Protocol) -> None:
+    trials = schedule(msgspec.structs.replace(strict, blocks=10_000), seed=7)
+    first = Counter(trial.arm for trial in trials[::6])
+    assert abs(first["python"] - 5_000) < 4 * 50, "four standard deviations of a fair coin"
+
+
+def test_the_order_uses_no_global_randomness(strict: Protocol) -> None:
+    random.seed(5)
+    before = random.getstate()
+    schedule(strict, seed=5)
+    assert random.getstate() == before
+
+
+def test_trials_are_named_after_block_arm_and_load(strict: Protocol) -> None:
+    assert {trial.trial_id for trial in schedule(strict, 1)} >= {"b01-python-WARMUP", "b10-go-LARGE_64KBx100"}
+    many = schedule(msgspec.structs.replace(strict, blocks=120), 1)
+    assert {trial.trial_id for trial in many} >= {"b001-go-WARMUP", "b120-go-WARMUP"}
