@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from lambdalab.errors import ToolError
+from lambdalab.errors import LambdalabError, ToolError
 from lambdalab.project import project_root, state_folder
 
 SAM: Final = "aws-sam-cli==1.170.0"
@@ -163,4 +163,10 @@ def _numbers(match: re.Match[str] | None) -> tuple[int, ...]:
 
 
 if __name__ == "__main__":
-    install_tools()
+    try:
+        if sys.argv[1:] == ["--go-folder"]:
+            print(go_folder())
+        else:
+            install_tools()
+    except LambdalabError as error:
+        sys.exit(f"lambdalab: {error}")

@@ -100,6 +100,7 @@ class Plane:
             "pid": os.getpid(),
             "stack_name": self._settings.stack_name,
             "cpu_limit": self._cgroups.kind,
+            "logical_names": self._logical_names,
             "log_lines_dropped": self._logs.dropped,
             "functions": {
                 name: {

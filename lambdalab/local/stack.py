@@ -15,13 +15,14 @@ from typing import Any, Final
 import msgspec
 
 from lambdalab.aws import Aws
+from lambdalab.deployment import host_parameters, local_overrides, variables
 from lambdalab.errors import LambdalabError, PlaneError, StorageError
 from lambdalab.local.daemon import Daemon, start_daemon
 from lambdalab.local.function import CUSTOM_RUNTIMES
 from lambdalab.local.plane import Settings
 from lambdalab.project import project_root, state_folder
-from lambdalab.sam import host_parameters, local_overrides, variables
 from lambdalab.stack import find_stack
+from lambdalab.template import check_parameters
 from lambdalab.tools import interpreter_for, run_tool, tool
 
 EMULATOR_PORT: Final = 4566
@@ -97,12 +98,14 @@ def bring_up(progress: Progress, *, port: int = EMULATOR_PORT, parameters: dict[
         parameters: template parameters that differ from samconfig's ``local`` environment.
 
     Raises:
+        UsageError: a parameter is unknown or outside the template's limits.
         PlaneError: a port is taken, or a part does not start; whatever was started is ended again.
         ToolError: the build or the deployment failed; likewise.
     """
+    changes = host_parameters() | (parameters or {})
+    check_parameters(changes)
     emulator_port, plane_port = _ports(port)
     folder = state_folder()
-    changes = host_parameters() | (parameters or {})
     with contextlib.ExitStack() as undo:
         progress("starting the emulator")
         emulator = _start_emulator(emulator_port, folder)
@@ -172,7 +175,9 @@ def _ports(port: int) -> tuple[int, int]:
 def _start_emulator(port: int, folder: Path) -> Daemon:
     settings = {
         "BIND_HOST": "127.0.0.1",
+        "MINISTACK_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",  # its own Lambda does not tell Go where the emulator is
         "IOT_MTLS_ENABLED": "0",  # else its MQTT listener opens on every interface
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": str(folder),

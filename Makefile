@@ -1,0 +1,64 @@
+# What people type. Nothing here needs root; `make help` lists it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: help setup check test bench build deploy destroy sam-local format clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+setup: .venv/setup-done ## Put lambdalab and an isolated sam into .venv/bin
+
+.venv/setup-done: pyproject.toml uv.lock tools/sam.txt tools/ministack.txt lambdalab/tools.py
+	@$(PYTHON) -c 'import platform, sys; \
+	sys.exit(0 if platform.system() == "Linux" and sys.version_info >= (3, 11) else \
+	"lambdalab needs Linux (or WSL2) and Python 3.11 or newer, this is %s with Python %s; " \
+	"run it in a Linux virtual machine, or set PYTHON=python3.12." \
+	% (platform.system(), platform.python_version()))' || exit 3
+	@test -x $(BIN)/uv || { echo "making .venv ..."; $(PYTHON) -m venv .venv && \
+	$(BIN)/python -m pip --quiet --disable-pip-version-check install "$$(sed -n 's/^# uv: //p' tools/uv.txt)"; } || exit 3
+	@echo "installing what uv.lock pins ..."
+	@$(BIN)/uv sync --frozen --quiet || exit 3
+	@echo "installing sam and MiniStack, isolated ..."
+	@$(BIN)/python -m lambdalab.tools || exit 3
+	@touch $@
+
+bench: setup ## Compare the Python and the Go function on this machine (ARGS are passed to `lambdalab run`)
+	@$(BIN)/lambdalab run ingest --protocol strict --target local --up $(ARGS)
+
+test: setup ## Run every test this machine can run, and name those it cannot
+	cd src/go/ingest && PATH="$$(../../../$(BIN)/python -m lambdalab.tools --go-folder):$$PATH" go test ./...
+	$(BIN)/python -m pytest $(ARGS)
+
+check: setup ## Format, lint, types, import contracts, template, Go vet and race tests
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/sam validate
+	cd src/go/ingest && export PATH="$$(../../../$(BIN)/python -m lambdalab.tools --go-folder):$$PATH" && \
+	test -z "$$(gofmt -l . | tee /dev/stderr)" && go vet ./... && go test -race ./...
+
+format: setup ## Format Python and Go
+	$(BIN)/ruff format
+	$(BIN)/ruff check --fix
+	gofmt -w src/go
+
+build: setup ## sam build, for AWS
+	$(BIN)/sam build
+
+deploy: build ## sam build && sam deploy, to AWS
+	$(BIN)/sam deploy
+
+destroy: setup ## Delete the AWS stack, after asking
+	$(BIN)/sam delete
+
+sam-local: build ## Invoke the Python function once in Docker with sam local
+	$(BIN)/sam local invoke PythonIngest -e events/sqs-small.json
+
+clean: ## Remove what was built and installed; results/ stays
+	@test ! -e .lambdalab/stack.json || $(BIN)/lambdalab down
+	rm -rf .venv .lambdalab .aws-sam .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

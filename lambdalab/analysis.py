@@ -1,0 +1,209 @@
+"""From a run directory's rows to every number that is shown. Pure: no clock, no network, nothing that measures."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from decimal import Decimal
+from statistics import median
+from typing import Final, TypeVar
+
+import msgspec
+
+from lambdalab.collection import NO_REPORT, REPEATED
+from lambdalab.model import Estimate, InvocationRow, Manifest, TrialResult
+from lambdalab.stats import median_estimate, smallest_n
+
+LEVEL: Final = 0.95
+Number = TypeVar("Number", float, Decimal)
+
+
+class Cell(msgspec.Struct, frozen=True, kw_only=True):
+    """The valid samples of one arm under one load. Medians; None where nothing was measured."""
+
+    arm: str
+    label: str
+    start: str
+    n_valid: int
+    n_total: int
+    duration_ms: Estimate | None
+    billed_ms: Estimate | None
+    init_ms: Estimate | None
+    queue_wait_ms: Estimate | None
+    end_to_end_ms: Estimate | None
+    max_memory_mb: int | None
+    wru: float | None
+    cost_per_execution_usd: Decimal | None
+    cost_per_item_usd: Decimal | None
+
+
+class Ratio(msgspec.Struct, frozen=True, kw_only=True):
+    """Median of one arm over the median of another, under one load; a point value without an interval."""
+
+    label: str
+    arm: str
+    over: str
+    duration: float | None
+    billed: float | None
+    init: float | None
+    cost: float | None
+
+
+class Summary(msgspec.Struct, frozen=True, kw_only=True):
+    """``summary.json``: every number of the report, and whether it may be used."""
+
+    run_id: str
+    scenario: str
+    protocol: str
+    target: str
+    cpu_limit: str
+    memory_mb: tuple[int, ...]
+    architecture: tuple[str, ...]
+    price_sheet: str
+    blocks: int
+    level: float
+    trials_planned: int
+    trials_done: int
+    reports_found: int
+    reports_expected: int
+    items_found: int
+    items_expected: int
+    rows_valid: int
+    rows_total: int
+    cells: tuple[Cell, ...]
+    ratios: tuple[Ratio, ...]
+    invalid_reasons: dict[str, int]
+    cautions: tuple[str, ...]
+    faults: tuple[str, ...]
+    """Why the run must not be used; empty when it may be."""
+
+
+def summarise(manifest: Manifest, trials: Sequence[TrialResult], rows: Sequence[InvocationRow]) -> Summary:
+    """Everything that can be said of a run.
+
+    Args:
+        manifest: what was asked.
+        trials: what the runner saw.
+        rows: the joined samples, valid or not.
+    """
+    protocol = manifest.protocol
+    cells = tuple(_cell(arm, load.label, load.start.value, rows) for load in protocol.loads for arm in protocol.arms)
+    last = {trial.trial.trial_id: trial for trial in trials}
+    reasons = Counter(row.reason for row in rows if row.reason is not None)
+    planned = protocol.blocks * len(protocol.arms) * len(protocol.loads)
+    summary = Summary(
+        run_id=manifest.run_id,
+        scenario=protocol.scenario,
+        protocol=protocol.name,
+        target=manifest.target,
+        cpu_limit=manifest.cpu_limit,
+        memory_mb=tuple(sorted({f.memory_mb for f in manifest.functions.values()})),
+        architecture=tuple(sorted({f.architecture for f in manifest.functions.values()})),
+        price_sheet=manifest.price_sheet,
+        blocks=protocol.blocks,
+        level=LEVEL,
+        trials_planned=planned,
+        trials_done=len(last),
+        reports_found=sum(row.duration_ms is not None for row in rows),
+        reports_expected=len(trials),
+        items_found=sum(trial.items_found or 0 for trial in last.values()),
+        items_expected=planned // len(protocol.loads) * sum(load.count for load in protocol.loads),
+        rows_valid=sum(row.valid for row in rows),
+        rows_total=len(rows),
+        cells=cells,
+        ratios=tuple(_ratios(protocol.arms, cells)),
+        invalid_reasons=dict(reasons.most_common()),
+        cautions=tuple(_cautions(manifest, cells)),
+        faults=(),
+    )
+    return msgspec.structs.replace(summary, faults=tuple(_faults(summary)))
+
+
+def _cell(arm: str, label: str, start: str, rows: Iterable[InvocationRow]) -> Cell:
+    of_cell = [row for row in rows if row.language == arm and row.label == label]
+    valid = [row for row in of_cell if row.valid]
+
+    def estimate(value: Callable[[InvocationRow], float | None]) -> Estimate | None:
+        values = [v for row in valid if (v := value(row)) is not None]
+        return median_estimate(values, LEVEL) if values else None
+
+    return Cell(
+        arm=arm,
+        label=label,
+        start=start,
+        n_valid=len(valid),
+        n_total=sum(row.reason is None or REPEATED not in row.reason for row in of_cell),
+        duration_ms=estimate(lambda row: row.duration_ms),
+        billed_ms=estimate(lambda row: row.billed_ms),
+        init_ms=estimate(lambda row: row.init_ms),
+        queue_wait_ms=estimate(lambda row: row.queue_wait_ms),
+        end_to_end_ms=estimate(lambda row: row.end_to_end_ms),
+        max_memory_mb=max((row.max_memory_mb for row in valid if row.max_memory_mb is not None), default=None),
+        wru=_median(row.wru for row in valid),
+        cost_per_execution_usd=_median(row.cost_total_usd for row in valid),
+        cost_per_item_usd=_median(row.cost_per_item_usd for row in valid),
+    )
+
+
+def _median(values: Iterable[Number | None]) -> Number | None:
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
+
+
+def _ratios(arms: Sequence[str], cells: Sequence[Cell]) -> Iterable[Ratio]:
+    first, *others = arms
+    by_key = {(cell.arm, cell.label): cell for cell in cells}
+    for label in dict.fromkeys(cell.label for cell in cells):
+        for other in others:
+            one, two = by_key[first, label], by_key[other, label]
+            yield Ratio(
+                label=label,
+                arm=first,
+                over=other,
+                duration=_of_medians(one.duration_ms, two.duration_ms),
+                billed=_of_medians(one.billed_ms, two.billed_ms),
+                init=_of_medians(one.init_ms, two.init_ms),
+                cost=_quotient(one.cost_per_execution_usd, two.cost_per_execution_usd),
+            )
+
+
+def _of_medians(one: Estimate | None, two: Estimate | None) -> float | None:
+    return None if one is None or two is None else _quotient(one.median, two.median)
+
+
+def _quotient(one: float | Decimal | None, two: float | Decimal | None) -> float | None:
+    return None if one is None or not two else float(one) / float(two)
+
+
+def _cautions(manifest: Manifest, cells: Sequence[Cell]) -> Iterable[str]:
+    if manifest.target == "local":
+        yield "local times: they describe this machine and must not be set beside AWS times"
+    if manifest.cpu_limit == "none":
+        yield (
+            "cpu_limit: none - no CPU quota and no memory limit held, so times do not depend on the memory size; "
+            "run as root, or in a delegated cgroup, to have them"
+        )
+    for arm, function in manifest.functions.items():
+        wanted = manifest.template_runtimes.get(arm)
+        if wanted is not None and wanted != function.runtime:
+            yield f"{arm} ran on {function.runtime}; the template's default is {wanted}"
+    short = [cell for cell in cells if 0 < cell.n_valid < smallest_n(LEVEL)]
+    if short:
+        yield (
+            f"{len(short)} of {len(cells)} cells have fewer than {smallest_n(LEVEL)} valid samples, "
+            f"so their medians have no {LEVEL:.0%} interval"
+        )
+    dropped = [cell for cell in cells if cell.n_valid < cell.n_total]
+    if dropped:
+        lost = sum(cell.n_total - cell.n_valid for cell in dropped)
+        yield f"{lost} samples are not valid; their rows say why"
+
+
+def _faults(summary: Summary) -> Iterable[str]:
+    if summary.trials_done < summary.trials_planned:
+        yield f"only {summary.trials_done} of {summary.trials_planned} trials were run"
+    empty = [f"{cell.arm} {cell.label}" for cell in summary.cells if cell.n_valid == 0]
+    if empty:
+        yield f"no valid sample of {', '.join(empty)}"
+    if summary.items_found != summary.items_expected and summary.trials_done == summary.trials_planned:
+        yield f"{summary.items_found} of {summary.items_expected} items are in the tables"
+    if summary.invalid_reasons.get(NO_REPORT):
+        yield f"{summary.reports_found} of {summary.reports_expected} REPORT lines were found"

@@ -1,0 +1,47 @@
+"""How sam is called for this project: this machine's parameters, and the environment it runs in."""
+
+import os
+import platform
+import sys
+import tomllib
+from typing import Final
+
+from lambdalab.aws import LOCAL_KEY, LOCAL_REGION
+from lambdalab.project import project_root
+from lambdalab.tools import find_python, search_path
+
+ARCHITECTURES: Final = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
+PREFERRED_PYTHON: Final = "3.12"
+"""The template's default runtime; used when this machine has it."""
+
+
+def host_parameters() -> dict[str, str]:
+    """Template parameters for this machine: its architecture, and python3.12 or else the lab's own Python."""
+    own = f"{sys.version_info.major}.{sys.version_info.minor}"
+    version = PREFERRED_PYTHON if own != PREFERRED_PYTHON and find_python(PREFERRED_PYTHON) else own
+    return {"Architecture": ARCHITECTURES[platform.machine()], "PythonRuntime": f"python{version}"}
+
+
+def variables(endpoint_url: str | None) -> dict[str, str]:
+    """The environment sam runs in; with an endpoint, the emulator's fixed credentials as well."""
+    # sam's Go builder has no settings for these: a static, stripped binary without the old RPC entry point.
+    go = {"CGO_ENABLED": "0", "GOFLAGS": "-trimpath -ldflags=-s -tags=lambda.norpc"}
+    found = {**os.environ, **go, "SAM_CLI_TELEMETRY": "0", "PATH": search_path()}
+    if endpoint_url is None:
+        return found
+    found.pop("AWS_PROFILE", None)
+    return found | {
+        "AWS_ENDPOINT_URL": endpoint_url,
+        "AWS_ACCESS_KEY_ID": LOCAL_KEY,
+        "AWS_SECRET_ACCESS_KEY": LOCAL_KEY,
+        "AWS_DEFAULT_REGION": LOCAL_REGION,
+        "SAM_CLI_POLL_DELAY": "0.5",
+    }
+
+
+def local_overrides(changes: dict[str, str]) -> list[str]:
+    """``--parameter-overrides`` for a local build or deploy: samconfig's list, with ``changes`` over it."""
+    settings = tomllib.loads((project_root() / "samconfig.toml").read_text())
+    written: list[str] = settings["local"]["global"]["parameters"]["parameter_overrides"]
+    merged = dict(pair.split("=", 1) for pair in written) | changes
+    return ["--parameter-overrides", *(f"{key}={value}" for key, value in merged.items())]

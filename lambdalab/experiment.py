@@ -1,0 +1,165 @@
+"""The whole of a run as Python calls: ``new_run``, ``execute``, ``conclude``. The command line only wraps these."""
+
+import math
+import os
+import platform
+import re
+import secrets
+import sys
+from datetime import UTC, datetime
+from decimal import Decimal
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from lambdalab import __version__, tools
+from lambdalab.analysis import Summary, summarise
+from lambdalab.collection import join
+from lambdalab.cost import PriceSheet, invocation_cost, load_price_sheet
+from lambdalab.errors import UsageError
+from lambdalab.model import Manifest, Protocol
+from lambdalab.project import project_root
+from lambdalab.protocol import schedule
+from lambdalab.runner import Progress, Runner
+from lambdalab.store import SCHEMA_VERSION, RunDirectory
+from lambdalab.target import AwsTarget, LocalTarget
+from lambdalab.template import parameter_default
+
+_SEED_BITS: Final = 32
+
+
+def new_run(target: AwsTarget, protocol: Protocol, results: Path, *, seed: int | None = None) -> RunDirectory:
+    """Makes the run directory and writes down what is asked, before anything is sent.
+
+    Args:
+        target: where it will run.
+        protocol: what will be run.
+        results: the folder of run directories.
+        seed: of the order of arms; drawn when None, and kept in the manifest either way.
+
+    Raises:
+        StorageError: the folder cannot be written.
+        StackError, AccessError: the target is not what the protocol needs.
+    """
+    now = datetime.now(UTC)
+    prices = _prices(target)
+    status = target.local.status() if isinstance(target, LocalTarget) else {}
+    functions = {name: target.facts(target.arm(name)) for name in protocol.arms}
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        run_id=f"{now:%Y%m%d-%H%M%S}-{protocol.scenario}-{secrets.token_hex(2)}",
+        started_at=now.isoformat(timespec="milliseconds"),
+        protocol=protocol,
+        seed=secrets.randbits(_SEED_BITS) if seed is None else seed,
+        target=target.name,
+        stack_name=target.stack.name,
+        region=target.region,
+        price_sheet=f"{prices.region} {prices.date}",
+        functions=functions,
+        cpu_limit=status.get("cpu_limit", "AWS Lambda"),
+        interpreters={
+            name: status["functions"][f.function_name]["interpreter"] or f.runtime for name, f in functions.items()
+        }
+        if status
+        else {},
+        template_runtimes={arm: parameter_default(f"{arm.capitalize()}Runtime") for arm in protocol.arms},
+        versions=_versions(local=bool(status)),
+        machine=_machine(),
+    )
+    return RunDirectory.create(results, manifest)
+
+
+def resume_run(target: AwsTarget, store: RunDirectory) -> None:
+    """Notes that a run goes on.
+
+    Raises:
+        UsageError: it was made on another target or stack, so that its samples would not be alike.
+    """
+    manifest = store.manifest()
+    if (manifest.target, manifest.stack_name) != (target.name, target.stack.name):
+        raise UsageError(
+            f"run {manifest.run_id} was made on {manifest.target} stack {manifest.stack_name}, "
+            f"not on {target.name} stack {target.stack.name}",
+            next_step="resume it where it was made, or start a new run",
+        )
+    now = datetime.now(UTC).isoformat(timespec="milliseconds")
+    store.write_manifest(msgspec.structs.replace(manifest, resumed_at=(*manifest.resumed_at, now)))
+
+
+def execute(target: AwsTarget, store: RunDirectory, progress: Progress) -> None:
+    """Runs what is left of a run; see ``Runner.run`` for what it raises."""
+    manifest = store.manifest()
+    Runner(target, store, progress).run(schedule(manifest.protocol, manifest.seed))
+
+
+def conclude(store: RunDirectory) -> Summary:
+    """Reads a run directory and writes rows and summary; may be repeated at any time, also for an unfinished run."""
+    manifest = store.manifest()
+    trials = store.trials()
+    rows = join(manifest, trials, store.log_lines(), load_price_sheet(manifest.price_sheet.split()[0]))
+    store.write_rows(rows)
+    summary = summarise(manifest, trials, rows)
+    store.write_summary(summary)
+    return summary
+
+
+def ceiling_usd(target: AwsTarget, protocol: Protocol) -> Decimal:
+    """The most a run can cost: every invocation runs into its timeout and every item is written once.
+
+    An item is taken as its payload and 200 bytes of names, keys and metadata, which is above what the functions write
+    (docs/contracts.md); log and queue volume as 4 KB a message.
+    """
+    prices = _prices(target)
+    total = Decimal()
+    for name in protocol.arms:
+        function = target.facts(target.arm(name))
+        for load in protocol.loads:
+            cost = invocation_cost(
+                prices,
+                architecture=function.architecture,
+                memory_mb=function.memory_mb,
+                billed_ms=function.timeout_s * 1000,
+                wru=load.count * math.ceil((load.size_bytes + 200) / 1024),
+                sqs_bytes=4096,
+                log_bytes=4096,
+            ).total_usd
+            assert cost is not None
+            total += cost * protocol.blocks
+    return total
+
+
+def _prices(target: AwsTarget) -> PriceSheet:
+    return load_price_sheet(target.region)
+
+
+def _versions(*, local: bool) -> dict[str, str]:
+    """Everything that takes part, with its version; the functions' SDKs as their own files pin them."""
+    root = project_root()
+    found = {"lambdalab": __version__, "python": platform.python_version(), "boto3 (lab)": version("boto3")}
+    for name, pinned in re.findall(
+        r"^([\w-]+)(?:\[.*\])?==(\S+)", (root / "src/python/ingest/requirements.txt").read_text(), re.MULTILINE
+    ):
+        found[f"{name} (function)"] = pinned
+    for name, pinned in re.findall(
+        r"^\s+(github\.com/aws/\S+) (v\S+)$", (root / "src/go/ingest/go.mod").read_text(), re.MULTILINE
+    ):
+        found[name.removeprefix("github.com/aws/")] = pinned
+    if local:
+        found |= dict(requirement.split("==") for requirement in (tools.MINISTACK, tools.RUNTIME_CLIENT, tools.SAM))
+    return found
+
+
+def _machine() -> dict[str, str]:
+    """The machine that ran the lab, which locally is also the one that was measured."""
+    model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    memory_kb = re.search(r"^MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    return {
+        "system": f"{platform.system()} {platform.release()}",
+        "architecture": platform.machine(),
+        "processor": model[1] if model else "unknown",
+        "cores": str(len(os.sched_getaffinity(0))),
+        "memory_mb": str(int(memory_kb[1]) // 1024) if memory_kb else "unknown",
+        "interpreter": sys.implementation.name,
+    }

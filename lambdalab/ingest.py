@@ -1,0 +1,31 @@
+"""The scenario ``ingest``: what is sent, and how it is known that it arrived.
+
+The only module of the lab that knows DynamoDB; contracts are in ``contracts/`` and docs/contracts.md.
+"""
+
+import json
+
+from lambdalab.aws import Aws, access_errors
+from lambdalab.model import Load
+from lambdalab.target import Arm
+
+
+def message(batch_id: str, load: Load) -> str:
+    """The body of one work message."""
+    return json.dumps(
+        {"batch_id": batch_id, "size_bytes": load.size_bytes, "count": load.count, "label": load.label},
+        separators=(",", ":"),
+    )
+
+
+def count_items(aws: Aws, arm: Arm, batch_id: str) -> int:
+    """How many items of a batch the table holds, read consistently."""
+    with access_errors(f"table {arm.table_name}"):
+        pages = aws.dynamodb.get_paginator("query").paginate(
+            TableName=arm.table_name,
+            KeyConditionExpression="pk = :pk",
+            ExpressionAttributeValues={":pk": {"S": f"batch_id#{batch_id}"}},
+            Select="COUNT",
+            ConsistentRead=True,
+        )
+        return sum(page["Count"] for page in pages)

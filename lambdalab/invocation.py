@@ -1,0 +1,71 @@
+"""One synchronous invocation of a function of the local stack, with its log."""
+
+import base64
+import json
+from pathlib import Path
+
+import msgspec
+from botocore.exceptions import ClientError
+
+from lambdalab.aws import access_errors
+from lambdalab.errors import EventError, UsageError
+from lambdalab.local.stack import LocalStack
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What the function answered. ``function_error`` is None for a success; ``log`` is the last 4 KB."""
+
+    payload: str
+    log: str
+    function_error: str | None
+
+
+def read_event(path: Path) -> bytes:
+    """An event file's content.
+
+    Raises:
+        EventError: it cannot be read or is not JSON.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise EventError(
+            f"event file {path} cannot be read: {error.strerror}", next_step="name a JSON file, see events/"
+        ) from error
+    try:
+        json.loads(content)
+    except ValueError as error:
+        raise EventError(
+            f"event file {path} is not JSON: {error}", next_step="mend it, or start from one of events/"
+        ) from error
+    return content
+
+
+def invoke_local(stack: LocalStack, function: str, payload: bytes) -> Result:
+    """Invokes a function and waits for its answer.
+
+    Args:
+        stack: a local stack that is up.
+        function: logical id in template.yaml, or the deployed name.
+        payload: the event, as JSON.
+
+    Raises:
+        UsageError: the stack has no such function.
+        AccessError: the plane refuses or does not answer.
+    """
+    status = stack.status()
+    with access_errors(f"function {function}"):
+        try:
+            answer = stack.aws().lambda_.invoke(FunctionName=function, Payload=payload, LogType="Tail")
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") != "ResourceNotFoundException":
+                raise
+            known = ", ".join(sorted(status["logical_names"]))
+            raise UsageError(
+                f"the local stack has no function {function!r}", next_step=f"name one of: {known}"
+            ) from error
+        return Result(
+            payload=answer["Payload"].read().decode(),
+            log=base64.b64decode(answer["LogResult"]).decode("utf-8", "replace"),
+            function_error=answer.get("FunctionError"),
+        )

@@ -1,0 +1,185 @@
+"""Executes a schedule on a target, one message at a time, and writes down everything as it happens.
+
+Inside a block every arm runs its loads in order: a cold start is forced before the cold load, one message is sent, the
+queue drains, the items are counted, then the next. A run that was interrupted goes on with the first arm of a
+block that is not complete, since the warm loads need the environment their cold load made.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime
+from itertools import groupby
+from typing import Final
+
+from msgspec.structs import replace
+
+from lambdalab import collection, ingest
+from lambdalab.errors import InvalidRunError, LambdalabError, StackError
+from lambdalab.model import LogLine, Start, Trial, TrialResult
+from lambdalab.store import RunDirectory
+from lambdalab.target import Arm, AwsTarget
+
+DRAIN_GRACE_S: Final = 30.0
+"""Beyond the function's timeout: for polling, cold start and deleting."""
+LOOK_AT_LOGS_S: Final = 10.0
+"""A message that has not drained by then may have failed; its own record tells."""
+EMPTY_QUEUE_WAIT_S: Final = 10.0
+"""What an interrupted run sent last may still be at work."""
+CLOCK_SKEW_MS: Final = 60_000
+INTERRUPTED: Final = "interrupted"
+Progress = Callable[[Trial], None]
+"""Told each trial before it begins."""
+
+
+def remaining(schedule: Sequence[Trial], done: Iterable[TrialResult]) -> list[Trial]:
+    """What is left to do: every arm of a block that is not complete, from its cold load on."""
+    finished = {result.trial.trial_id for result in done if result.reason != INTERRUPTED}
+    left: list[Trial] = []
+    for _, group in groupby(schedule, key=lambda trial: (trial.block, trial.arm)):
+        trials = list(group)
+        if not all(trial.trial_id in finished for trial in trials):
+            left += trials
+    return left
+
+
+class Runner:
+    """One run on one target.
+
+    Args:
+        target: where messages go.
+        store: where results go.
+        progress: told each trial before it begins.
+    """
+
+    def __init__(self, target: AwsTarget, store: RunDirectory, progress: Progress) -> None:
+        self._target = target
+        self._store = store
+        self._progress = progress
+        self._manifest = store.manifest()
+        self._arms = {name: target.arm(name) for name in self._manifest.protocol.arms}
+        began = datetime.fromisoformat(self._manifest.started_at)
+        self._begin_ms = round(began.timestamp() * 1000) - CLOCK_SKEW_MS
+        self._attempts: dict[str, int] = {}
+        for result in store.trials():
+            self._attempts[result.trial.trial_id] = self._attempts.get(result.trial.trial_id, 0) + 1
+
+    def run(self, schedule: Sequence[Trial]) -> None:
+        """Executes what is left of the schedule, then collects until every REPORT is found or a deadline passes.
+
+        However it ends, what was measured is on disk and the functions have their configuration back.
+
+        Raises:
+            StackError: a queue is not empty at the start, so that the messages would not be alone.
+            InvalidRunError: a message did not drain; the messages after it would not be alone.
+        """
+        self._require_empty_queues()
+        try:
+            for _, trials in groupby(remaining(schedule, self._store.trials()), key=lambda trial: trial.block):
+                for trial in trials:
+                    self._progress(trial)
+                    self._execute(trial)
+                self._collect()
+        except BaseException as error:
+            for clean_up in (self._target.restore, self._collect):
+                try:
+                    clean_up()
+                except LambdalabError as second:
+                    error.add_note(str(second))
+            raise
+        self._target.restore()
+        self._collect_rest()
+
+    def _execute(self, trial: Trial) -> None:
+        arm = self._arms[trial.arm]
+        if trial.load.start is Start.COLD:
+            self._target.start_cold(arm)
+        attempt = self._attempts.get(trial.trial_id, 0) + 1
+        self._attempts[trial.trial_id] = attempt
+        batch_id = f"{self._manifest.run_id}:{trial.trial_id}" + (f":{attempt}" if attempt > 1 else "")
+        body = ingest.message(batch_id, trial.load)
+        result = TrialResult(
+            trial=trial,
+            batch_id=batch_id,
+            message_id=None,
+            sent_at_ms=time.time_ns() // 1_000_000,
+            drained_at_ms=None,
+            message_bytes=len(body.encode()),
+            items_expected=trial.load.count,
+            items_found=None,
+            reason=INTERRUPTED,
+        )
+        try:
+            result = replace(result, message_id=self._target.send(arm, body))
+            drained, items_found, reason = self._drain(arm, trial, batch_id)
+            drained_at_ms = time.time_ns() // 1_000_000 if drained else None
+            result = replace(result, drained_at_ms=drained_at_ms, items_found=items_found, reason=reason)
+        finally:
+            self._store.append_trial(result)
+        if not drained:
+            raise InvalidRunError(
+                f"trial {trial.trial_id} did not finish: {reason}",
+                next_step=f"see the log group {arm.log_group}; empty the queue {arm.queue_url} before the next run",
+            )
+
+    def _drain(self, arm: Arm, trial: Trial, batch_id: str) -> tuple[bool, int | None, str | None]:
+        """Waits until the queue is empty and the items are there.
+
+        Returns:
+            Whether the queue drained, how many items were found, and why the trial is not valid, if so.
+        """
+        begin = time.monotonic()
+        deadline = begin + self._manifest.functions[trial.arm].timeout_s + DRAIN_GRACE_S
+        look_at_logs = begin + LOOK_AT_LOGS_S
+        readings = 0
+        while True:
+            time.sleep(self._target.poll_s)
+            readings = readings + 1 if self._target.queue_depth(arm.queue_url) == 0 else 0
+            if readings >= self._target.empty_readings:
+                found = ingest.count_items(self._target.aws, arm, batch_id)
+                if found == trial.load.count:
+                    return True, found, None
+                # On AWS the queue may read empty before the message shows; time tells.
+                if time.monotonic() > begin + self._target.poll_s * 20:
+                    return True, found, f"{found} of {trial.load.count} items are in the table"
+            now = time.monotonic()
+            if now > look_at_logs:
+                look_at_logs = now + LOOK_AT_LOGS_S
+                if (failure := self._reported_failure(arm, batch_id)) is not None:
+                    return False, None, failure
+            if now > deadline:
+                return False, None, f"its queue was not empty after {now - begin:.0f} s"
+
+    def _reported_failure(self, arm: Arm, batch_id: str) -> str | None:
+        """What went wrong with a batch, when its function has said so."""
+        observed = collection.observe(self._target.log_lines(arm.log_group, self._begin_ms))
+        for item in observed.values():
+            for record in item.records:
+                if record.batch_id == batch_id and record.error is not None:
+                    return f"the function reported {record.error.code}: {record.error.message}"
+        return None
+
+    def _require_empty_queues(self) -> None:
+        deadline = time.monotonic() + EMPTY_QUEUE_WAIT_S
+        for arm in self._arms.values():
+            for url in (arm.queue_url, arm.dead_letter_queue_url):
+                while (depth := self._target.queue_depth(url)) > 0:
+                    if time.monotonic() > deadline:
+                        raise StackError(
+                            f"queue {url} holds {depth} messages, and the strict protocol sends one at a time",
+                            next_step=f"wait for them, or drop them with `aws sqs purge-queue --queue-url {url}`",
+                        )
+                    time.sleep(self._target.poll_s)
+
+    def _collect(self) -> None:
+        for arm in self._arms.values():
+            self._store.append_log_lines(self._target.log_lines(arm.log_group, self._begin_ms))
+
+    def _collect_rest(self) -> None:
+        """Collects until nothing is missing or the deadline passes; what is missing then is said in the result."""
+        deadline = time.monotonic() + self._target.log_delay_s
+        while True:
+            self._collect()
+            lines: list[LogLine] = self._store.log_lines()
+            if not collection.missing_reports(self._store.trials(), lines) or time.monotonic() > deadline:
+                return
+            time.sleep(max(self._target.poll_s, 0.25))

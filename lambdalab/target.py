@@ -1,0 +1,206 @@
+"""Where a run happens: one seam for AWS and the local stack, spoken over the same AWS API.
+
+A target sends messages, tells what queues and tables hold, makes the next invocation a cold one and fetches log
+lines. The two differ only in how a cold start is forced: on AWS by a configuration bump, undone at the end; locally by
+the plane's own control call.
+"""
+
+import time
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+
+from lambdalab.aws import Aws, access_errors
+from lambdalab.errors import AccessError
+from lambdalab.local.stack import LocalStack
+from lambdalab.model import FunctionFacts, LogLine
+from lambdalab.stack import Stack, find_stack
+
+COLD_START_VARIABLE: Final = "LAMBDALAB_COLD_START"
+"""The variable a configuration bump sets; a left-over of a killed run is dropped by the next."""
+LOG_QUERY: Final = "fields @timestamp, @logStream, @message | sort @timestamp asc | limit 10000"
+_PAGE_ROWS: Final = 10_000
+_OVERLAP_S: Final = 1
+
+
+class Arm(msgspec.Struct, frozen=True, kw_only=True):
+    """The deployed pieces of one arm."""
+
+    name: str
+    function_name: str
+    queue_url: str
+    dead_letter_queue_url: str
+    table_name: str
+    log_group: str
+
+
+class AwsTarget:
+    """A stack on AWS, or behind anything that speaks its API.
+
+    Attributes:
+        poll_s: how often the queue is looked at.
+        empty_readings: how many times in a row it must read empty; its numbers are approximate on AWS.
+        log_delay_s: how long log lines may take to appear.
+    """
+
+    name = "aws"
+    poll_s = 1.0
+    empty_readings = 3
+    log_delay_s = 300.0
+
+    def __init__(self, aws: Aws, stack: Stack) -> None:
+        self.aws = aws
+        self.stack = stack
+        self.region = str(aws.session.region_name)
+        self._original: dict[str, dict[str, str]] = {}
+        self._bumps = 0
+
+    def arm(self, name: str) -> Arm:
+        """The deployed pieces of an arm, by the stack's outputs."""
+        prefix = name.capitalize()
+        return Arm(
+            name=name,
+            function_name=self.stack.output(f"{prefix}FunctionName"),
+            queue_url=self.stack.output(f"{prefix}QueueUrl"),
+            dead_letter_queue_url=self.stack.output(f"{prefix}DeadLetterQueueUrl"),
+            table_name=self.stack.output(f"{prefix}TableName"),
+            log_group=self.stack.output(f"{prefix}LogGroupName"),
+        )
+
+    def facts(self, arm: Arm) -> FunctionFacts:
+        """The function's configuration now."""
+        with access_errors(f"function {arm.function_name}"):
+            found = self.aws.lambda_.get_function_configuration(FunctionName=arm.function_name)
+        return FunctionFacts(
+            function_name=arm.function_name,
+            language=arm.name,
+            runtime=found["Runtime"],
+            architecture=found["Architectures"][0],
+            memory_mb=found["MemorySize"],
+            timeout_s=found["Timeout"],
+            log_group=arm.log_group,
+        )
+
+    def start_cold(self, arm: Arm) -> None:
+        """Makes the arm's next invocation initialise a new environment: a configuration bump, waited for."""
+        name = arm.function_name
+        with access_errors(f"the configuration of {name}"):
+            if name not in self._original:
+                found = self.aws.lambda_.get_function_configuration(FunctionName=name)
+                variables = dict(found.get("Environment", {}).get("Variables", {}))
+                variables.pop(COLD_START_VARIABLE, None)
+                self._original[name] = variables
+            self._bumps += 1
+            marker = f"{int(time.time())}-{self._bumps}"
+            self._set_variables(name, self._original[name] | {COLD_START_VARIABLE: marker})
+
+    def restore(self) -> None:
+        """Gives every bumped function its own variables back."""
+        while self._original:
+            name, variables = next(iter(self._original.items()))
+            with access_errors(f"the configuration of {name}"):
+                self._set_variables(name, variables)
+            del self._original[name]
+
+    def send(self, arm: Arm, body: str) -> str:
+        """Sends one message; returns its id."""
+        with access_errors(f"queue {arm.queue_url}"):
+            return self.aws.sqs.send_message(QueueUrl=arm.queue_url, MessageBody=body)["MessageId"]
+
+    def queue_depth(self, queue_url: str) -> int:
+        """Messages visible, in flight and delayed, together."""
+        with access_errors(f"queue {queue_url}"):
+            found = self.aws.sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["All"])["Attributes"]
+        return (
+            int(found["ApproximateNumberOfMessages"])
+            + int(found["ApproximateNumberOfMessagesNotVisible"])
+            + int(found["ApproximateNumberOfMessagesDelayed"])
+        )
+
+    def log_lines(self, log_group: str, since_ms: int) -> Iterator[LogLine]:
+        """Reads with Logs Insights, one page of 10,000 rows after the other, each beginning where the last ended."""
+        seen: set[str] = set()
+        since_s = since_ms // 1000
+        while True:
+            page = self._query(log_group, since_s)
+            fresh = [line for line in page if line.event_id not in seen]
+            yield from fresh
+            seen.update(line.event_id for line in fresh)
+            if len(page) < _PAGE_ROWS or not fresh:
+                return
+            since_s = page[-1].timestamp_ms // 1000
+
+    def _query(self, log_group: str, since_s: int) -> list[LogLine]:
+        with access_errors(f"log group {log_group}"):
+            query_id = self.aws.logs.start_query(
+                logGroupName=log_group,
+                startTime=since_s,
+                endTime=int(time.time()) + _OVERLAP_S,
+                queryString=LOG_QUERY,
+            )["queryId"]
+            while True:
+                answer = self.aws.logs.get_query_results(queryId=query_id)
+                if answer["status"] not in ("Scheduled", "Running", "Unknown"):
+                    break
+                time.sleep(self.poll_s / 2)
+        if answer["status"] != "Complete":
+            raise AccessError(
+                f"the Logs Insights query on {log_group} ended as {answer['status']}", next_step="run it again"
+            )
+        rows = ({cell["field"]: cell["value"] for cell in row} for row in answer["results"])
+        return [_log_line(log_group, row) for row in rows]
+
+    def _set_variables(self, function_name: str, variables: dict[str, str]) -> None:
+        self.aws.lambda_.update_function_configuration(FunctionName=function_name, Environment={"Variables": variables})
+        self.aws.lambda_.get_waiter("function_updated_v2").wait(
+            FunctionName=function_name, WaiterConfig={"Delay": 1, "MaxAttempts": 120}
+        )
+
+
+class LocalTarget(AwsTarget):
+    """The local stack: the emulator holds everything, the plane is Lambda."""
+
+    name = "local"
+    poll_s = 0.05
+    empty_readings = 1
+    log_delay_s = 15.0
+
+    def __init__(self, local: LocalStack, stack: Stack) -> None:
+        super().__init__(local.aws(), stack)
+        self.local = local
+
+    def start_cold(self, arm: Arm) -> None:
+        """Makes the plane end the arm's environments."""
+        self.local.recycle(arm.function_name)
+
+
+def aws_target(stack_name: str) -> AwsTarget:
+    """The target for a stack on AWS, by the ordinary AWS environment.
+
+    Raises:
+        StackError, AccessError: it is not there, or cannot be asked for.
+    """
+    aws = Aws()
+    stack = find_stack(
+        aws, stack_name, next_step="deploy it with `sam build && sam deploy`, or name yours with --stack-name"
+    )
+    return AwsTarget(aws, stack)
+
+
+def local_target(local: LocalStack) -> LocalTarget:
+    """The target for a local stack that is up."""
+    stack = find_stack(local.aws(), local.stack_name, next_step="start again with `lambdalab down` and `lambdalab up`")
+    return LocalTarget(local, stack)
+
+
+def _log_line(log_group: str, row: Mapping[str, str]) -> LogLine:
+    moment = datetime.strptime(row["@timestamp"], "%Y-%m-%d %H:%M:%S.%f").replace(tzinfo=UTC)
+    return LogLine(
+        log_group=log_group,
+        log_stream=row["@logStream"],
+        timestamp_ms=round(moment.timestamp() * 1000),
+        message=row["@message"],
+        event_id=row["@ptr"],
+    )

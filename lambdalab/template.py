@@ -1,0 +1,70 @@
+"""``template.yaml`` as far as the lab needs it: its parameters, their defaults and their limits."""
+
+import difflib
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lambdalab.errors import UsageError
+from lambdalab.project import project_root
+
+
+def parameter_default(name: str) -> str:
+    """The value a parameter has on AWS when nobody sets it."""
+    return str(_parameters(project_root())[name]["Default"])
+
+
+def check_parameters(values: dict[str, str]) -> None:
+    """Refuses what CloudFormation would refuse; the emulator would take any nonsense.
+
+    Raises:
+        UsageError: a parameter is unknown, or its value is outside the template's limits.
+    """
+    parameters = _parameters(project_root())
+    for name, value in values.items():
+        if name not in parameters:
+            near = difflib.get_close_matches(name, parameters, n=1)
+            known = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(parameters))}"
+            raise UsageError(f"template.yaml has no parameter {name}", next_step=f"name one of its own: {known}")
+        if not _allowed(parameters[name], value):
+            rule = parameters[name].get("ConstraintDescription", "see template.yaml")
+            raise UsageError(f"{name}={value} is not allowed by template.yaml", next_step=f"it {rule}")
+
+
+def _allowed(parameter: dict[str, Any], value: str) -> bool:
+    if parameter["Type"] == "Number":
+        if not re.fullmatch(r"\d+", value):
+            return False
+        low, high = parameter.get("MinValue", 0), parameter.get("MaxValue", float("inf"))
+        if not float(low) <= int(value) <= float(high):
+            return False
+    if "AllowedValues" in parameter and value not in map(str, parameter["AllowedValues"]):
+        return False
+    return re.fullmatch(parameter.get("AllowedPattern", ".*"), value) is not None
+
+
+@cache
+def _parameters(root: Path) -> dict[str, dict[str, Any]]:
+    template = yaml.load((root / "template.yaml").read_text(), Loader=_Loader)  # noqa: S506 - a SafeLoader
+    parameters: dict[str, dict[str, Any]] = template["Parameters"]
+    return parameters
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with CloudFormation's short tags, whose meaning is not needed here."""
+
+
+def _ignore_tag(loader: yaml.SafeLoader, _: str, node: yaml.Node) -> Any:
+    match node:
+        case yaml.ScalarNode():
+            return loader.construct_scalar(node)
+        case yaml.SequenceNode():
+            return loader.construct_sequence(node)
+        case yaml.MappingNode():
+            return loader.construct_mapping(node)
+
+
+_Loader.add_multi_constructor("!", _ignore_tag)
