@@ -1,6 +1,7 @@
 """boto3 clients for one target, and AWS's failures as the lab's own errors."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, cast
@@ -51,7 +52,8 @@ class Aws:
         """The emulator's fixed credentials, or the ordinary chain of environment, profile and role."""
         if self._endpoint_url is None:
             with access_errors("the AWS credentials"):
-                return boto3.Session()
+                # The AWS CLI and most SDKs read AWS_REGION; boto3 alone does not.
+                return boto3.Session(region_name=os.environ.get("AWS_REGION"))
         return boto3.Session(aws_access_key_id=LOCAL_KEY, aws_secret_access_key=LOCAL_KEY, region_name=LOCAL_REGION)
 
     @cached_property
