@@ -1,0 +1,51 @@
+package ingest
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	"github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+)
+
+// The same in Python, see src/python/ingest/handler.py.
+const (
+	maxAttempts    = 3
+	connectTimeout = 2 * time.Second
+	readTimeout    = 5 * time.Second
+)
+
+// NewClient builds the DynamoDB client from the environment, with the retries and time limits of the Python function.
+func NewClient(ctx context.Context) (*dynamodb.Client, error) {
+	// The retry rules that boto3 already has: 25 ms before the first retry at DynamoDB, 1 s when throttled.
+	// Without this switch the Go SDK still uses its older ones.
+	if err := os.Setenv("AWS_NEW_RETRIES_2026", "true"); err != nil {
+		return nil, err
+	}
+	httpClient := awshttp.NewBuildableClient().
+		WithDialerOptions(func(dialer *net.Dialer) { dialer.Timeout = connectTimeout }).
+		WithTransportOptions(func(transport *http.Transport) {
+			transport.TLSHandshakeTimeout = connectTimeout
+			transport.ResponseHeaderTimeout = readTimeout
+		}).
+		WithReadTimeout(0) // the SDK's own would also close connections that are merely idle, and boto3's does not
+	settings, err := config.LoadDefaultConfig(ctx,
+		config.WithHTTPClient(httpClient),
+		config.WithRetryMode(aws.RetryModeStandard),
+		config.WithRetryMaxAttempts(maxAttempts),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("load AWS settings: %w", err)
+	}
+	return dynamodb.NewFromConfig(settings, func(options *dynamodb.Options) {
+		// All the SDK does about a wrong checksum is to log a warning. It does so too, for every put, about an
+		// emulator that sends none.
+		options.DisableValidateResponseChecksum = true
+	}), nil
+}
