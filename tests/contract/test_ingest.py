@@ -12,9 +12,11 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from conftest import FakeDynamoDB, without_clock
 from jsonschema import Draft202012Validator
 from jsonschema.protocols import Validator
+from writer import Batch
+
+from .fake_dynamodb import FakeDynamoDB, without_clock
 
 ROOT = Path(__file__).parents[2]
 SOURCE = ROOT / "src/python/ingest"
@@ -87,6 +89,13 @@ def test_times_are_in_order_and_of_this_moment(
     record = json.loads(capsys.readouterr().out)
     assert record.pop("_aws")["Timestamp"] == answer["finished_ms"]
     assert record == answer
+
+
+def test_quantiles_are_nearest_rank() -> None:
+    puts = [n * 1_000_000 for n in range(20, 0, -1)]
+    assert Batch(put_ns=puts).summary()["put_ms"] == {"n": 20, "p50": 10, "p95": 19, "max": 20}
+    assert Batch(put_ns=puts[:1]).summary()["put_ms"] == {"n": 1, "p50": 20, "p95": 20, "max": 20}
+    assert Batch().summary()["put_ms"] is None
 
 
 def test_an_unexpected_exception_shows_only_its_type(

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/aws/aws-lambda-go/lambdacontext"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/smithy-go"
 )
 
@@ -191,11 +192,15 @@ func TestPanicShowsOnlyItsType(t *testing.T) {
 	}
 }
 
-func TestClientRetriesAsBoto3Does(t *testing.T) {
+func TestClientRetriesAndWaitsAsBoto3Does(t *testing.T) {
 	service, _ := newService(t, &fakeDynamoDB{})
 	retryer := service.Writer.Client.Options().Retryer
 	if got := retryer.MaxAttempts(); got != 3 {
 		t.Errorf("%d attempts, want 3", got)
+	}
+	httpClient := service.Writer.Client.Options().HTTPClient.(*awshttp.BuildableClient)
+	if connect, read := httpClient.GetDialer().Timeout, httpClient.GetTransport().ResponseHeaderTimeout; connect != 2*time.Second || read != 5*time.Second {
+		t.Errorf("time limits %v to connect and %v to read, want 2s and 5s", connect, read)
 	}
 	for code, most := range map[string]time.Duration{
 		"InternalServerError":                    25 * time.Millisecond,

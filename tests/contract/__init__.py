@@ -1,0 +1,1 @@
+"""One table of cases and one of scenarios, which the Python and the Go function both pass."""
