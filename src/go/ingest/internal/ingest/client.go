@@ -3,6 +3,7 @@ package ingest
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -47,5 +48,19 @@ func NewClient(ctx context.Context) (*dynamodb.Client, error) {
 		// All the SDK does about a wrong checksum is to log a warning. It does so too, for every put, about an
 		// emulator that sends none.
 		options.DisableValidateResponseChecksum = true
+		options.HTTPClient = plainBodies{options.HTTPClient}
 	}), nil
+}
+
+// plainBodies hides WriteTo of request bodies from net/http. smithy-go (1.28.8) closes a body when the head of the answer
+// is there, and the WriteTo of a closed body returns io.EOF as an error. On a throttled CPU net/http may only then look
+// whether the body has ended: it takes the error for a failed request, closes the connection under the rest of the
+// answer, and the SDK sends the put again.
+type plainBodies struct{ next aws.HTTPClient }
+
+func (c plainBodies) Do(request *http.Request) (*http.Response, error) {
+	if request.Body != nil {
+		request.Body = struct{ io.ReadCloser }{request.Body}
+	}
+	return c.next.Do(request)
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/aws/aws-lambda-go/lambdacontext"
 	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
 	"github.com/aws/smithy-go"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
 )
 
 var (
@@ -198,7 +199,7 @@ func TestClientRetriesAndWaitsAsBoto3Does(t *testing.T) {
 	if got := retryer.MaxAttempts(); got != 3 {
 		t.Errorf("%d attempts, want 3", got)
 	}
-	httpClient := service.Writer.Client.Options().HTTPClient.(*awshttp.BuildableClient)
+	httpClient := service.Writer.Client.Options().HTTPClient.(plainBodies).next.(*awshttp.BuildableClient)
 	if connect, read := httpClient.GetDialer().Timeout, httpClient.GetTransport().ResponseHeaderTimeout; connect != 2*time.Second || read != 5*time.Second {
 		t.Errorf("time limits %v to connect and %v to read, want 2s and 5s", connect, read)
 	}
@@ -217,6 +218,33 @@ func TestClientRetriesAndWaitsAsBoto3Does(t *testing.T) {
 		if longest > most || longest < most/2 {
 			t.Errorf("%s: first delay up to %v, want %v", code, longest, most)
 		}
+	}
+}
+
+type doer func(*http.Request) (*http.Response, error)
+
+func (do doer) Do(request *http.Request) (*http.Response, error) { return do(request) }
+
+// net/http may look whether a body has ended when smithy-go has closed it already: see plainBodies.
+func TestBodyThatWasClosedReadsAsEnded(t *testing.T) {
+	request, err := smithyhttp.NewStackRequest().(*smithyhttp.Request).SetStream(strings.NewReader("{}"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var body io.ReadCloser
+	client := plainBodies{doer(func(request *http.Request) (*http.Response, error) {
+		body = request.Body
+		return nil, nil
+	})}
+	built := request.Build(context.Background())
+	closeEarly := built.Body.Close
+	if _, err := client.Do(built); err != nil {
+		t.Fatal(err)
+	}
+	_ = closeEarly()
+
+	if _, err := io.Copy(io.Discard, body); err != nil {
+		t.Errorf("the look at a closed body gave %v", err)
 	}
 }
 
