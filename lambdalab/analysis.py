@@ -8,16 +8,18 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from lambdalab.collection import NO_REPORT, REPEATED
+from lambdalab.collection import REPEATED
 from lambdalab.model import Estimate, InvocationRow, Manifest, TrialResult
 from lambdalab.stats import median_estimate, smallest_n
 
 LEVEL: Final = 0.95
+CPU_LIMIT_UNKNOWN: Final = "unknown"
+"""What holds functions to their share of CPU where it is neither Lambda nor the lab's plane."""
 Number = TypeVar("Number", float, Decimal)
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
-    """The valid samples of one arm under one load. Medians; None where nothing was measured."""
+    """The valid samples of one arm under one load: medians, and the highest peak memory; None is not measured."""
 
     arm: str
     label: str
@@ -48,7 +50,11 @@ class Ratio(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """``summary.json``: every number of the report, and whether it may be used."""
+    """``summary.json``: every number of the report, and whether it may be used.
+
+    Counts are of the last attempt of each trial; ``rows_repeated`` counts the samples of earlier ones, whose arm was
+    interrupted and run again.
+    """
 
     run_id: str
     scenario: str
@@ -68,6 +74,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     items_expected: int
     rows_valid: int
     rows_total: int
+    rows_repeated: int
+    damaged_lines: int
     cells: tuple[Cell, ...]
     ratios: tuple[Ratio, ...]
     invalid_reasons: dict[str, int]
@@ -76,19 +84,23 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """Why the run must not be used; empty when it may be."""
 
 
-def summarise(manifest: Manifest, trials: Sequence[TrialResult], rows: Sequence[InvocationRow]) -> Summary:
+def summarise(
+    manifest: Manifest, trials: Sequence[TrialResult], rows: Sequence[InvocationRow], *, damaged_lines: int = 0
+) -> Summary:
     """Everything that can be said of a run.
 
     Args:
         manifest: what was asked.
         trials: what the runner saw.
         rows: the joined samples, valid or not.
+        damaged_lines: how many log lines could not be read.
     """
     protocol = manifest.protocol
-    cells = tuple(_cell(arm, load.label, load.start.value, rows) for load in protocol.loads for arm in protocol.arms)
+    current = [row for row in rows if row.reason is None or not row.reason.startswith(REPEATED)]
+    cells = tuple(_cell(arm, load.label, load.start.value, current) for load in protocol.loads for arm in protocol.arms)
     last = {trial.trial.trial_id: trial for trial in trials}
-    reasons = Counter(row.reason for row in rows if row.reason is not None)
-    planned = protocol.blocks * len(protocol.arms) * len(protocol.loads)
+    reasons = Counter(row.reason for row in current if row.reason is not None)
+    per_load = protocol.blocks * len(protocol.arms)
     summary = Summary(
         run_id=manifest.run_id,
         scenario=protocol.scenario,
@@ -100,21 +112,25 @@ def summarise(manifest: Manifest, trials: Sequence[TrialResult], rows: Sequence[
         price_sheet=manifest.price_sheet,
         blocks=protocol.blocks,
         level=LEVEL,
-        trials_planned=planned,
-        trials_done=len(last),
-        reports_found=sum(row.duration_ms is not None for row in rows),
-        reports_expected=len(trials),
+        trials_planned=per_load * len(protocol.loads),
+        trials_done=sum(trial.finished for trial in last.values()),
+        reports_found=len({row.trial for row in current if row.duration_ms is not None}),
+        reports_expected=sum(trial.message_id is not None for trial in last.values()),
         items_found=sum(trial.items_found or 0 for trial in last.values()),
-        items_expected=planned // len(protocol.loads) * sum(load.count for load in protocol.loads),
-        rows_valid=sum(row.valid for row in rows),
-        rows_total=len(rows),
+        items_expected=per_load * sum(load.count for load in protocol.loads),
+        rows_valid=sum(row.valid for row in current),
+        rows_total=len(current),
+        rows_repeated=len(rows) - len(current),
+        damaged_lines=damaged_lines,
         cells=cells,
         ratios=tuple(_ratios(protocol.arms, cells)),
         invalid_reasons=dict(reasons.most_common()),
-        cautions=tuple(_cautions(manifest, cells)),
+        cautions=(),
         faults=(),
     )
-    return msgspec.structs.replace(summary, faults=tuple(_faults(summary)))
+    return msgspec.structs.replace(
+        summary, cautions=tuple(_cautions(manifest, summary)), faults=tuple(_faults(summary))
+    )
 
 
 def _cell(arm: str, label: str, start: str, rows: Iterable[InvocationRow]) -> Cell:
@@ -130,7 +146,7 @@ def _cell(arm: str, label: str, start: str, rows: Iterable[InvocationRow]) -> Ce
         label=label,
         start=start,
         n_valid=len(valid),
-        n_total=sum(row.reason is None or REPEATED not in row.reason for row in of_cell),
+        n_total=len(of_cell),
         duration_ms=estimate(lambda row: row.duration_ms),
         billed_ms=estimate(lambda row: row.billed_ms),
         init_ms=estimate(lambda row: row.init_ms),
@@ -173,9 +189,11 @@ def _quotient(one: float | Decimal | None, two: float | Decimal | None) -> float
     return None if one is None or not two else float(one) / float(two)
 
 
-def _cautions(manifest: Manifest, cells: Sequence[Cell]) -> Iterable[str]:
+def _cautions(manifest: Manifest, summary: Summary) -> Iterable[str]:
     if manifest.target == "local":
         yield "local times: they describe this machine and must not be set beside AWS times"
+    elif manifest.cpu_limit == CPU_LIMIT_UNKNOWN:
+        yield f"{manifest.endpoint} is not AWS: the times are of what answers there, not of Lambda"
     if manifest.cpu_limit == "none":
         yield (
             "cpu_limit: none - no CPU quota and no memory limit held, so times do not depend on the memory size; "
@@ -185,16 +203,18 @@ def _cautions(manifest: Manifest, cells: Sequence[Cell]) -> Iterable[str]:
         wanted = manifest.template_runtimes.get(arm)
         if wanted is not None and wanted != function.runtime:
             yield f"{arm} ran on {function.runtime}; the template's default is {wanted}"
-    short = [cell for cell in cells if 0 < cell.n_valid < smallest_n(LEVEL)]
+    short = [cell for cell in summary.cells if 0 < cell.n_valid < smallest_n(LEVEL)]
     if short:
         yield (
-            f"{len(short)} of {len(cells)} cells have fewer than {smallest_n(LEVEL)} valid samples, "
+            f"{len(short)} of {len(summary.cells)} cells have fewer than {smallest_n(LEVEL)} valid samples, "
             f"so their medians have no {LEVEL:.0%} interval"
         )
-    dropped = [cell for cell in cells if cell.n_valid < cell.n_total]
-    if dropped:
-        lost = sum(cell.n_total - cell.n_valid for cell in dropped)
-        yield f"{lost} samples are not valid; their rows say why"
+    if summary.reports_found < summary.reports_expected:
+        yield f"only {summary.reports_found} of {summary.reports_expected} REPORT lines were found"
+    if summary.damaged_lines:
+        yield f"{summary.damaged_lines} log lines are damaged and could not be read"
+    if summary.rows_valid < summary.rows_total:
+        yield f"{summary.rows_total - summary.rows_valid} of {summary.rows_total} samples are not valid; why:"
 
 
 def _faults(summary: Summary) -> Iterable[str]:
@@ -205,5 +225,3 @@ def _faults(summary: Summary) -> Iterable[str]:
         yield f"no valid sample of {', '.join(empty)}"
     if summary.items_found != summary.items_expected and summary.trials_done == summary.trials_planned:
         yield f"{summary.items_found} of {summary.items_expected} items are in the tables"
-    if summary.invalid_reasons.get(NO_REPORT):
-        yield f"{summary.reports_found} of {summary.reports_expected} REPORT lines were found"

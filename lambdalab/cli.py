@@ -1,34 +1,49 @@
-"""The command line: parse, call, print, exit. What each command does is a Python call documented where it lives."""
+"""The command line: parse, call, print, exit. What each command does is a Python call documented where it lives.
+
+Modules that take long to import are imported by the command that needs them.
+"""
 
 import json
 import os
+import shlex
 import signal
 import sys
-from collections.abc import Iterator
+import traceback
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from decimal import ROUND_UP, Decimal
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from lambdalab import __version__
+from lambdalab.console import make_console, say, trial_progress
 from lambdalab.errors import InvalidRunError, LambdalabError, PlaneError, UsageError
 
+if TYPE_CHECKING:
+    from lambdalab.analysis import Summary
+    from lambdalab.local.stack import LocalStack
+    from lambdalab.model import Protocol, Trial
+    from lambdalab.store import RunDirectory
+    from lambdalab.target import AwsTarget
+
 EXIT_VERDICT: Final = 1
+EXIT_DEFECT: Final = 70
+"""EX_SOFTWARE of sysexits.h: Python's own 1 would read as a verdict."""
 EXIT_INTERRUPTED: Final = 130
-PIPED_WIDTH: Final = 120
+RESULTS: Final = Path("results")
 
 app = typer.Typer(
-    help="Measures what an AWS Lambda function costs and how fast it is, in Python and in Go.",
+    help="Measures what a Lambda function costs and how fast it is, in Python and in Go.",
     epilog="Exit codes: 0 good, 1 a verdict or a function failed, 2 usage, 3 environment, 4 invalid run, 130 Ctrl-C.",
     no_args_is_help=True,
     rich_markup_mode="rich",
-    pretty_exceptions_show_locals=False,
+    pretty_exceptions_enable=False,
 )
+Results = Annotated[Path, typer.Option(help="Folder of run directories.")]
 
 
 class TargetName(StrEnum):
@@ -38,55 +53,43 @@ class TargetName(StrEnum):
     AWS = "aws"
 
 
-def _console(*, stderr: bool = False) -> Console:
-    """Colour and width of the terminal; piped, a width at which no table breaks."""
-    console = Console(stderr=stderr, highlight=False)
-    if not console.is_terminal and "COLUMNS" not in os.environ:
-        console.width = PIPED_WIDTH
-    return console
-
-
-@contextmanager
-def _steps() -> Iterator[Any]:
-    """Shows what is being done: a spinner on a terminal, a line each where there is none."""
-    console = _console(stderr=True)
-    if console.is_terminal:
-        with console.status("") as status:
-            yield lambda text: status.update(f"{text} ...")
-    else:
-        yield lambda text: console.print(f"{text} ...")
-
-
-@app.command(epilog="Example:  lambdalab up --port 4600")
+@app.command(epilog="Example:  lambdalab up --port 4600 --parameter MemorySize=512")
 def up(
     port: Annotated[
-        int, typer.Option(help="Port of the emulator on 127.0.0.1; the plane takes the next one. 0: any two free ones.")
+        int,
+        typer.Option(
+            min=0,
+            max=65534,
+            help="Port of the emulator on 127.0.0.1; the plane takes the next one. 0: any two free ones.",
+        ),
     ] = 4566,
     parameter: Annotated[
-        list[str] | None, typer.Option(help="Template parameter KEY=VALUE that differs from samconfig's local ones.")
+        list[str] | None,
+        typer.Option(help="Template parameter KEY=VALUE that differs from samconfig's local ones; may be repeated."),
     ] = None,
 ) -> None:
     """Bring up a local stack: emulator, template.yaml deployed to it, and the plane that runs the functions."""
     from lambdalab.local.stack import bring_up, running_stack
 
-    pairs = [text.partition("=") for text in parameter or []]
-    for key, equals, _ in pairs:
+    parameters = {}
+    for text in parameter or []:
+        key, equals, value = text.partition("=")
         if not key or not equals:
-            raise UsageError(f"--parameter {key!r} is not KEY=VALUE", next_step="write for example MemorySize=512")
+            raise UsageError(f"--parameter {text!r} is not KEY=VALUE", next_step="write for example MemorySize=512")
+        parameters[key] = value
     if running_stack() is not None:
         raise UsageError(
             "a local stack is up already", next_step="see `lambdalab status`, or end it with `lambdalab down`"
         )
-    with _steps() as step:
-        stack = bring_up(step, port=port, parameters={key: value for key, _, value in pairs})
-    _console().print(
-        f"The local stack [bold]{stack.stack_name}[/] is up.\n"
+    stack = bring_up(say, port=port, parameters=parameters)
+    typer.echo(
+        f"The local stack {stack.stack_name} is up.\n"
         f"  export AWS_ENDPOINT_URL={stack.endpoint_url} AWS_ENDPOINT_URL_LAMBDA={stack.lambda_endpoint_url}\n"
         "  export AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_DEFAULT_REGION=us-east-1"
     )
 
 
-@app.command()
+@app.command(epilog="Example:  lambdalab status --json")
 def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything the plane knows as JSON.")] = False,
 ) -> None:
@@ -98,10 +101,10 @@ def status(
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:
-        _console().print(render_status(stack.endpoint_url, stack.lambda_endpoint_url, found))
+        make_console().print(render_status(stack.endpoint_url, stack.lambda_endpoint_url, found))
 
 
-@app.command()
+@app.command(epilog="Example:  lambdalab down")
 def down() -> None:
     """End the local stack; the emulator keeps nothing."""
     from lambdalab.local.stack import running_stack, take_down
@@ -110,13 +113,13 @@ def down() -> None:
     if stack is None:
         typer.echo("no local stack is up")
         return
-    with _steps() as step:
-        step("stopping the local stack")
-        take_down(stack)
+    say("stopping the local stack")
+    take_down(stack)
 
 
-@app.command(epilog="Example:  lambdalab run ingest --blocks 20 --seed 7      lambdalab run --resume latest")
+@app.command(epilog="Example:  lambdalab run ingest --blocks 20 --seed 7\n\nExample:  lambdalab run --resume latest")
 def run(
+    context: typer.Context,
     scenario: Annotated[str, typer.Argument(help="What to measure.")] = "ingest",
     protocol: Annotated[str, typer.Option(help="A protocol of protocols/, or the path of one.")] = "strict",
     target: Annotated[TargetName, typer.Option(help="Where the functions run.")] = TargetName.LOCAL,
@@ -128,39 +131,48 @@ def run(
         int | None, typer.Option(min=0, help="Seed of the order of arms; drawn and recorded by default.")
     ] = None,
     resume: Annotated[str | None, typer.Option(help="Go on with an interrupted run: its id, or latest.")] = None,
-    results: Annotated[Path, typer.Option(help="Folder of run directories.")] = Path("results"),
+    results: Results = RESULTS,
     temporary: Annotated[
         bool, typer.Option("--up", help="Bring a local stack up for this run when none is up, and end it afterwards.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="On AWS: spend without asking.")] = False,
 ) -> None:
     """Run a protocol: send, drain, verify, collect, and print the comparison."""
-    from lambdalab.experiment import new_run, resume_run
+    from lambdalab.experiment import new_run, resume_run, trials_left
+    from lambdalab.protocol import schedule
     from lambdalab.store import RunDirectory
 
-    signal.signal(signal.SIGTERM, _as_interrupt)
-    plan = _protocol(scenario, protocol, blocks)
+    _refuse_contradictions(context, target)
     previous = None if resume is None else RunDirectory.open(results, resume)
+    plan = _protocol(scenario, protocol, blocks) if previous is None else previous.manifest().protocol
+    if plan.scenario != scenario:
+        raise UsageError(
+            f"run {resume} is of scenario {plan.scenario}, not {scenario}",
+            next_step=f"run `lambdalab run {plan.scenario} --resume {resume}`",
+        )
     with _target(target, stack_name, temporary=temporary) as place:
-        if previous is None:
-            if target is TargetName.AWS:
-                _confirm(place, plan, yes=yes)
-            store = new_run(place, plan, results, seed=seed)
-        else:
-            store = previous
-            resume_run(place, store)
-        _execute_and_show(place, store)
+        if target is TargetName.AWS:
+            _confirm(place, schedule(plan, seed or 0) if previous is None else trials_left(previous), yes=yes)
+        store = previous or new_run(place, plan, results, seed=seed)
+        if previous is not None:
+            resume_run(place, previous)
+        go_on = ["lambdalab", "run", plan.scenario, "--resume", store.folder.name, "--target", target.value]
+        go_on += ["--stack-name", stack_name] if target is TargetName.AWS else []
+        go_on += ["--results", str(results)] if results != RESULTS else []
+        go_on += ["--up"] if temporary else []
+        _execute_and_show(place, store, go_on=shlex.join(go_on))
 
 
-@app.command()
+@app.command(epilog="Example:  lambdalab report latest")
 def report(
     run_id: Annotated[str, typer.Argument(help="A run's id, its folder, or latest.")] = "latest",
-    results: Annotated[Path, typer.Option(help="Folder of run directories.")] = Path("results"),
+    results: Results = RESULTS,
 ) -> None:
     """Print a run's comparison again, from its files alone."""
     from lambdalab.store import RunDirectory
 
-    _conclude(RunDirectory.open(results, run_id))
+    store = RunDirectory.open(results, run_id)
+    _require_valid(_conclude(store), store)
 
 
 @app.command(epilog="Example:  lambdalab invoke PythonIngest -e events/sqs-small.json")
@@ -171,7 +183,7 @@ def invoke(
     """Invoke one function of the local stack: its answer on standard output, its log on standard error."""
     from lambdalab.invocation import invoke_local, read_event
 
-    payload = sys.stdin.buffer.read() if event == "-" else read_event(Path(event))
+    payload = read_event(event)
     result = invoke_local(_local_stack(), function, payload)
     typer.echo(result.log, err=True, nl=False)
     typer.echo(result.payload)
@@ -194,7 +206,32 @@ def _options(
     pass
 
 
-def _protocol(scenario: str, name: str, blocks: int | None) -> Any:
+def _refuse_contradictions(context: typer.Context, target: TargetName) -> None:
+    """Refuses options that would be silently without effect."""
+    given = {
+        name
+        for name in context.params
+        if (source := context.get_parameter_source(name)) is not None and source.name == "COMMANDLINE"
+    }
+    if "resume" in given:
+        for name in ("protocol", "blocks", "seed"):
+            if name in given:
+                raise UsageError(
+                    f"--{name} cannot be changed when a run goes on with --resume",
+                    next_step=f"leave --{name} out, or start a new run",
+                )
+    if target is TargetName.LOCAL and "stack_name" in given:
+        raise UsageError(
+            f"--stack-name {context.params['stack_name']} names a stack on AWS, and the target is local",
+            next_step="add --target aws, or leave --stack-name out",
+        )
+    if target is TargetName.AWS and "temporary" in given:
+        raise UsageError(
+            "--up brings up a local stack, and the target is aws", next_step="leave --up or --target aws out"
+        )
+
+
+def _protocol(scenario: str, name: str, blocks: int | None) -> "Protocol":
     from msgspec.structs import replace
 
     from lambdalab.protocol import ARMS_OF_SCENARIO, load_protocol
@@ -213,118 +250,20 @@ def _protocol(scenario: str, name: str, blocks: int | None) -> Any:
 
 
 @contextmanager
-def _target(name: TargetName, stack_name: str, *, temporary: bool) -> Iterator[Any]:
+def _target(name: TargetName, stack_name: str, *, temporary: bool) -> "Iterator[AwsTarget]":
     from lambdalab.local.stack import stack_for_a_while
     from lambdalab.target import aws_target, local_target
 
     if name is TargetName.AWS:
         yield aws_target(stack_name)
     elif temporary:
-        with _steps() as step:
-            context = stack_for_a_while(step)
-            stack = context.__enter__()
-        try:
+        with stack_for_a_while(say) as stack:
             yield local_target(stack)
-        finally:
-            context.__exit__(None, None, None)
     else:
         yield local_target(_local_stack())
 
 
-def _confirm(target: Any, plan: Any, *, yes: bool) -> None:
-    """Says what a run on AWS can cost at most, and asks."""
-    from lambdalab.experiment import ceiling_usd
-
-    trials = plan.blocks * len(plan.arms) * len(plan.loads)
-    items = plan.blocks * len(plan.arms) * sum(load.count for load in plan.loads)
-    typer.echo(
-        f"{trials} messages and {items:,} items to stack {target.stack.name} in {target.region}; "
-        f"at most {ceiling_usd(target, plan):.2f} USD, if every invocation ran into its timeout",
-        err=True,
-    )
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise UsageError("a run on AWS costs money and nobody can be asked here", next_step="add --yes")
-    if not typer.confirm("Go on?", err=True):
-        raise typer.Exit(EXIT_INTERRUPTED)
-
-
-def _execute_and_show(target: Any, store: Any) -> None:
-    """Runs, and whatever happens then, shows what was measured before saying what went wrong."""
-    from lambdalab.experiment import execute
-
-    problem: LambdalabError | None = None
-    interrupted = False
-    try:
-        with _trials(store.manifest()) as progress:
-            execute(target, store, progress)
-    except LambdalabError as error:
-        problem = error
-    except KeyboardInterrupt:
-        interrupted = True
-    try:
-        _conclude(store, fail=False)
-    except LambdalabError as error:
-        problem = problem or error
-    hint = f"go on with `lambdalab run --resume {store.folder.name} --target {target.name}`"
-    if problem is not None:
-        problem.add_note(f"What was measured is in {store.folder}; {hint}.")
-        raise problem
-    if interrupted:
-        typer.echo(f"interrupted; {hint}", err=True)
-        raise typer.Exit(EXIT_INTERRUPTED)
-    _conclude(store, quiet=True)
-
-
-@contextmanager
-def _trials(manifest: Any) -> Iterator[Any]:
-    """Progress over trials: a bar on a terminal, a line per block where there is none."""
-    console = _console(stderr=True)
-    protocol = manifest.protocol
-    total = protocol.blocks * len(protocol.arms) * len(protocol.loads)
-    if not console.is_terminal:
-        seen: set[int] = set()
-
-        def line(trial: Any) -> None:
-            if trial.block not in seen:
-                seen.add(trial.block)
-                console.print(f"block {trial.block} of {protocol.blocks} ...")
-
-        yield line
-        return
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=total)
-        yield lambda trial: bar.update(
-            task,
-            completed=trial.position,
-            description=f"block {trial.block}/{protocol.blocks} {trial.arm} {trial.load.label}",
-        )
-
-
-def _conclude(store: Any, *, fail: bool = True, quiet: bool = False) -> None:
-    from lambdalab.experiment import conclude
-    from lambdalab.report.terminal import show
-
-    summary = conclude(store)
-    if not quiet:
-        show(summary, _console())
-        _console().print(f"files: {os.path.relpath(store.folder)}", soft_wrap=True)
-    if fail and summary.faults:
-        raise InvalidRunError(
-            f"run {summary.run_id} is invalid: {'; '.join(summary.faults)}",
-            next_step=f"read the reasons in {store.folder / 'metrics.csv'} and run it again",
-        )
-
-
-def _local_stack() -> Any:
+def _local_stack() -> "LocalStack":
     from lambdalab.local.stack import running_stack
 
     stack = running_stack()
@@ -333,16 +272,92 @@ def _local_stack() -> Any:
     return stack
 
 
+def _confirm(target: "AwsTarget", trials: "Sequence[Trial]", *, yes: bool) -> None:
+    """Says what trials on AWS can cost at most, and asks."""
+    from lambdalab.experiment import ceiling_usd
+
+    items = sum(trial.load.count for trial in trials)
+    ceiling = ceiling_usd(target, trials).quantize(Decimal("0.01"), ROUND_UP)
+    typer.echo(
+        f"{len(trials)} messages and {items:,} items to stack {target.stack.name} in {target.region}; "
+        f"at most {ceiling} USD, if every invocation ran into its timeout",
+        err=True,
+    )
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError("a run on AWS costs money and nobody can be asked here", next_step="add --yes")
+    try:
+        agreed = typer.confirm("Go on?", err=True)
+    except typer.Abort:  # Ctrl-C at the question
+        agreed = False
+    if not agreed:
+        raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def _execute_and_show(target: "AwsTarget", store: "RunDirectory", *, go_on: str) -> None:
+    """Runs; then, however that ended, shows what was measured before what went wrong is said.
+
+    Args:
+        target: where.
+        store: the run.
+        go_on: the command with which an interrupted run goes on.
+    """
+    from lambdalab.experiment import execute
+
+    try:
+        with trial_progress(store.manifest().protocol) as progress:
+            execute(target, store, progress)
+    except (Exception, KeyboardInterrupt) as problem:
+        try:
+            _conclude(store)
+        except LambdalabError as second:
+            problem.add_note(str(second))
+        problem.add_note(f"what was measured is in {store.folder}; go on with `{go_on}`.")
+        if isinstance(problem, KeyboardInterrupt):
+            _complain("interrupted", problem)  # and typer ends with EXIT_INTERRUPTED
+        raise
+    _require_valid(_conclude(store), store)
+
+
+def _conclude(store: "RunDirectory") -> "Summary":
+    """Writes rows and summary, and shows the summary."""
+    from lambdalab.experiment import conclude
+    from lambdalab.report.terminal import show
+
+    summary = conclude(store)
+    show(summary, make_console())
+    typer.echo(f"files: {os.path.relpath(store.folder)}")
+    return summary
+
+
+def _require_valid(summary: "Summary", store: "RunDirectory") -> None:
+    if summary.faults:
+        raise InvalidRunError(
+            f"run {summary.run_id} is invalid: {'; '.join(summary.faults)}",
+            next_step=f"read the reasons in {store.folder / 'metrics.csv'} and run it again",
+        )
+
+
+def _complain(problem: str, error: BaseException) -> None:
+    for line in (problem, *getattr(error, "__notes__", [])):
+        typer.echo(f"lambdalab: {line}", err=True)
+
+
 def _as_interrupt(_: int, __: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
 def main() -> NoReturn:
-    """Runs the command line; every failure ends as a sentence and an exit code."""
+    """Runs the command line; every failure ends as a sentence and an exit code. SIGTERM is treated as Ctrl-C."""
+    signal.signal(signal.SIGTERM, _as_interrupt)
     try:
         app()
     except LambdalabError as error:
-        for line in (str(error), *getattr(error, "__notes__", [])):
-            typer.echo(f"lambdalab: {line}", err=True)
+        _complain(str(error), error)
         sys.exit(error.exit_code)
+    except Exception as error:
+        traceback.print_exc()
+        _complain("this is a defect of lambdalab; report it with the lines above.", error)
+        sys.exit(EXIT_DEFECT)
     sys.exit(0)

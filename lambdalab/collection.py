@@ -4,10 +4,11 @@ Pure: the same files in, the same rows out. A row is valid only under the rules 
 in the file, with its reasons.
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Final
 
 import msgspec
@@ -33,89 +34,135 @@ from lambdalab.platform_log import (
 
 NO_REPORT: Final = "no REPORT line was found"
 REPEATED: Final = "repeated after an interruption"
+_CONTEXT: Final = Context(prec=60)
 
 
 class Observed(msgspec.Struct, kw_only=True):
     """Everything the logs hold of one request id. ``damaged`` tells of lines that could not be read."""
 
+    request_id: str
+    log_group: str
+    began_ms: int
     reports: list[PlatformReport] = []
     records: list[FunctionRecord] = []
     messages: list[str] = []
     damaged: list[str] = []
 
 
-def observe(lines: Iterable[LogLine]) -> dict[str, Observed]:
+class Observations(msgspec.Struct, kw_only=True):
+    """What the collected log lines say. ``damaged_lines`` counts those that could not be read, whosever they are."""
+
+    requests: dict[str, Observed]
+    damaged_lines: int
+
+    def of_batch(self) -> dict[str, list[Observed]]:
+        """Which invocations worked on which batch, by the functions' own records."""
+        found: defaultdict[str, list[Observed]] = defaultdict(list)
+        for observed in self.requests.values():
+            for batch_id in dict.fromkeys(record.batch_id for record in observed.records):
+                if batch_id is not None:
+                    found[batch_id].append(observed)
+        return dict(found)
+
+
+def observe(lines: Iterable[LogLine]) -> Observations:
     """Sorts log lines by request id."""
-    found: defaultdict[str, Observed] = defaultdict(Observed)
+    requests: dict[str, Observed] = {}
+    damaged_lines = 0
     for line in lines:
+        problem = report = record = None
+        try:
+            report = parse_report(line.message)
+            record = parse_record(line.message) if report is None else None
+        except (MalformedReportError, MalformedRecordError) as error:
+            problem = str(error)
+            damaged_lines += 1
         request_id = request_id_of(line.message)
         if request_id is None:
             continue
-        observed = found[request_id]
+        fresh = Observed(request_id=request_id, log_group=line.log_group, began_ms=line.timestamp_ms)
+        observed = requests.setdefault(request_id, fresh)
+        observed.began_ms = min(observed.began_ms, line.timestamp_ms)
         observed.messages.append(line.message)
-        try:
-            if (report := parse_report(line.message)) is not None:
-                observed.reports.append(report)
-            elif (record := parse_record(line.message)) is not None:
-                observed.records.append(record)
-        except (MalformedReportError, MalformedRecordError) as error:
-            observed.damaged.append(str(error))
-    return dict(found)
+        if report is not None:
+            observed.reports.append(report)
+        if record is not None:
+            observed.records.append(record)
+        if problem is not None:
+            observed.damaged.append(problem)
+    return Observations(requests=requests, damaged_lines=damaged_lines)
 
 
-def by_batch(observed: dict[str, Observed]) -> dict[str, list[str]]:
-    """Which request ids worked on which batch, by the functions' own records."""
-    found: defaultdict[str, list[str]] = defaultdict(list)
-    for request_id, item in observed.items():
-        for batch_id in {record.batch_id for record in item.records if record.batch_id is not None}:
-            found[batch_id].append(request_id)
-    return dict(found)
-
-
-def missing_reports(trials: Iterable[TrialResult], lines: Iterable[LogLine]) -> list[TrialResult]:
-    """Trials that were sent and for which no invocation with a REPORT line has been collected yet."""
-    observed = observe(lines)
-    batches = by_batch(observed)
+def missing_reports(manifest: Manifest, trials: Sequence[TrialResult], lines: Iterable[LogLine]) -> list[TrialResult]:
+    """Trials whose last attempt was sent and has no invocation with a REPORT line among the lines yet."""
+    invocations = _invocations(manifest, trials, observe(lines))
+    last = {result.trial.trial_id: result.batch_id for result in trials}
     return [
-        trial
-        for trial in trials
-        if trial.message_id is not None
-        and not any(observed[request_id].reports for request_id in batches.get(trial.batch_id, []))
+        result
+        for result, found in zip(trials, invocations, strict=True)
+        if result.message_id is not None
+        and last[result.trial.trial_id] == result.batch_id
+        and not any(item.reports for item in found)
     ]
 
 
 def join(
-    manifest: Manifest, trials: Sequence[TrialResult], lines: Iterable[LogLine], prices: PriceSheet
+    manifest: Manifest, trials: Sequence[TrialResult], observations: Observations, prices: PriceSheet
 ) -> list[InvocationRow]:
-    """One row per invocation, in the order of the trials; a trial without an invocation has a row as well."""
-    observed = observe(lines)
-    batches = by_batch(observed)
+    """One row per invocation, in the order of the trials; a trial without an invocation has a row as well.
+
+    Args:
+        manifest: what was asked.
+        trials: what the runner saw, in the order of execution.
+        observations: what the log lines say.
+        prices: the price sheet of the run.
+    """
     last = {result.trial.trial_id: result.batch_id for result in trials}
     rows = []
-    for result in trials:
-        request_ids: list[str | None] = [*batches.get(result.batch_id, [])]
+    for result, found in zip(trials, _invocations(manifest, trials, observations), strict=True):
         reasons = [] if last[result.trial.trial_id] == result.batch_id else [REPEATED]
-        if len(request_ids) > 1:
-            reasons.append(f"{len(request_ids)} invocations worked on it")
-        for request_id in request_ids or [None]:
-            item = Observed() if request_id is None else observed[request_id]
-            rows.append(_row(manifest, result, request_id, item, reasons, prices))
+        if len(found) > 1:
+            reasons.append(f"{len(found)} invocations worked on it")
+        none_or_more: Sequence[Observed | None] = found or [None]
+        rows += [_row(manifest, result, item, reasons, prices) for item in none_or_more]
     return rows
+
+
+def _invocations(manifest: Manifest, trials: Sequence[TrialResult], observations: Observations) -> list[list[Observed]]:
+    """The invocations of each trial.
+
+    They are found by the batch in the function's own record. One that timed out or crashed leaves none; as
+    messages are sent one at a time, it belongs to the trial of its function that was under way when it began. Without a
+    record such a sample is never valid, so that this only tells what happened.
+    """
+    of_batch = observations.of_batch()
+    anonymous = [item for item in observations.requests.values() if not item.records]
+    ends: dict[str, float] = {}
+    found: list[list[Observed]] = []
+    for result in reversed(trials):
+        log_group = manifest.functions[result.trial.arm].log_group
+        mine = of_batch.get(result.batch_id, [])
+        if not mine and result.sent_at_ms is not None:
+            end = ends.get(log_group, math.inf)
+            mine = [i for i in anonymous if i.log_group == log_group and result.sent_at_ms <= i.began_ms < end]
+        if result.sent_at_ms is not None:
+            ends[log_group] = result.sent_at_ms
+        found.append(mine)
+    return found[::-1]
 
 
 def _row(
     manifest: Manifest,
     result: TrialResult,
-    request_id: str | None,
-    observed: Observed,
+    observed: Observed | None,
     known_reasons: Sequence[str],
     prices: PriceSheet,
 ) -> InvocationRow:
-    report = observed.reports[0] if len(observed.reports) == 1 else None
-    record = next((r for r in observed.records if r.batch_id == result.batch_id), None)
-    reasons = [*known_reasons, *_faults(result, report, record, observed)]
+    report = observed.reports[0] if observed is not None and len(observed.reports) == 1 else None
+    record = None if observed is None else next((r for r in observed.records if r.batch_id == result.batch_id), None)
+    reasons = [*known_reasons, *_faults(result, observed, report, record)]
     function = manifest.functions[result.trial.arm]
-    cost = _cost(manifest, result, report, record, observed, prices)
+    cost = _cost(function.architecture, result, observed, report, record, prices)
     trial = result.trial
     return InvocationRow(
         run_id=manifest.run_id,
@@ -127,9 +174,9 @@ def _row(
         trial=trial.trial_id,
         block=trial.block,
         label=trial.load.label,
-        request_id=request_id,
+        request_id=None if observed is None else observed.request_id,
         started_at=None if record is None else _timestamp(record.started_ms),
-        cold_start=None if report is None else report.init_ms is not None,
+        cold_start=None if report is None else report.start is Start.COLD,
         duration_ms=None if report is None else report.duration_ms,
         billed_ms=None if report is None else round(report.billed_ms),
         init_ms=None if report is None else report.init_ms,
@@ -153,10 +200,12 @@ def _row(
 
 
 def _faults(
-    result: TrialResult, report: PlatformReport | None, record: FunctionRecord | None, observed: Observed
+    result: TrialResult, observed: Observed | None, report: PlatformReport | None, record: FunctionRecord | None
 ) -> list[str]:
     """Why a sample must not be used, in words."""
     faults = [] if result.reason is None else [result.reason]
+    if observed is None:
+        return [*faults, NO_REPORT]
     faults += observed.damaged
     if len(observed.reports) > 1:
         faults.append(f"{len(observed.reports)} REPORT lines for one request")
@@ -166,48 +215,51 @@ def _faults(
         faults += _report_faults(result, report)
     if record is None:
         return [*faults, "the function wrote no record of it"]
+    if len(observed.records) > 1:
+        faults.append(f"one of {len(observed.records)} messages of its invocation")
     if record.error is not None:
-        faults.append(f"the function reported {record.error.code}: {record.error.message}")
+        said = f"the function reported {record.error.code}: {record.error.message}"
+        faults += [] if said == result.reason else [said]
     if record.receive_count not in (None, 1):
         faults.append(f"received {record.receive_count} times")
     if record.sdk_retries:
         faults.append(f"{record.sdk_retries} SDK retries")
     if record.duplicates:
         faults.append(f"{record.duplicates} items were there already")
-    if report is not None and record.cold_start and report.init_ms is None:
+    if report is not None and record.cold_start and report.start is Start.WARM and report.refused is None:
         faults.append("initialised inside the invocation, after a reset")
     return faults
 
 
 def _report_faults(result: TrialResult, report: PlatformReport) -> list[str]:
     faults = []
-    if report.refused is not None:
-        faults.append(f"the REPORT line is no measurement: {report.refused}")
-    if report.status is not None and report.status != "success":
+    if report.status is not None:
         faults.append(" ".join(filter(None, ("ended with status", report.status, report.error_type))))
-    start = Start.WARM if report.init_ms is None else Start.COLD
-    if start is not result.trial.load.start:
-        faults.append(f"a {start.value} start where the protocol wants a {result.trial.load.start.value} one")
+    if report.refused is not None:
+        return [*faults, f"the REPORT line is no measurement: {report.refused}"]
+    wanted = result.trial.load.start
+    if report.start is not wanted:
+        faults.append(f"a {report.start.value} start where the protocol wants a {wanted.value} one")
     return faults
 
 
 def _cost(
-    manifest: Manifest,
+    architecture: str,
     result: TrialResult,
+    observed: Observed | None,
     report: PlatformReport | None,
     record: FunctionRecord | None,
-    observed: Observed,
     prices: PriceSheet,
 ) -> Cost:
     usable = report if report is not None and report.refused is None else None
     exact = invocation_cost(
         prices,
-        architecture=manifest.functions[result.trial.arm].architecture,
+        architecture=architecture,
         memory_mb=None if usable is None else usable.memory_mb,
         billed_ms=None if usable is None else usable.billed_ms,
         wru=None if record is None else record.consumed_wru,
-        sqs_bytes=result.message_bytes,
-        log_bytes=ingested_bytes(observed.messages) if observed.messages else None,
+        sqs_bytes=None if observed is None else result.message_bytes,
+        log_bytes=None if observed is None else ingested_bytes(observed.messages),
     )
     return Cost(**{name: _money(getattr(exact, name)) for name in Cost.__struct_fields__})
 
@@ -220,7 +272,7 @@ def _per_item(cost: Cost, record: FunctionRecord | None) -> Decimal | None:
 
 def _money(amount: Decimal | None) -> Decimal | None:
     """Eighteen decimals, as the columns of ``metrics`` have."""
-    return None if amount is None else amount.quantize(Decimal("1e-18"))
+    return None if amount is None else amount.quantize(Decimal("1e-18"), context=_CONTEXT)
 
 
 def _since_sent(record: FunctionRecord | None, moment_ms: int | None) -> int | None:

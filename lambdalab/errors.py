@@ -15,7 +15,7 @@
     │   └── StorageError          a file or folder cannot be read or written
     └── InvalidRunError       4   the run ended, but its result must not be used
 
-Exit code 1 is a verdict, not an error; 0 is success; 130 is Ctrl-C.
+Exit code 1 is a verdict, not an error; 0 is success; 130 is Ctrl-C; 70 is a defect of lambdalab itself.
 A message is one sentence: what, where, the offending value; then the next step.
 """
 
@@ -27,13 +27,13 @@ class LambdalabError(Exception):
 
     Args:
         problem: what is wrong, where, with the offending value; no final full stop.
-        next_step: what the user can do about it; no final full stop.
+        next_step: what the user can do about it; its final full stop, if it has one, is not doubled.
     """
 
     exit_code: ClassVar[int] = 3
 
     def __init__(self, problem: str, *, next_step: str) -> None:
-        super().__init__(f"{problem}; {next_step}.")
+        super().__init__(f"{problem}; {next_step.removesuffix('.')}.")
         self.problem = problem
         self.next_step = next_step
 

@@ -6,28 +6,31 @@ import platform
 import re
 import secrets
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import msgspec
 
 from lambdalab import __version__, tools
-from lambdalab.analysis import Summary, summarise
-from lambdalab.collection import join
+from lambdalab.analysis import CPU_LIMIT_UNKNOWN, Summary, summarise
+from lambdalab.collection import join, observe
 from lambdalab.cost import PriceSheet, invocation_cost, load_price_sheet
-from lambdalab.errors import UsageError
-from lambdalab.model import Manifest, Protocol
+from lambdalab.errors import StorageError, UsageError
+from lambdalab.model import FunctionFacts, Manifest, Protocol, Trial
 from lambdalab.project import project_root
 from lambdalab.protocol import schedule
-from lambdalab.runner import Progress, Runner
+from lambdalab.runner import Progress, Runner, remaining
 from lambdalab.store import SCHEMA_VERSION, RunDirectory
 from lambdalab.target import AwsTarget, LocalTarget
 from lambdalab.template import parameter_default
 
 _SEED_BITS: Final = 32
+_AWS_DOMAINS: Final = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
 
 
 def new_run(target: AwsTarget, protocol: Protocol, results: Path, *, seed: int | None = None) -> RunDirectory:
@@ -44,7 +47,7 @@ def new_run(target: AwsTarget, protocol: Protocol, results: Path, *, seed: int |
         StackError, AccessError: the target is not what the protocol needs.
     """
     now = datetime.now(UTC)
-    prices = _prices(target)
+    prices = load_price_sheet(target.region)
     status = target.local.status() if isinstance(target, LocalTarget) else {}
     functions = {name: target.facts(target.arm(name)) for name in protocol.arms}
     manifest = Manifest(
@@ -56,9 +59,11 @@ def new_run(target: AwsTarget, protocol: Protocol, results: Path, *, seed: int |
         target=target.name,
         stack_name=target.stack.name,
         region=target.region,
+        endpoint=target.aws.lambda_.meta.endpoint_url,
         price_sheet=f"{prices.region} {prices.date}",
+        prices=msgspec.to_builtins(prices),
         functions=functions,
-        cpu_limit=status.get("cpu_limit", "AWS Lambda"),
+        cpu_limit=_cpu_limit(target),
         interpreters={
             name: status["functions"][f.function_name]["interpreter"] or f.runtime for name, f in functions.items()
         }
@@ -75,7 +80,8 @@ def resume_run(target: AwsTarget, store: RunDirectory) -> None:
     """Notes that a run goes on.
 
     Raises:
-        UsageError: it was made on another target or stack, so that its samples would not be alike.
+        UsageError: it was made on another target or stack, or a function has changed since, so that its samples would
+            not be alike.
     """
     manifest = store.manifest()
     if (manifest.target, manifest.stack_name) != (target.name, target.stack.name):
@@ -84,8 +90,24 @@ def resume_run(target: AwsTarget, store: RunDirectory) -> None:
             f"not on {target.name} stack {target.stack.name}",
             next_step="resume it where it was made, or start a new run",
         )
+    before = msgspec.to_builtins(manifest.functions) | {"plane": {"cpu_limit": manifest.cpu_limit}}
+    after = {name: msgspec.to_builtins(target.facts(target.arm(name))) for name in manifest.functions}
+    after["plane"] = {"cpu_limit": _cpu_limit(target)}
+    for name, facts in before.items():
+        for key, value in facts.items():
+            if after[name][key] != value:
+                raise UsageError(
+                    f"run {manifest.run_id} began with {name} {key} {value}, and now it is {after[name][key]}",
+                    next_step="set it back, or start a new run",
+                )
     now = datetime.now(UTC).isoformat(timespec="milliseconds")
     store.write_manifest(msgspec.structs.replace(manifest, resumed_at=(*manifest.resumed_at, now)))
+
+
+def trials_left(store: RunDirectory) -> list[Trial]:
+    """What a run that goes on would execute."""
+    manifest = store.manifest()
+    return remaining(schedule(manifest.protocol, manifest.seed), store.trials())
 
 
 def execute(target: AwsTarget, store: RunDirectory, progress: Progress) -> None:
@@ -95,43 +117,62 @@ def execute(target: AwsTarget, store: RunDirectory, progress: Progress) -> None:
 
 
 def conclude(store: RunDirectory) -> Summary:
-    """Reads a run directory and writes rows and summary; may be repeated at any time, also for an unfinished run."""
+    """Reads a run directory and writes rows and summary; may be repeated at any time, also for an unfinished run.
+
+    The same files always give the same rows and summary: even the prices are the run's own.
+
+    Raises:
+        StorageError: a file of the run is damaged, or rows and summary cannot be written.
+    """
     manifest = store.manifest()
+    try:
+        prices = msgspec.convert(manifest.prices, PriceSheet)
+    except msgspec.ValidationError as error:
+        raise StorageError(
+            f"{store.folder / 'run.json'} is damaged: {error} of prices", next_step="restore it, or measure again"
+        ) from error
     trials = store.trials()
-    rows = join(manifest, trials, store.log_lines(), load_price_sheet(manifest.price_sheet.split()[0]))
+    observations = observe(store.log_lines())
+    rows = join(manifest, trials, observations, prices)
     store.write_rows(rows)
-    summary = summarise(manifest, trials, rows)
+    summary = summarise(manifest, trials, rows, damaged_lines=observations.damaged_lines)
     store.write_summary(summary)
     return summary
 
 
-def ceiling_usd(target: AwsTarget, protocol: Protocol) -> Decimal:
-    """The most a run can cost: every invocation runs into its timeout and every item is written once.
+def ceiling_usd(target: AwsTarget, trials: Iterable[Trial]) -> Decimal:
+    """The most that trials can cost: every invocation runs into its timeout and every item is written once.
 
     An item is taken as its payload and 200 bytes of names, keys and metadata, which is above what the functions write
     (docs/contracts.md); log and queue volume as 4 KB a message.
     """
-    prices = _prices(target)
+    prices = load_price_sheet(target.region)
+    functions: dict[str, FunctionFacts] = {}
     total = Decimal()
-    for name in protocol.arms:
-        function = target.facts(target.arm(name))
-        for load in protocol.loads:
-            cost = invocation_cost(
-                prices,
-                architecture=function.architecture,
-                memory_mb=function.memory_mb,
-                billed_ms=function.timeout_s * 1000,
-                wru=load.count * math.ceil((load.size_bytes + 200) / 1024),
-                sqs_bytes=4096,
-                log_bytes=4096,
-            ).total_usd
-            assert cost is not None
-            total += cost * protocol.blocks
+    for trial in trials:
+        if trial.arm not in functions:
+            functions[trial.arm] = target.facts(target.arm(trial.arm))
+        function = functions[trial.arm]
+        cost = invocation_cost(
+            prices,
+            architecture=function.architecture,
+            memory_mb=function.memory_mb,
+            billed_ms=function.timeout_s * 1000,
+            wru=trial.load.count * math.ceil((trial.load.size_bytes + 200) / 1024),
+            sqs_bytes=4096,
+            log_bytes=4096,
+        ).total_usd
+        assert cost is not None
+        total += cost
     return total
 
 
-def _prices(target: AwsTarget) -> PriceSheet:
-    return load_price_sheet(target.region)
+def _cpu_limit(target: AwsTarget) -> str:
+    """What holds the functions to their share of CPU; only Lambda itself and the plane are known to do so."""
+    if isinstance(target, LocalTarget):
+        return str(target.local.status()["cpu_limit"])
+    host = urlsplit(target.aws.lambda_.meta.endpoint_url).hostname or ""
+    return "AWS Lambda" if host.endswith(_AWS_DOMAINS) else CPU_LIMIT_UNKNOWN
 
 
 def _versions(*, local: bool) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """One synchronous invocation of a function of the local stack, with its log."""
 
 import base64
-import json
+import sys
 from pathlib import Path
 
 import msgspec
@@ -20,24 +20,25 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     function_error: str | None
 
 
-def read_event(path: Path) -> bytes:
-    """An event file's content.
+def read_event(name: str) -> bytes:
+    """An event, checked to be JSON.
+
+    Args:
+        name: of a file; ``-`` is standard input.
 
     Raises:
         EventError: it cannot be read or is not JSON.
     """
+    shown = "the event on standard input" if name == "-" else f"event file {name}"
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise EventError(
-            f"event file {path} cannot be read: {error.strerror}", next_step="name a JSON file, see events/"
-        ) from error
+        content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        problem = error.strerror if isinstance(error, OSError) else error
+        raise EventError(f"{shown} cannot be read: {problem}", next_step="name a JSON file, see events/") from error
     try:
-        json.loads(content)
-    except ValueError as error:
-        raise EventError(
-            f"event file {path} is not JSON: {error}", next_step="mend it, or start from one of events/"
-        ) from error
+        msgspec.json.decode(content)
+    except (ValueError, RecursionError) as error:
+        raise EventError(f"{shown} is not JSON: {error}", next_step="mend it, or start from one of events/") from error
     return content
 
 
@@ -66,6 +67,6 @@ def invoke_local(stack: LocalStack, function: str, payload: bytes) -> Result:
             ) from error
         return Result(
             payload=answer["Payload"].read().decode(),
-            log=base64.b64decode(answer["LogResult"]).decode("utf-8", "replace"),
+            log=base64.b64decode(answer.get("LogResult", "")).decode("utf-8", "replace"),
             function_error=answer.get("FunctionError"),
         )

@@ -6,8 +6,15 @@ runs a function, a *block* holds every *arm* once, a *run* is one execution of a
 
 from decimal import Decimal
 from enum import StrEnum
+from typing import Annotated
 
 import msgspec
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Amount = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
+EpochMs = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999)]
+"""Milliseconds since 1970, to the end of the year 9999. Like the two above it bounds what a function says of itself:
+a record outside is damaged, and must not end the analysis of the others."""
 
 
 class Start(StrEnum):
@@ -50,7 +57,8 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
 class TrialResult(msgspec.Struct, frozen=True, kw_only=True):
     """What the runner saw of one trial; one line of ``trials.jsonl``.
 
-    ``reason`` is None when the queue drained and the table holds exactly the items asked for.
+    ``reason`` is None when the queue drained and the table holds exactly the items asked for. ``drained_at_ms`` is None
+    when the trial was interrupted or its message did not drain.
     """
 
     trial: Trial
@@ -62,6 +70,11 @@ class TrialResult(msgspec.Struct, frozen=True, kw_only=True):
     items_expected: int
     items_found: int | None
     reason: str | None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it ran to its end, valid or not; one that did not is run again by ``--resume``."""
+        return self.drained_at_ms is not None
 
 
 class FunctionFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -77,7 +90,11 @@ class FunctionFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """``run.json``: everything a reader needs to judge or repeat a run, except what was measured."""
+    """``run.json``: everything a reader needs to judge or repeat a run, except what was measured.
+
+    ``prices`` is the whole price sheet, so that the run costs the same when it is reported again years later.
+    ``endpoint`` is where Lambda was spoken to; ``cpu_limit`` says what held the functions to their share of CPU.
+    """
 
     schema_version: int
     run_id: str
@@ -87,7 +104,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     stack_name: str
     region: str
+    endpoint: str
     price_sheet: str
+    prices: dict[str, object]
     functions: dict[str, FunctionFacts]
     cpu_limit: str
     interpreters: dict[str, str]
@@ -125,10 +144,10 @@ class PlatformReport(msgspec.Struct, frozen=True, kw_only=True):
 class PutTimes(msgspec.Struct, frozen=True, kw_only=True):
     """Time of the single puts of one message, in milliseconds, by nearest rank."""
 
-    n: int
-    p50: float
-    p95: float
-    max: float
+    n: Count
+    p50: Amount
+    p95: Amount
+    max: Amount
 
 
 class RecordError(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,22 +164,22 @@ class FunctionRecord(msgspec.Struct, frozen=True, kw_only=True):
     request_id: str
     lang: str
     cold_start: bool
-    started_ms: int
-    finished_ms: int
+    started_ms: EpochMs
+    finished_ms: EpochMs
     batch_id: str | None = None
     run_id: str | None = None
     label: str | None = None
-    count: int | None = None
-    size_bytes: int | None = None
+    count: Count | None = None
+    size_bytes: Count | None = None
     mode: str | None = None
-    written: int | None = None
-    duplicates: int | None = None
-    batch_elapsed_ms: float | None = None
+    written: Count | None = None
+    duplicates: Count | None = None
+    batch_elapsed_ms: Amount | None = None
     put_ms: PutTimes | None = None
-    consumed_wru: float | None = None
-    sdk_retries: int | None = None
-    receive_count: int | None = None
-    sent_ms: int | None = None
+    consumed_wru: Amount | None = None
+    sdk_retries: Count | None = None
+    receive_count: Count | None = None
+    sent_ms: EpochMs | None = None
     error: RecordError | None = None
 
 

@@ -30,15 +30,16 @@ class MalformedRecordError(MalformedLineError):
     """A function's log record that does not follow its contract."""
 
 
-_Ms = Annotated[float, msgspec.Meta(ge=0)]
+_Ms = Annotated[float, msgspec.Meta(ge=0, lt=1e12)]  # twelve digits, as the patterns of text lines allow
+_Mb = Annotated[int, msgspec.Meta(ge=0, lt=10**12)]
 _Name = Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class _Metrics(msgspec.Struct):
     duration_ms: _Ms = msgspec.field(name="durationMs")
     billed_ms: _Ms = msgspec.field(name="billedDurationMs")
-    memory_mb: Annotated[int, msgspec.Meta(ge=1)] = msgspec.field(name="memorySizeMB")
-    max_memory_mb: Annotated[int, msgspec.Meta(ge=0)] | None = msgspec.field(name="maxMemoryUsedMB", default=None)
+    memory_mb: Annotated[int, msgspec.Meta(ge=1, lt=10**12)] = msgspec.field(name="memorySizeMB")
+    max_memory_mb: _Mb | None = msgspec.field(name="maxMemoryUsedMB", default=None)
     init_ms: _Ms | None = msgspec.field(name="initDurationMs", default=None)
     restore_ms: _Ms | None = msgspec.field(name="restoreDurationMs", default=None)
     billed_restore_ms: _Ms | None = msgspec.field(name="billedRestoreDurationMs", default=None)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-from lambdalab.errors import SetupError
+from lambdalab.errors import SetupError, StorageError
 
 STATE_FOLDER: Final = ".lambdalab"
 
@@ -22,7 +22,16 @@ def project_root() -> Path:
 
 
 def state_folder(root: Path | None = None) -> Path:
-    """Where tools, interpreters and the local stack's state are kept; made when absent."""
+    """Where tools, interpreters and the local stack's state are kept; made when absent.
+
+    Raises:
+        StorageError: it cannot be made.
+    """
     folder = (project_root() if root is None else root) / STATE_FOLDER
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"{folder} cannot be made: {error.strerror}", next_step="check the folder's owner and the free space"
+        ) from error
     return folder

@@ -6,6 +6,7 @@ block that is not complete, since the warm loads need the environment their cold
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from itertools import groupby
@@ -15,7 +16,7 @@ from msgspec.structs import replace
 
 from lambdalab import collection, ingest
 from lambdalab.errors import InvalidRunError, LambdalabError, StackError
-from lambdalab.model import LogLine, Start, Trial, TrialResult
+from lambdalab.model import Start, Trial, TrialResult
 from lambdalab.store import RunDirectory
 from lambdalab.target import Arm, AwsTarget
 
@@ -25,7 +26,11 @@ LOOK_AT_LOGS_S: Final = 10.0
 """A message that has not drained by then may have failed; its own record tells."""
 EMPTY_QUEUE_WAIT_S: Final = 10.0
 """What an interrupted run sent last may still be at work."""
+MISSING_ITEMS_POLLS: Final = 20
+"""For so many looks at an empty queue the items may still be missing."""
+LEAST_LOG_WAIT_S: Final = 0.25
 CLOCK_SKEW_MS: Final = 60_000
+"""How far this machine's clock may be from the log's."""
 INTERRUPTED: Final = "interrupted"
 Progress = Callable[[Trial], None]
 """Told each trial before it begins."""
@@ -33,7 +38,7 @@ Progress = Callable[[Trial], None]
 
 def remaining(schedule: Sequence[Trial], done: Iterable[TrialResult]) -> list[Trial]:
     """What is left to do: every arm of a block that is not complete, from its cold load on."""
-    finished = {result.trial.trial_id for result in done if result.reason != INTERRUPTED}
+    finished = {result.trial.trial_id for result in done if result.finished}
     left: list[Trial] = []
     for _, group in groupby(schedule, key=lambda trial: (trial.block, trial.arm)):
         trials = list(group)
@@ -59,49 +64,52 @@ class Runner:
         self._arms = {name: target.arm(name) for name in self._manifest.protocol.arms}
         began = datetime.fromisoformat(self._manifest.started_at)
         self._begin_ms = round(began.timestamp() * 1000) - CLOCK_SKEW_MS
-        self._attempts: dict[str, int] = {}
-        for result in store.trials():
-            self._attempts[result.trial.trial_id] = self._attempts.get(result.trial.trial_id, 0) + 1
+        self._attempts = Counter(result.trial.trial_id for result in store.trials())
 
     def run(self, schedule: Sequence[Trial]) -> None:
         """Executes what is left of the schedule, then collects until every REPORT is found or a deadline passes.
 
-        However it ends, what was measured is on disk and the functions have their configuration back.
+        However it ends, what was measured is on disk and the functions have their configuration back; where that fails
+        too, the error carries a note.
 
         Raises:
             StackError: a queue is not empty at the start, so that the messages would not be alone.
             InvalidRunError: a message did not drain; the messages after it would not be alone.
+            AccessError, PlaneError, StorageError: the target or the disk cannot go on.
         """
         self._require_empty_queues()
         try:
             for _, trials in groupby(remaining(schedule, self._store.trials()), key=lambda trial: trial.block):
+                block_began_ms = _now_ms()
                 for trial in trials:
                     self._progress(trial)
                     self._execute(trial)
-                self._collect()
+                self._collect(block_began_ms - CLOCK_SKEW_MS)
         except BaseException as error:
-            for clean_up in (self._target.restore, self._collect):
+            for clean_up in (self._target.restore, lambda: self._collect(self._begin_ms)):
                 try:
                     clean_up()
                 except LambdalabError as second:
                     error.add_note(str(second))
             raise
-        self._target.restore()
-        self._collect_rest()
+        try:
+            self._target.restore()
+        finally:
+            self._collect_rest()
 
     def _execute(self, trial: Trial) -> None:
         arm = self._arms[trial.arm]
         if trial.load.start is Start.COLD:
             self._target.start_cold(arm)
-        attempt = self._attempts.get(trial.trial_id, 0) + 1
-        self._attempts[trial.trial_id] = attempt
+        # A killed runner may have sent a message it did not write down: every resumption counts as an attempt.
+        attempt = max(self._attempts[trial.trial_id], len(self._manifest.resumed_at)) + 1
         batch_id = f"{self._manifest.run_id}:{trial.trial_id}" + (f":{attempt}" if attempt > 1 else "")
         body = ingest.message(batch_id, trial.load)
         result = TrialResult(
             trial=trial,
             batch_id=batch_id,
             message_id=None,
-            sent_at_ms=time.time_ns() // 1_000_000,
+            sent_at_ms=_now_ms(),
             drained_at_ms=None,
             message_bytes=len(body.encode()),
             items_expected=trial.load.count,
@@ -111,7 +119,7 @@ class Runner:
         try:
             result = replace(result, message_id=self._target.send(arm, body))
             drained, items_found, reason = self._drain(arm, trial, batch_id)
-            drained_at_ms = time.time_ns() // 1_000_000 if drained else None
+            drained_at_ms = _now_ms() if drained else None
             result = replace(result, drained_at_ms=drained_at_ms, items_found=items_found, reason=reason)
         finally:
             self._store.append_trial(result)
@@ -128,7 +136,8 @@ class Runner:
             Whether the queue drained, how many items were found, and why the trial is not valid, if so.
         """
         begin = time.monotonic()
-        deadline = begin + self._manifest.functions[trial.arm].timeout_s + DRAIN_GRACE_S
+        sent_ms = _now_ms()
+        limit_s = self._manifest.functions[trial.arm].timeout_s + DRAIN_GRACE_S
         look_at_logs = begin + LOOK_AT_LOGS_S
         readings = 0
         while True:
@@ -139,21 +148,21 @@ class Runner:
                 if found == trial.load.count:
                     return True, found, None
                 # On AWS the queue may read empty before the message shows; time tells.
-                if time.monotonic() > begin + self._target.poll_s * 20:
+                if time.monotonic() > begin + self._target.poll_s * MISSING_ITEMS_POLLS:
                     return True, found, f"{found} of {trial.load.count} items are in the table"
             now = time.monotonic()
             if now > look_at_logs:
                 look_at_logs = now + LOOK_AT_LOGS_S
-                if (failure := self._reported_failure(arm, batch_id)) is not None:
+                if (failure := self._reported_failure(arm, batch_id, sent_ms)) is not None:
                     return False, None, failure
-            if now > deadline:
+            if now > begin + limit_s:
                 return False, None, f"its queue was not empty after {now - begin:.0f} s"
 
-    def _reported_failure(self, arm: Arm, batch_id: str) -> str | None:
+    def _reported_failure(self, arm: Arm, batch_id: str, sent_ms: int) -> str | None:
         """What went wrong with a batch, when its function has said so."""
-        observed = collection.observe(self._target.log_lines(arm.log_group, self._begin_ms))
-        for item in observed.values():
-            for record in item.records:
+        lines = self._target.log_lines(arm.log_group, sent_ms - CLOCK_SKEW_MS)
+        for observed in collection.observe(lines).of_batch().get(batch_id, []):
+            for record in observed.records:
                 if record.batch_id == batch_id and record.error is not None:
                     return f"the function reported {record.error.code}: {record.error.message}"
         return None
@@ -170,16 +179,23 @@ class Runner:
                         )
                     time.sleep(self._target.poll_s)
 
-    def _collect(self) -> None:
+    def _collect(self, since_ms: int) -> None:
         for arm in self._arms.values():
-            self._store.append_log_lines(self._target.log_lines(arm.log_group, self._begin_ms))
+            self._store.append_log_lines(self._target.log_lines(arm.log_group, since_ms))
 
     def _collect_rest(self) -> None:
         """Collects until nothing is missing or the deadline passes; what is missing then is said in the result."""
         deadline = time.monotonic() + self._target.log_delay_s
+        trials = self._store.trials()
+        since_ms = self._begin_ms
         while True:
-            self._collect()
-            lines: list[LogLine] = self._store.log_lines()
-            if not collection.missing_reports(self._store.trials(), lines) or time.monotonic() > deadline:
+            self._collect(since_ms)
+            missing = collection.missing_reports(self._manifest, trials, self._store.log_lines())
+            if not missing or time.monotonic() > deadline:
                 return
-            time.sleep(max(self._target.poll_s, 0.25))
+            since_ms = min(trial.sent_at_ms or self._begin_ms for trial in missing) - CLOCK_SKEW_MS
+            time.sleep(max(self._target.poll_s, LEAST_LOG_WAIT_S))
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

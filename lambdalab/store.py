@@ -9,16 +9,18 @@
                      summary.json     every number that is shown
     results/latest -> <run_id>
 
-A line cut off by a crash is ignored when read and overwritten when the run goes on.
+Lines are appended and reach the disk before the run goes on; the other files are replaced whole, so that a reader
+finds the old content or the new. A line cut off by a crash is ignored when read and overwritten when the run goes on.
 """
 
+import contextlib
 import csv
+import io
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import Any, BinaryIO, Final, TypeVar
 
 import msgspec
 
@@ -26,36 +28,26 @@ from lambdalab.errors import StorageError, UsageError
 from lambdalab.model import InvocationRow, LogLine, Manifest, TrialResult
 
 SCHEMA_VERSION: Final = 1
-T = TypeVar("T", bound=msgspec.Struct)
 _NEXT_STEP: Final = "check the folder's owner and the free space, or choose another with --results"
+T = TypeVar("T", bound=msgspec.Struct)
 
 
-class _storage:  # noqa: N801 - reads as a statement
-    """Turns an OSError into one sentence that names the file."""
+class _Version(msgspec.Struct):
+    """As much of a manifest as every version of it has."""
 
-    def __init__(self, path: Path, verb: str) -> None:
-        self._path, self._verb = path, verb
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        if isinstance(error, OSError):
-            raise StorageError(
-                f"{self._path} cannot be {self._verb}: {error.strerror or error}", next_step=_NEXT_STEP
-            ) from error
+    schema_version: int
 
 
 class RunDirectory:
-    """One run's files."""
+    """One run's files. Every method raises StorageError when its file cannot be read or written."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._seen_events: set[str] | None = None
+        self._collected: set[str] | None = None
 
     @classmethod
     def create(cls, results: Path, manifest: Manifest) -> "RunDirectory":
-        """Makes the folder of a new run and writes its manifest.
+        """Makes the folder of a new run, writes its manifest and points ``latest`` at it.
 
         Raises:
             StorageError: the results folder cannot be written.
@@ -73,17 +65,21 @@ class RunDirectory:
 
         Raises:
             UsageError: there is no such run, or the folder is not one.
+            StorageError: the folder may not be read.
         """
         folder = Path(run_id) if "/" in run_id else results / run_id
-        if not (folder / "run.json").is_file():
+        with _storage(folder, "read"):
+            if (folder / "run.json").is_file():
+                return cls(folder.resolve())
             known = sorted(path.parent.name for path in results.glob("*/run.json") if not path.parent.is_symlink())
-            have = f"the newest is {known[-1]}" if known else "measure one with `lambdalab run`"
-            raise UsageError(f"{folder} is not a run directory", next_step=f"name one of {results}; {have}")
-        return cls(folder.resolve())
+        raise UsageError(
+            f"{folder} is not a run directory",
+            next_step=f"the newest run in {results} is {known[-1]}" if known else "measure one with `lambdalab run`",
+        )
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Replaces ``run.json``."""
-        self._write("run.json", msgspec.json.format(msgspec.json.encode(manifest)))
+        self._replace("run.json", _pretty(manifest))
 
     def manifest(self) -> Manifest:
         """Reads ``run.json``.
@@ -95,15 +91,15 @@ class RunDirectory:
         with _storage(path, "read"):
             content = path.read_bytes()
         try:
-            manifest = msgspec.json.decode(content, type=Manifest)
-        except msgspec.DecodeError as error:
+            version = msgspec.json.decode(content, type=_Version).schema_version
+            if version == SCHEMA_VERSION:
+                return msgspec.json.decode(content, type=Manifest)
+        except ValueError as error:  # not JSON, not UTF-8, or not a manifest
             raise StorageError(f"{path} is damaged: {error}", next_step="restore it, or measure again") from error
-        if manifest.schema_version != SCHEMA_VERSION:
-            raise StorageError(
-                f"{path} has schema version {manifest.schema_version}, this lambdalab reads {SCHEMA_VERSION}",
-                next_step="read it with the lambdalab version it names",
-            )
-        return manifest
+        raise StorageError(
+            f"{path} has schema version {version}, this lambdalab reads {SCHEMA_VERSION}",
+            next_step="read it with the lambdalab version it names",
+        )
 
     def append_trial(self, result: TrialResult) -> None:
         """Writes one trial and waits until it is on the disk."""
@@ -115,90 +111,112 @@ class RunDirectory:
 
     def append_log_lines(self, lines: Iterable[LogLine]) -> None:
         """Writes the lines that are not there yet; collecting twice does no harm."""
-        if self._seen_events is None:
-            self._seen_events = {line.event_id for line in self.log_lines()}
-        new = {line.event_id: line for line in lines if line.event_id not in self._seen_events}
+        seen = {line.event_id for line in self.log_lines()} if self._collected is None else self._collected
+        self._collected = None  # a failure may leave some of them written: then the file is asked again
+        new = {line.event_id: line for line in lines if line.event_id not in seen}
         if new:
-            self._append("platform.jsonl", list(new.values()))
-            self._seen_events.update(new)
+            self._append("platform.jsonl", new.values())
+        self._collected = seen.union(new)
 
     def log_lines(self) -> list[LogLine]:
         """All log lines collected so far."""
         return self._lines("platform.jsonl", LogLine)
 
     def write_rows(self, rows: Sequence[InvocationRow]) -> None:
-        """Writes ``metrics.csv`` and ``metrics.parquet``; money keeps its exact decimals in both."""
-        import pyarrow as pa
-        from pyarrow import parquet
-
-        columns = InvocationRow.__struct_fields__
-        path = self.folder / "metrics.csv"
-        with _storage(path, "written"), path.open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(columns)
-            writer.writerows([_cell(getattr(row, column)) for column in columns] for row in rows)
-        schema = pa.schema([(f.name, _arrow_type(pa, f.type)) for f in msgspec.structs.fields(InvocationRow)])
-        table = pa.Table.from_pylist([msgspec.structs.asdict(row) for row in rows], schema=schema)
-        with _storage(self.folder / "metrics.parquet", "written"):
-            parquet.write_table(table, self.folder / "metrics.parquet")
+        """Replaces ``metrics.csv`` and ``metrics.parquet``; money keeps its exact decimals in both."""
+        self._replace("metrics.csv", _csv(rows))
+        self._replace("metrics.parquet", _parquet(rows))
 
     def write_summary(self, summary: msgspec.Struct) -> None:
         """Replaces ``summary.json``."""
-        self._write("summary.json", msgspec.json.format(msgspec.json.encode(summary)))
+        self._replace("summary.json", _pretty(summary))
 
-    def _write(self, name: str, content: bytes) -> None:
+    def _replace(self, name: str, content: bytes) -> None:
         path = self.folder / name
+        unfinished = self.folder / f"{name}.unfinished"
         with _storage(path, "written"):
-            unfinished = path.with_suffix(".unfinished")
-            unfinished.write_bytes(content)
-            unfinished.replace(path)
+            try:
+                with unfinished.open("wb") as file:
+                    file.write(content)
+                    _to_disk(file)
+                unfinished.replace(path)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    unfinished.unlink(missing_ok=True)
+                raise
 
-    def _append(self, name: str, records: Sequence[msgspec.Struct]) -> None:
+    def _append(self, name: str, records: Iterable[msgspec.Struct]) -> None:
         path = self.folder / name
         with _storage(path, "written"), path.open("ab+") as file:
             _cut_unfinished_line(file)
             file.write(b"".join(msgspec.json.encode(record) + b"\n" for record in records))
-            file.flush()
-            os.fsync(file.fileno())
+            _to_disk(file)
 
     def _lines(self, name: str, kind: type[T]) -> list[T]:
         path = self.folder / name
-        if not path.exists():
-            return []
         with _storage(path, "read"):
+            if not path.exists():
+                return []
             *lines, _ = path.read_bytes().split(b"\n")
         decoder = msgspec.json.Decoder(kind)
         records = []
         for number, line in enumerate(lines, start=1):
             try:
                 records.append(decoder.decode(line))
-            except msgspec.DecodeError as error:
+            except ValueError as error:  # not JSON, not UTF-8, or not such a record
                 raise StorageError(
                     f"{path}, line {number}, is damaged: {error}", next_step="remove that line, or measure again"
                 ) from error
         return records
 
     def _point_latest(self) -> None:
+        """A ``latest`` that is no link is somebody's own and stays."""
         link = self.folder.parent / "latest"
         with _storage(link, "written"):
             if link.is_symlink() or not link.exists():
-                fresh = link.with_suffix(".new")
+                fresh = link.with_name("latest.unfinished")
                 fresh.unlink(missing_ok=True)
                 fresh.symlink_to(self.folder.name)
                 fresh.replace(link)
 
 
-def _cut_unfinished_line(file: Any) -> None:
-    """Removes what a crash left after the last line end."""
-    file.seek(0, os.SEEK_END)
-    end = file.tell()
+@contextlib.contextmanager
+def _storage(path: Path, verb: str) -> Iterator[None]:
+    """Turns an OSError into one sentence that names the file."""
+    try:
+        yield
+    except OSError as error:
+        raise StorageError(f"{path} cannot be {verb}: {error.strerror or error}", next_step=_NEXT_STEP) from error
+
+
+def _to_disk(file: BinaryIO) -> None:
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def _cut_unfinished_line(file: BinaryIO) -> None:
+    """Removes what a crash left after the last line end; leaves the position at the end."""
+    end = file.seek(0, os.SEEK_END)
     if end == 0:
         return
-    file.seek(0)
-    content = file.read()
-    if not content.endswith(b"\n"):
-        file.truncate(content.rfind(b"\n") + 1)
-    file.seek(0, os.SEEK_END)
+    file.seek(-1, os.SEEK_END)
+    if file.read() != b"\n":
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+        file.seek(0, os.SEEK_END)
+
+
+def _pretty(record: msgspec.Struct) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(record)) + b"\n"
+
+
+def _csv(rows: Sequence[InvocationRow]) -> bytes:
+    columns = InvocationRow.__struct_fields__
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows([_cell(getattr(row, column)) for column in columns] for row in rows)
+    return text.getvalue().encode()
 
 
 def _cell(value: object) -> str:
@@ -207,10 +225,22 @@ def _cell(value: object) -> str:
             return ""
         case bool():
             return str(value).lower()
+        case float():
+            return f"{Decimal(repr(value)):f}"
         case Decimal():
             return f"{value:f}"
         case _:
             return str(value)
+
+
+def _parquet(rows: Sequence[InvocationRow]) -> bytes:
+    import pyarrow as pa  # here, because the import takes 0.2 s and most commands never need it
+    from pyarrow import parquet
+
+    schema = pa.schema([(field.name, _arrow_type(pa, field.type)) for field in msgspec.structs.fields(InvocationRow)])
+    content = io.BytesIO()
+    parquet.write_table(pa.Table.from_pylist([msgspec.structs.asdict(row) for row in rows], schema=schema), content)
+    return content.getvalue()
 
 
 def _arrow_type(pa: Any, annotation: Any) -> Any:

@@ -1,7 +1,12 @@
-"""The first answer, in the terminal."""
+"""The first answer, in the terminal: the result in a sentence per load, then the tables, then every caution.
 
+Tables fit 80 columns with times below 100,000 ms.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from decimal import Decimal
 
+from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -10,6 +15,8 @@ from lambdalab.analysis import Cell, Ratio, Summary
 from lambdalab.model import Estimate
 
 _ABSENT = "-"
+CellColumn = tuple[str, Callable[[Cell], str], Callable[[Ratio], str]]
+"""A column's heading, its text for a cell, and for the ratio of two cells."""
 
 
 def show(summary: Summary, console: Console) -> None:
@@ -20,109 +27,97 @@ def show(summary: Summary, console: Console) -> None:
 def render(summary: Summary) -> RenderableType:
     """The same as something rich can print."""
     return Group(
-        _heading(summary),
-        _times(summary),
-        _costs(summary),
-        _ratios(summary),
+        *_heading(summary),
+        *_table(f"Duration in ms: median, its {summary.level:.0%} interval, extremes", _DURATION, summary),
+        *_table("Other times in ms: medians", _TIMES, summary),
+        *_table(f"Peak memory; medians of write units and cost, prices of {summary.price_sheet}", _COSTS, summary),
         *_notes(summary),
     )
 
 
-def _heading(summary: Summary) -> Text:
+def _heading(summary: Summary) -> Iterator[Text]:
+    yield Text(f"{summary.run_id}", style="bold")
     memory = ", ".join(f"{mb} MB" for mb in summary.memory_mb)
-    return Text.assemble(
-        ("\n" + summary.run_id, "bold"),
-        f"  {summary.scenario}, protocol {summary.protocol}, {summary.blocks} blocks, target {summary.target}, "
-        f"{memory}, {', '.join(summary.architecture)}, cpu_limit: {summary.cpu_limit}\n",
+    yield Text(
+        f"{summary.scenario}, protocol {summary.protocol}, {summary.blocks} blocks, target {summary.target}, "
+        f"{memory}, {', '.join(summary.architecture)}, cpu_limit: {summary.cpu_limit}"
     )
-
-
-def _times(summary: Summary) -> Table:
-    table = _table(f"Time in ms: median [{summary.level:.0%} interval], minimum to maximum")
-    for name in ("n", "Duration", "min - max", "Init", "Billed", "end to end"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for cell in summary.cells:
-        table.add_row(
-            cell.label,
-            cell.arm,
-            f"{cell.n_valid}/{cell.n_total}",
-            _interval(cell.duration_ms),
-            _range(cell.duration_ms),
-            _median(cell.init_ms),
-            _median(cell.billed_ms),
-            _median(cell.end_to_end_ms),
-            end_section=_last_of_label(cell, summary),
-        )
-    return table
-
-
-def _costs(summary: Summary) -> Table:
-    table = _table(f"Memory, write units and cost (prices: {summary.price_sheet}); medians, peak memory the highest")
-    for name in ("peak MB", "write units", "USD per execution", "USD per item"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for cell in summary.cells:
-        table.add_row(
-            cell.label,
-            cell.arm,
-            _ABSENT if cell.max_memory_mb is None else str(cell.max_memory_mb),
-            _ABSENT if cell.wru is None else f"{cell.wru:g}",
-            _usd(cell.cost_per_execution_usd),
-            _usd(cell.cost_per_item_usd),
-            end_section=_last_of_label(cell, summary),
-        )
-    return table
-
-
-def _ratios(summary: Summary) -> Table:
-    pairs = sorted({f"{ratio.arm} / {ratio.over}" for ratio in summary.ratios})
-    table = Table(title=f"Ratio of medians, {', '.join(pairs)}", title_justify="left", title_style="bold")
-    table.add_column("load")
-    for name in ("Duration", "Billed", "Init", "cost"):
-        table.add_column(name, justify="right")
+    for fault in summary.faults:
+        yield Text(f"invalid run: {fault}", style="bold red")
+    yield Text()
     for ratio in summary.ratios:
-        table.add_row(ratio.label, *_quotients(ratio))
-    return table
+        yield Text(_sentence(ratio), style="bold")
+    yield Text()
 
 
-def _notes(summary: Summary) -> list[Text]:
-    notes = [
-        Text(
-            f"\nREPORT lines {summary.reports_found}/{summary.reports_expected}, "
-            f"items {summary.items_found:,}/{summary.items_expected:,}, "
-            f"valid samples {summary.rows_valid}/{summary.rows_total}"
-        )
-    ]
-    notes += [Text(f"caution: {caution}", style="yellow") for caution in summary.cautions]
-    notes += [Text(f"  {count} x {reason}", style="yellow") for reason, count in summary.invalid_reasons.items()]
-    notes += [Text(f"invalid run: {fault}", style="bold red") for fault in summary.faults]
-    return notes
+def _sentence(ratio: Ratio) -> str:
+    """What was seen, by the medians of this run; whether it is more than noise is not said here."""
+    said = []
+    if ratio.duration is not None:
+        said.append(f"takes {_quotient(ratio.duration)} times as long as {ratio.over} (Duration)")
+    if ratio.init is not None:
+        said.append(f"{_quotient(ratio.init)} times as long to initialise")
+    if ratio.cost is not None:
+        said.append(f"costs {_quotient(ratio.cost)} times as much")
+    return f"{ratio.label}: {ratio.arm} {', '.join(said) or f'and {ratio.over} cannot be compared'}"
 
 
-def _table(title: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold")
+def _table(title: str, columns: Sequence[CellColumn], summary: Summary) -> Iterator[RenderableType]:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
     table.add_column("load", no_wrap=True)
-    table.add_column("language")
-    return table
+    table.add_column("language", no_wrap=True)
+    for heading, _, _ in columns:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for label in dict.fromkeys(cell.label for cell in summary.cells):
+        named = label
+        for cell in summary.cells:
+            if cell.label == label:
+                table.add_row(named, cell.arm, *(text(cell) for _, text, _ in columns))
+                named = ""
+        for ratio in summary.ratios:
+            if ratio.label == label:
+                compared = f"{ratio.arm}/{ratio.over}"
+                table.add_row("", compared, *(text(ratio) for _, _, text in columns), style="cyan")
+    yield Text(title, style="bold")
+    yield table
+    yield Text()
 
 
-def _last_of_label(cell: Cell, summary: Summary) -> bool:
-    return [c for c in summary.cells if c.label == cell.label][-1] is cell
+def _notes(summary: Summary) -> Iterator[Text]:
+    repeated = f", {summary.rows_repeated} more of interrupted arms" if summary.rows_repeated else ""
+    yield Text(
+        f"REPORT lines {summary.reports_found}/{summary.reports_expected}, "
+        f"items {summary.items_found:,}/{summary.items_expected:,}, "
+        f"valid samples {summary.rows_valid}/{summary.rows_total}{repeated}"
+    )
+    for caution in summary.cautions:
+        yield Text(f"caution: {caution}", style="yellow")
+    for reason, count in summary.invalid_reasons.items():
+        yield Text(f"  {count} x {reason}", style="yellow")
+
+
+def _nothing(_: Ratio) -> str:
+    return ""
 
 
 def _interval(estimate: Estimate | None) -> str:
     if estimate is None:
         return _ABSENT
     if estimate.low is None or estimate.high is None:
-        return f"{estimate.median:,.1f} [no interval]"
-    return f"{estimate.median:,.1f} [{estimate.low:,.1f}, {estimate.high:,.1f}]"
-
-
-def _range(estimate: Estimate | None) -> str:
-    return _ABSENT if estimate is None else f"{estimate.minimum:,.1f} - {estimate.maximum:,.1f}"
+        return "none"
+    return f"{_ms(estimate.low)} - {_ms(estimate.high)}"
 
 
 def _median(estimate: Estimate | None) -> str:
-    return _ABSENT if estimate is None else f"{estimate.median:,.1f}"
+    return _ms(None if estimate is None else estimate.median)
+
+
+def _ms(value: float | None) -> str:
+    return _ABSENT if value is None else f"{value:,.1f}"
+
+
+def _quotient(value: float | None) -> str:
+    return _ABSENT if value is None else f"{value:.2f}"
 
 
 def _usd(amount: Decimal | None) -> str:
@@ -132,6 +127,22 @@ def _usd(amount: Decimal | None) -> str:
     return f"{amount:.{max(2, 3 - amount.adjusted())}f}" if amount else "0"
 
 
-def _quotients(ratio: Ratio) -> list[str]:
-    values = (ratio.duration, ratio.billed, ratio.init, ratio.cost)
-    return [_ABSENT if value is None else f"{value:.2f}" for value in values]
+_DURATION: Sequence[CellColumn] = (
+    ("valid", lambda cell: f"{cell.n_valid}/{cell.n_total}", _nothing),
+    ("median", lambda cell: _median(cell.duration_ms), lambda ratio: _quotient(ratio.duration)),
+    ("interval", lambda cell: _interval(cell.duration_ms), _nothing),
+    ("min", lambda cell: _ms(None if cell.duration_ms is None else cell.duration_ms.minimum), _nothing),
+    ("max", lambda cell: _ms(None if cell.duration_ms is None else cell.duration_ms.maximum), _nothing),
+)
+_TIMES: Sequence[CellColumn] = (
+    ("Init", lambda cell: _median(cell.init_ms), lambda ratio: _quotient(ratio.init)),
+    ("Billed", lambda cell: _median(cell.billed_ms), lambda ratio: _quotient(ratio.billed)),
+    ("queue wait", lambda cell: _median(cell.queue_wait_ms), _nothing),
+    ("end to end", lambda cell: _median(cell.end_to_end_ms), _nothing),
+)
+_COSTS: Sequence[CellColumn] = (
+    ("peak MB", lambda cell: _ABSENT if cell.max_memory_mb is None else str(cell.max_memory_mb), _nothing),
+    ("units", lambda cell: _ABSENT if cell.wru is None else f"{cell.wru:,g}", _nothing),
+    ("USD/execution", lambda cell: _usd(cell.cost_per_execution_usd), lambda ratio: _quotient(ratio.cost)),
+    ("USD/item", lambda cell: _usd(cell.cost_per_item_usd), _nothing),
+)

@@ -1,0 +1,148 @@
+"""Runs made by hand: a manifest, trials, and the log lines Lambda and a function would have written of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from lambdalab.cost import load_price_sheet
+from lambdalab.model import FunctionFacts, Load, LogLine, Manifest, PlatformReport, Protocol, Start, Trial, TrialResult
+from lambdalab.platform_log import render_end, render_report, render_start
+from lambdalab.protocol import schedule
+
+ROOT = Path(__file__).parents[2]
+PRICES = load_price_sheet(ROOT / "prices" / "us-east-1.toml")
+RUN_ID = "20261121-100000-ingest-abcd"
+BEGAN_MS = 1_795_255_200_000
+"""2026-11-21T10:00:00Z"""
+
+LOADS = (
+    Load(label="WARMUP", size_bytes=1024, count=1, start=Start.COLD),
+    Load(label="SMALL", size_bytes=1024, count=100, start=Start.WARM),
+)
+
+
+def make_manifest(
+    *, blocks: int = 1, arms: tuple[str, ...] = ("python", "go"), loads: tuple[Load, ...] = LOADS, **changes: Any
+) -> Manifest:
+    manifest = Manifest(
+        schema_version=1,
+        run_id=RUN_ID,
+        started_at="2026-11-21T10:00:00.000+00:00",
+        protocol=Protocol(
+            name="tiny", scenario="ingest", description="Made by hand.", blocks=blocks, arms=arms, loads=loads
+        ),
+        seed=7,
+        target="local",
+        stack_name="lambdalab-local",
+        region="us-east-1",
+        endpoint="http://127.0.0.1:4567",
+        price_sheet="us-east-1 2026-11-20",
+        prices=msgspec.to_builtins(PRICES),
+        functions={arm: make_facts(arm) for arm in arms},
+        cpu_limit="cgroup v2",
+        interpreters={},
+        template_runtimes={"python": "python3.12", "go": "provided.al2023"},
+        versions={},
+        machine={},
+    )
+    return msgspec.structs.replace(manifest, **changes)
+
+
+def make_facts(arm: str, **changes: Any) -> FunctionFacts:
+    facts = FunctionFacts(
+        function_name=f"lab-{arm}",
+        language=arm,
+        runtime={"python": "python3.12", "go": "provided.al2023"}[arm],
+        architecture="x86_64",
+        memory_mb=128,
+        timeout_s=300,
+        log_group=f"/aws/lambda/lab-{arm}",
+    )
+    return msgspec.structs.replace(facts, **changes)
+
+
+def make_trials(manifest: Manifest) -> tuple[Trial, ...]:
+    return schedule(manifest.protocol, manifest.seed)
+
+
+def make_result(trial: Trial, *, attempt: int = 1, **changes: Any) -> TrialResult:
+    """A trial that went well, ten seconds after the one before it."""
+    sent_at_ms = BEGAN_MS + 10_000 * trial.position + 1_000_000 * (attempt - 1)
+    result = TrialResult(
+        trial=trial,
+        batch_id=f"{RUN_ID}:{trial.trial_id}" + (f":{attempt}" if attempt > 1 else ""),
+        message_id=f"message-{trial.position}-{attempt}",
+        sent_at_ms=sent_at_ms,
+        drained_at_ms=sent_at_ms + 1000,
+        message_bytes=101,
+        items_expected=trial.load.count,
+        items_found=trial.load.count,
+        reason=None,
+    )
+    return msgspec.structs.replace(result, **changes)
+
+
+def request_id(result: TrialResult) -> str:
+    return f"request-of-{result.message_id}"
+
+
+def make_report(result: TrialResult, **changes: Any) -> PlatformReport:
+    """What Lambda would have printed: 15.74 ms, and 130.49 ms of init where the load wants a cold start."""
+    cold = result.trial.load.start is Start.COLD
+    report = PlatformReport(
+        request_id=request_id(result),
+        duration_ms=15.74,
+        billed_ms=147 if cold else 16,
+        memory_mb=128,
+        max_memory_mb=56,
+        init_ms=130.49 if cold else None,
+    )
+    return msgspec.structs.replace(report, **changes)
+
+
+def record_line(result: TrialResult, **changes: Any) -> str:
+    """The function's own record; a change to None leaves the member out."""
+    assert result.sent_at_ms is not None
+    count = result.trial.load.count
+    record = {
+        "_aws": {},
+        "lang": result.trial.arm,
+        "run_id": RUN_ID,
+        "request_id": request_id(result),
+        "batch_id": result.batch_id,
+        "count": count,
+        "written": count,
+        "duplicates": 0,
+        "consumed_wru": 2.0 * count,
+        "sdk_retries": 0,
+        "cold_start": result.trial.load.start is Start.COLD,
+        "receive_count": 1,
+        "sent_ms": result.sent_at_ms,
+        "started_ms": result.sent_at_ms + 60,
+        "finished_ms": result.sent_at_ms + 80,
+    } | changes
+    return json.dumps({key: value for key, value in record.items() if value is not None}) + "\n"
+
+
+def make_lines(result: TrialResult, *messages: str) -> list[LogLine]:
+    """Log events of one invocation; by default the four it has when all went well."""
+    assert result.sent_at_ms is not None
+    name = request_id(result)
+    written = messages or (
+        render_start(name),
+        record_line(result),
+        render_end(name),
+        render_report(make_report(result)),
+    )
+    return [
+        LogLine(
+            log_group=f"/aws/lambda/lab-{result.trial.arm}",
+            log_stream="2026/11/21/[$LATEST]0",
+            timestamp_ms=result.sent_at_ms + 50 + i,
+            message=message,
+            event_id=f"{name}/{i}",
+        )
+        for i, message in enumerate(written)
+    ]

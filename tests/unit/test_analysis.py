@@ -1,0 +1,282 @@
+"""From rows to the summary: every number, every caution, every fault."""
+
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+from samples import (
+    LOADS,
+    PRICES,
+    make_facts,
+    make_lines,
+    make_manifest,
+    make_report,
+    make_result,
+    make_trials,
+    record_line,
+)
+
+from lambdalab.analysis import Cell, Summary, summarise
+from lambdalab.collection import join, observe
+from lambdalab.model import LogLine, Manifest, Trial, TrialResult
+from lambdalab.platform_log import render_report
+
+
+def summary_of(
+    manifest: Manifest, results: list[TrialResult], lines: list[LogLine] | None = None, **options: Any
+) -> Summary:
+    logged = [line for result in results for line in make_lines(result)] if lines is None else lines
+    rows = join(manifest, results, observe(logged), PRICES)
+    return summarise(manifest, results, rows, **options)
+
+
+def good_run(manifest: Manifest) -> Summary:
+    return summary_of(manifest, [make_result(trial) for trial in make_trials(manifest)])
+
+
+def lines_with_duration(result: TrialResult, duration_ms: float) -> list[LogLine]:
+    report = make_report(result, duration_ms=duration_ms, billed_ms=int(duration_ms) + 1, init_ms=None)
+    return make_lines(result, record_line(result, cold_start=False), render_report(report))
+
+
+def cell_of(summary: Summary, arm: str, label: str) -> Cell:
+    return next(cell for cell in summary.cells if (cell.arm, cell.label) == (arm, label))
+
+
+def test_a_good_run() -> None:
+    summary = good_run(make_manifest(blocks=6))
+    assert (summary.trials_done, summary.trials_planned) == (24, 24)
+    assert (summary.reports_found, summary.reports_expected) == (24, 24)
+    assert (summary.items_found, summary.items_expected) == (6 * 2 * 101, 6 * 2 * 101)
+    assert (summary.rows_valid, summary.rows_total, summary.rows_repeated) == (24, 24, 0)
+    assert (summary.memory_mb, summary.architecture, summary.level) == ((128,), ("x86_64",), 0.95)
+    assert summary.invalid_reasons == {}
+    assert summary.faults == ()
+    assert summary.cautions == ("local times: they describe this machine and must not be set beside AWS times",)
+    assert [(cell.label, cell.arm, cell.start, cell.n_valid) for cell in summary.cells] == [
+        ("WARMUP", "python", "cold", 6),
+        ("WARMUP", "go", "cold", 6),
+        ("SMALL", "python", "warm", 6),
+        ("SMALL", "go", "warm", 6),
+    ]
+
+
+def test_a_median_is_that_of_the_valid_samples_with_its_exact_interval() -> None:
+    manifest = make_manifest(blocks=10, arms=("python",))
+    results = [make_result(trial) for trial in make_trials(manifest)]
+    warm = [result for result in results if result.trial.load.label == "SMALL"]
+    durations = [50.5, 10.5, 90.5, 20.5, 70.5, 30.5, 80.5, 40.5, 60.5, 1000.5]
+    lines = [line for result in results if result not in warm for line in make_lines(result)]
+    for result, duration_ms in zip(warm, durations, strict=True):
+        lines += lines_with_duration(result, duration_ms)
+
+    cell = cell_of(summary_of(manifest, results, lines), "python", "SMALL")
+
+    assert cell.duration_ms is not None
+    assert (cell.duration_ms.n, cell.duration_ms.median) == (10, 55.5)
+    assert (cell.duration_ms.low, cell.duration_ms.high) == (20.5, 90.5), "the 2nd and the 9th of ten"
+    assert (cell.duration_ms.minimum, cell.duration_ms.maximum) == (10.5, 1000.5), "nothing is trimmed"
+    assert cell.billed_ms is not None
+    assert cell.billed_ms.median == 56
+    assert cell.init_ms is None
+    assert (cell.max_memory_mb, cell.wru) == (56, 200.0)
+
+
+@pytest.mark.parametrize(("blocks", "has_interval"), [(5, False), (6, True)])
+def test_six_samples_are_the_fewest_with_an_interval(blocks: int, has_interval: bool) -> None:
+    summary = good_run(make_manifest(blocks=blocks))
+    for cell in summary.cells:
+        assert cell.duration_ms is not None
+        assert (cell.duration_ms.low is not None) is has_interval
+        assert (cell.duration_ms.high is not None) is has_interval
+    caution = "4 of 4 cells have fewer than 6 valid samples, so their medians have no 95% interval"
+    assert (caution in summary.cautions) is not has_interval
+
+
+def test_a_ratio_is_the_first_arm_over_each_other() -> None:
+    manifest = make_manifest(arms=("python", "go"))
+    results = [make_result(trial) for trial in make_trials(manifest)]
+    lines: list[LogLine] = []
+    for result in results:
+        if result.trial.load.label == "WARMUP":
+            lines += make_lines(result)
+        else:
+            lines += lines_with_duration(result, {"python": 300.5, "go": 100.25}[result.trial.arm])
+    summary = summary_of(manifest, results, lines)
+
+    cold, warm = summary.ratios
+    assert (cold.label, cold.arm, cold.over, cold.duration, cold.billed, cold.init) == (
+        "WARMUP",
+        "python",
+        "go",
+        1,
+        1,
+        1,
+    )
+    assert (warm.label, warm.init) == ("SMALL", None)
+    assert warm.duration == 300.5 / 100.25
+    assert warm.billed == 301 / 101
+    python, go = cell_of(summary, "python", "SMALL"), cell_of(summary, "go", "SMALL")
+    assert python.cost_per_execution_usd is not None
+    assert go.cost_per_execution_usd is not None
+    assert warm.cost == float(python.cost_per_execution_usd) / float(go.cost_per_execution_usd)
+
+
+def test_the_median_of_a_cost_is_exact() -> None:
+    summary = good_run(make_manifest(blocks=2, arms=("go",)))
+    cost = cell_of(summary, "go", "SMALL").cost_per_execution_usd
+    assert isinstance(cost, Decimal)
+    assert cost > Decimal("0.000125")
+
+
+def test_one_arm_has_no_ratio() -> None:
+    summary = good_run(make_manifest(arms=("go",)))
+    assert summary.ratios == ()
+    assert summary.faults == ()
+
+
+def test_a_time_of_zero_is_no_division() -> None:
+    manifest = make_manifest()
+    results = [make_result(trial) for trial in make_trials(manifest)]
+    lines = [line for result in results for line in lines_with_duration(result, 0.0)]
+    summary = summary_of(manifest, results, lines)
+    assert [ratio.duration for ratio in summary.ratios] == [None, None]
+
+
+def test_a_run_of_which_nothing_was_measured() -> None:
+    summary = summary_of(make_manifest(), [])
+    assert all(cell.duration_ms is None and cell.cost_per_item_usd is None for cell in summary.cells)
+    assert [(ratio.duration, ratio.cost) for ratio in summary.ratios] == [(None, None)] * 2
+    assert summary.faults == (
+        "only 0 of 4 trials were run",
+        "no valid sample of python WARMUP, go WARMUP, python SMALL, go SMALL",
+    )
+
+
+# cautions
+
+
+@pytest.mark.parametrize(
+    ("changes", "caution"),
+    [
+        (
+            {"target": "local"},
+            "local times: they describe this machine and must not be set beside AWS times",
+        ),
+        (
+            {"target": "aws", "cpu_limit": "unknown", "endpoint": "http://127.0.0.1:1"},
+            "http://127.0.0.1:1 is not AWS: the times are of what answers there, not of Lambda",
+        ),
+        (
+            {"cpu_limit": "none"},
+            (
+                "cpu_limit: none - no CPU quota and no memory limit held, so times do not depend on the memory size; "
+                "run as root, or in a delegated cgroup, to have them"
+            ),
+        ),
+        (
+            {"functions": {"python": make_facts("python", runtime="python3.11"), "go": make_facts("go")}},
+            "python ran on python3.11; the template's default is python3.12",
+        ),
+    ],
+)
+def test_cautions_of_the_place(changes: dict[str, Any], caution: str) -> None:
+    assert caution in good_run(make_manifest(blocks=6, **changes)).cautions
+
+
+def test_a_run_on_aws_itself_needs_no_caution() -> None:
+    assert good_run(make_manifest(blocks=6, target="aws", cpu_limit="AWS Lambda")).cautions == ()
+
+
+def test_a_sample_that_is_not_valid_is_a_caution_and_counts_in_no_statistic() -> None:
+    manifest = make_manifest(blocks=7)
+    results = [make_result(trial) for trial in make_trials(manifest)]
+    bad = results[-1]
+    lines = [line for result in results[:-1] for line in make_lines(result)]
+    lines += make_lines(bad, record_line(bad, receive_count=2), render_report(make_report(bad, duration_ms=9e6)))
+    summary = summary_of(manifest, results, lines)
+
+    assert "1 of 28 samples are not valid; why:" in summary.cautions
+    (reason,) = summary.invalid_reasons
+    assert reason.endswith("received 2 times")
+    assert summary.faults == ()
+    cell = cell_of(summary, bad.trial.arm, "SMALL")
+    assert (cell.n_valid, cell.n_total) == (6, 7)
+    assert cell.duration_ms is not None
+    assert cell.duration_ms.maximum == 15.74
+
+
+@pytest.mark.parametrize("with_record", [True, False])
+def test_a_report_that_was_not_found_is_said(with_record: bool) -> None:
+    manifest = make_manifest(blocks=7)
+    results = [make_result(trial) for trial in make_trials(manifest)]
+    lines = [line for result in results[:-1] for line in make_lines(result)]
+    lines += make_lines(results[-1], record_line(results[-1])) if with_record else []
+    summary = summary_of(manifest, results, lines)
+    assert "only 27 of 28 REPORT lines were found" in summary.cautions
+    assert summary.faults == (), "the cell has enough others"
+
+
+def test_damaged_lines_are_said() -> None:
+    manifest = make_manifest()
+    results = [make_result(trial) for trial in make_trials(manifest)]
+    summary = summary_of(manifest, results, damaged_lines=3)
+    assert "3 log lines are damaged and could not be read" in summary.cautions
+
+
+# faults
+
+
+def test_a_cell_without_a_valid_sample_is_a_fault() -> None:
+    manifest = make_manifest(blocks=6)
+    results = [make_result(trial) for trial in make_trials(manifest)]
+    lines = [
+        line
+        for result in results
+        for line in make_lines(result)
+        if not (result.trial.arm == "go" and result.trial.load.label == "SMALL" and "REPORT" in line.message)
+    ]
+    assert summary_of(manifest, results, lines).faults == ("no valid sample of go SMALL",)
+
+
+def test_items_that_are_missing_are_a_fault() -> None:
+    manifest = make_manifest(blocks=6)
+    results = [make_result(trial) for trial in make_trials(manifest)]
+    results[5] = msgspec.structs.replace(results[5], items_found=99, reason="99 of 100 items are in the table")
+    summary = summary_of(manifest, results)
+    assert summary.faults == ("1211 of 1212 items are in the tables",)
+    assert (summary.items_found, summary.items_expected) == (1211, 1212)
+
+
+def unfinished(trial: Trial) -> TrialResult:
+    return make_result(trial, message_id=None, drained_at_ms=None, items_found=None, reason="interrupted")
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_run_that_was_ended_early_is_a_fault(interrupted: bool) -> None:
+    manifest = make_manifest(blocks=6)
+    trials = make_trials(manifest)
+    results = [make_result(trial) for trial in trials[:23]] + ([unfinished(trials[23])] if interrupted else [])
+    summary = summary_of(manifest, results, [line for r in results[:23] for line in make_lines(r)])
+    assert summary.faults == ("only 23 of 24 trials were run",)
+    assert (summary.reports_found, summary.reports_expected) == (23, 23), "what was not sent is not expected"
+
+
+def test_after_a_resumed_run_only_the_last_attempt_counts() -> None:
+    manifest = make_manifest(blocks=6)
+    trials = make_trials(manifest)
+    first = [make_result(trials[0]), unfinished(trials[1])]
+    second = [make_result(trial, attempt=2) for trial in trials[:2]] + [make_result(trial) for trial in trials[2:]]
+    logged = [line for result in (first[0], *second) for line in make_lines(result)]
+    summary = summary_of(manifest, [*first, *second], logged)
+    assert summary.faults == ()
+    assert (summary.trials_done, summary.reports_found, summary.reports_expected) == (24, 24, 24)
+    assert (summary.rows_valid, summary.rows_total, summary.rows_repeated) == (24, 24, 2)
+    assert summary.items_found == summary.items_expected
+    assert {(cell.n_valid, cell.n_total) for cell in summary.cells} == {(6, 6)}
+    assert summary.invalid_reasons == {}
+
+
+def test_the_loads_of_the_samples_are_one_cold_and_one_warm() -> None:
+    assert [load.start.value for load in LOADS] == ["cold", "warm"]

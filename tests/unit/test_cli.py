@@ -1,0 +1,533 @@
+"""The command line in this process: what is typed, what is printed, how it ends; and docs/cli.md tells the same."""
+
+import csv
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+import typer
+from fake_target import FakeTarget
+from samples import ROOT, RUN_ID, make_manifest, make_result, make_trials
+
+from lambdalab import cli, experiment, runner
+from lambdalab.analysis import Summary
+from lambdalab.errors import AccessError
+from lambdalab.local import stack as local_stack
+from lambdalab.store import RunDirectory
+
+DOCS = (ROOT / "docs" / "cli.md").read_text()
+COMMANDS = ("up", "status", "down", "run", "report", "invoke")
+PROTOCOL = """
+name = "tiny"
+scenario = "ingest"
+description = "For tests."
+blocks = 1
+arms = ["python", "go"]
+[[loads]]
+label = "WARMUP"
+size_bytes = 1024
+count = 1
+start = "cold"
+[[loads]]
+label = "SMALL"
+size_bytes = 1024
+count = 100
+start = "warm"
+"""
+
+
+class Ended(NamedTuple):
+    """How a call ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Call = Callable[..., Ended]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the project without a local stack, and a machine without AWS."""
+    for name in ("template.yaml", "samconfig.toml", "src", "protocols", "prices", "events"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "tiny.toml").write_text(PROTOCOL)
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path / "nobody"))
+    monkeypatch.delenv("COLUMNS", raising=False)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def call(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Call]:
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def call(*arguments: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["lambdalab", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        return Ended(int(ended.value.code or 0), captured.out, captured.err)
+
+    yield call
+    signal.signal(signal.SIGTERM, handler)
+
+
+@pytest.fixture
+def target(monkeypatch: pytest.MonkeyPatch) -> FakeTarget:
+    """A target in memory in place of every other."""
+    fake = FakeTarget()
+
+    @contextmanager
+    def place(*_: Any, **__: Any) -> Iterator[FakeTarget]:
+        yield fake
+
+    monkeypatch.setattr(cli, "_target", place)
+    monkeypatch.setattr(runner, "EMPTY_QUEUE_WAIT_S", 0.0)
+    return fake
+
+
+def one_sentence(ended: Ended) -> str:
+    """The only line of a failure that had nothing to show."""
+    assert ended.out == ""
+    (line,) = ended.err.splitlines()
+    assert line.startswith("lambdalab: ")
+    assert re.search(r"; .*[^.]\.$", line), "what is wrong; the next step, and one full stop"
+    return line.removeprefix("lambdalab: ")
+
+
+# help and documentation
+
+
+def options_of(command: Any) -> dict[str, str | None]:
+    """Every way to write every option of a command, with its help."""
+    return {
+        name: getattr(parameter, "help", None)
+        for parameter in command.params
+        if parameter.param_type_name == "option"
+        for name in (*parameter.opts, *parameter.secondary_opts)
+    }
+
+
+def section(command: str) -> str:
+    """What docs/cli.md says of a command."""
+    (found,) = re.findall(rf"^## lambdalab {command}\b.*?(?=^## |\Z)", DOCS, re.MULTILINE | re.DOTALL)
+    return str(found)
+
+
+GROUP: Any = typer.main.get_command(cli.app)
+
+
+def test_help_lists_every_command(call: Call) -> None:
+    ended = call("--help")
+    assert ended.code == 0
+    assert tuple(GROUP.commands) == COMMANDS
+    for name in COMMANDS:
+        assert re.search(rf"│ {name}\b", ended.out), name
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_an_example_and_every_option_a_help(call: Call, name: str) -> None:
+    ended = call(name, "--help")
+    assert ended.code == 0
+    assert f"Example:  lambdalab {name}" in ended.out
+    for option, text in options_of(GROUP.commands[name]).items():
+        assert text, f"{name} {option} has no help"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_option_is_documented_where_its_command_is(name: str) -> None:
+    for option in options_of(GROUP.commands[name]):
+        assert f"| `{option}`" in section(name) or f", `{option}` |" in section(name) or option == "--help", option
+
+
+def test_the_documentation_names_no_option_that_does_not_exist() -> None:
+    known = {option for name in COMMANDS for option in options_of(GROUP.commands[name])} | set(options_of(GROUP))
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", DOCS)) - known - {"--help"} == set()
+    assert set(options_of(GROUP)) <= set(re.findall(r"--[a-z-]+", DOCS))
+
+
+def test_the_documented_examples_can_be_parsed() -> None:
+    examples = re.findall(r"^    (?:.*\| )?lambdalab (\w+)(.*)$", DOCS, re.MULTILINE)
+    assert len(examples) >= 8
+    for name, arguments in examples:
+        GROUP.commands[name].make_context(name, arguments.split())
+
+
+def test_the_documented_exit_codes_are_those_there_are() -> None:
+    table = DOCS[DOCS.index("## Exit codes") : DOCS.index("## lambdalab\n")]
+    codes = {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)}
+    assert codes == {0, cli.EXIT_VERDICT, 2, 3, 4, cli.EXIT_DEFECT, cli.EXIT_INTERRUPTED}
+
+
+def test_version(call: Call) -> None:
+    assert call("--version") == Ended(0, "lambdalab 0.1.0\n", "")
+
+
+def test_completion_knows_the_commands() -> None:
+    program = Path(sys.executable).with_name("lambdalab")
+    variables = os.environ | {"_LAMBDALAB_COMPLETE": "complete_bash", "COMP_WORDS": "lambdalab r", "COMP_CWORD": "1"}
+    done = subprocess.run([program], env=variables, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["run", "report"]
+
+
+# what was typed is wrong
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ("run nope", 2, "there is no scenario 'nope'; name one of: ingest."),
+        ("run --protocol nope", 2, 'protocols/ has no "nope"; there are: equal-volume, strict.'),
+        ("run --protocol absent.toml", 2, "absent.toml cannot be read: No such file or directory; check the path."),
+        ("run --protocol bad.toml", 2, 'bad.toml: key "blokcs" is unknown; perhaps "blocks" is meant; there are: '),
+        ("run --protocol label.toml", 2, 'label.toml: loads[0].label is "no spaces please"; use 1 to 64 letters'),
+        ("run", 3, "no local stack is up; start one with `lambdalab up`, or add --up to a run."),
+        ("run --resume nope", 2, "results/nope is not a run directory; measure one with `lambdalab run`."),
+        ("run --resume latest --results nowhere", 2, "nowhere/latest is not a run directory; measure one with"),
+        ("run --resume latest --blocks 3", 2, "--blocks cannot be changed when a run goes on with --resume; leave"),
+        ("run --resume latest --seed 3", 2, "--seed cannot be changed when a run goes on"),
+        ("run --resume latest --protocol strict", 2, "--protocol cannot be changed when a run goes on"),
+        ("run --stack-name mine", 2, "--stack-name mine names a stack on AWS, and the target is local; add --target"),
+        ("run --target aws --up", 2, "--up brings up a local stack, and the target is aws; leave --up or --target aws"),
+        ("run --target aws", 3, "no AWS region is set for the cloudformation endpoint; set AWS_REGION"),
+        ("status", 3, "no local stack is up; start one with"),
+        ("status --json", 3, "no local stack is up; start one with"),
+        ("report", 2, "results/latest is not a run directory; measure one with `lambdalab run`."),
+        ("report ./template.yaml", 2, "template.yaml is not a run directory; measure one with `lambdalab run`."),
+        ("report ./" + "x" * 300, 3, "cannot be read: File name too long; check the folder's owner"),
+        ("invoke PythonIngest -e absent.json", 2, "event file absent.json cannot be read: No such file or directory;"),
+        ("invoke PythonIngest -e .", 2, "event file . cannot be read: Is a directory; name a JSON file, see events/."),
+        ("invoke PythonIngest -e bad.toml", 2, "event file bad.toml is not JSON: JSON is malformed: invalid character"),
+        ("invoke PythonIngest -e nan.json", 2, "event file nan.json is not JSON: "),
+        ("invoke PythonIngest -e deep.json", 2, "event file deep.json is not JSON: "),
+        ("invoke PythonIngest -e latin.json", 2, "event file latin.json is not JSON: "),
+        ("invoke PythonIngest -e events/sqs-small.json", 3, "no local stack is up; start one with"),
+        ("up --parameter MemorySize", 2, "--parameter 'MemorySize' is not KEY=VALUE; write for example Mem"),
+        ("up --parameter =1", 2, "--parameter '=1' is not KEY=VALUE;"),
+        ("up --parameter Memory=512", 2, "template.yaml has no parameter Memory; name one of its own: did you mean"),
+        ("up --parameter MemorySize=64", 2, "MemorySize=64 is not allowed by template.yaml; it must be a whole number"),
+        ("up --parameter MemorySize=lots", 2, "MemorySize=lots is not allowed by template.yaml; it must be"),
+    ],
+)  # fmt: skip
+def test_one_sentence_and_a_next_step(call: Call, project: Path, arguments: str, code: int, said: str) -> None:
+    (project / "bad.toml").write_text(PROTOCOL.replace("blocks", "blokcs"))
+    (project / "label.toml").write_text(PROTOCOL.replace("WARMUP", "no spaces please"))
+    (project / "nan.json").write_text('{"count": NaN}')
+    (project / "deep.json").write_text("[" * 100_000)
+    (project / "latin.json").write_bytes(b'{"label": "\xe9"}')
+    ended = call(*arguments.split())
+    assert said in one_sentence(ended)
+    assert ended.code == code
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["frob", "run --frob", "run --blocks 0", "run --blocks x", "run --target moon", "up --port 70000", "invoke"],
+)
+def test_what_typer_refuses_is_usage_too(call: Call, arguments: str) -> None:
+    ended = call(*arguments.split())
+    assert ended.code == 2
+    assert "Traceback" not in ended.err
+
+
+def test_outside_of_a_project(call: Call, tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.chdir(tmp_path_factory.mktemp("elsewhere"))
+    for arguments in ("run", "status", "up"):
+        ended = call(arguments)
+        assert "no lambdalab project in" in one_sentence(ended)
+        assert ended.code == 3
+
+
+def test_a_state_folder_that_cannot_be_made(call: Call, project: Path) -> None:
+    (project / ".lambdalab").write_text("")
+    ended = call("status")
+    assert ".lambdalab cannot be made: File exists; check the folder's owner" in one_sentence(ended)
+    assert ended.code == 3
+
+
+@pytest.mark.parametrize(("variable", "value"), [("AWS_REGION", "us-east-1"), ("AWS_PROFILE", "nobody")])
+def test_without_credentials(call: Call, monkeypatch: pytest.MonkeyPatch, variable: str, value: str) -> None:
+    monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    ended = call("run", "--target", "aws", "--yes")
+    one_sentence(ended)
+    assert ended.code == 3
+
+
+def test_an_event_comes_from_standard_input_too(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"{oops")))
+    ended = call("invoke", "PythonIngest", "-e", "-")
+    assert one_sentence(ended).startswith("the event on standard input is not JSON: ")
+    assert ended.code == 2
+
+
+def test_a_defect_is_told_as_one_and_is_no_verdict(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        raise ZeroDivisionError("of the test")
+
+    monkeypatch.setattr(local_stack, "running_stack", fail)
+    ended = call("status")
+    assert ended.code == 70
+    assert ended.err.startswith("Traceback")
+    assert ended.err.endswith("lambdalab: this is a defect of lambdalab; report it with the lines above.\n")
+
+
+# runs
+
+
+def run_folder(project: Path) -> Path:
+    return (project / "results" / "latest").resolve()
+
+
+def valid_rows(project: Path) -> list[str]:
+    with (run_folder(project) / "metrics.csv").open(newline="") as file:
+        return [row["trial"] for row in csv.DictReader(file) if row["valid"] == "true"]
+
+
+def test_a_run_shows_its_result_and_where_its_files_are(call: Call, project: Path, target: FakeTarget) -> None:
+    ended = call("run", "--protocol", "tiny.toml", "--blocks", "6", "--seed", "7")
+    assert ended.code == 0, ended.err
+    assert ended.err == "".join(f"block {n} of 6 ...\n" for n in range(1, 7))
+    assert "WARMUP: python takes 1.00 times as long as go (Duration)" in ended.out
+    assert ended.out.endswith(f"files: results/{run_folder(project).name}\n")
+    assert len(valid_rows(project)) == 24
+    assert {path.name for path in run_folder(project).iterdir()} == {
+        "run.json", "trials.jsonl", "platform.jsonl", "metrics.csv", "metrics.parquet", "summary.json",
+    }  # fmt: skip
+    manifest = RunDirectory(run_folder(project)).manifest()
+    assert (manifest.seed, manifest.protocol.blocks, manifest.protocol.name) == (7, 6, "tiny")
+
+
+def test_a_report_is_the_same_again_from_the_files_alone(call: Call, project: Path, target: FakeTarget) -> None:
+    first = call("run", "--protocol", "tiny.toml")
+    files = {path.name: path.read_bytes() for path in run_folder(project).iterdir()}
+    (project / "prices").unlink()
+    again = call("report")
+    assert again == Ended(0, first.out, "")
+    assert {path.name: path.read_bytes() for path in run_folder(project).iterdir()} == files
+
+
+def test_conclude_runs_once(call: Call, target: FakeTarget, monkeypatch: pytest.MonkeyPatch) -> None:
+    concluded: list[Path] = []
+    conclude = experiment.conclude
+
+    def watch(store: RunDirectory) -> Summary:
+        concluded.append(store.folder)
+        return conclude(store)
+
+    monkeypatch.setattr(experiment, "conclude", watch)
+    call("run", "--protocol", "tiny.toml")
+    assert len(concluded) == 1
+
+
+def test_an_invalid_run_is_shown_and_ends_with_4(call: Call, project: Path, target: FakeTarget) -> None:
+    target.lose = 1
+    ended = call("run", "--protocol", "tiny.toml")
+    assert ended.code == 4
+    assert "invalid run: no valid sample of python WARMUP, go WARMUP, python SMALL, go SMALL" in ended.out
+    assert "  2 x 99 of 100 items are in the table" in ended.out
+    assert ended.err.splitlines()[-1].startswith(
+        f"lambdalab: run {run_folder(project).name} is invalid: no valid sample"
+    )
+    assert call("report").code == 4
+
+
+SIGNALS = {
+    "ctrl-c": lambda _: os.kill(os.getpid(), signal.SIGINT),
+    "terminated": lambda _: os.kill(os.getpid(), signal.SIGTERM),
+}
+
+
+@pytest.mark.parametrize("how", SIGNALS)
+def test_an_interrupted_run_is_shown_and_goes_on(call: Call, project: Path, target: FakeTarget, how: str) -> None:
+    target.faults["send go 2"] = SIGNALS[how]
+    ended = call("run", "--protocol", "tiny.toml", "--results", "mine here", "--seed", "1", "--up")
+    folder = (project / "mine here" / "latest").resolve()
+    go_on = f"lambdalab run ingest --resume {folder.name} --target local --results 'mine here' --up"
+
+    assert ended.code == 130
+    assert "invalid run: only " in ended.out
+    assert ended.err.splitlines()[-2:] == [
+        "lambdalab: interrupted",
+        f"lambdalab: what was measured is in mine here/{folder.name}; go on with `{go_on}`.",
+    ]
+    assert {"metrics.csv", "summary.json"} <= {path.name for path in folder.iterdir()}
+    assert "restore" in target.calls
+
+    target.faults.clear()
+    done = call("run", "--resume", folder.name, "--results", "mine here")
+    assert done.code == 0, done.err
+    assert "valid samples 4/4, " in done.out
+
+
+def test_a_problem_comes_after_the_result_and_decides_the_exit_code(
+    call: Call, project: Path, target: FakeTarget
+) -> None:
+    target.faults |= {
+        "send go 2": AccessError("queue-go is gone", next_step="look for it"),
+        "restore": AccessError("the configuration was not restored", next_step="set it back"),
+    }
+    ended = call("run", "--protocol", "tiny.toml", "--seed", "1")
+    assert ended.code == 3
+    assert "REPORT lines" in ended.out
+    name = run_folder(project).name
+    go_on = f"lambdalab run ingest --resume {name} --target local"
+    assert ended.err.splitlines()[-3:] == [
+        "lambdalab: queue-go is gone; look for it.",
+        "lambdalab: the configuration was not restored; set it back.",
+        f"lambdalab: what was measured is in results/{name}; go on with `{go_on}`.",
+    ]
+
+
+def test_a_defect_in_the_middle_of_a_run_loses_nothing(call: Call, project: Path, target: FakeTarget) -> None:
+    target.faults["send go 2"] = ZeroDivisionError("of the test")
+    ended = call("run", "--protocol", "tiny.toml")
+    assert ended.code == 70
+    assert "REPORT lines" in ended.out
+    assert "go on with" in ended.err
+
+
+def test_when_even_the_result_cannot_be_written_both_are_said(call: Call, project: Path, target: FakeTarget) -> None:
+    def break_the_disk(_: FakeTarget) -> None:
+        (run_folder(project) / "metrics.csv.unfinished").mkdir()
+        raise AccessError("queue-go is gone", next_step="look for it")
+
+    target.faults["send go 2"] = break_the_disk
+    ended = call("run", "--protocol", "tiny.toml")
+    assert ended.code == 3
+    errors = ended.err.splitlines()
+    assert errors[-3] == "lambdalab: queue-go is gone; look for it."
+    assert "metrics.csv cannot be written: Is a directory" in errors[-2]
+
+
+@pytest.mark.parametrize("results", ["tiny.toml", "/proc/nothing"])
+def test_results_that_cannot_be_written_end_before_anything_is_sent(
+    call: Call, target: FakeTarget, results: str
+) -> None:
+    ended = call("run", "--results", results)
+    assert "cannot be made: " in one_sentence(ended)
+    assert ended.code == 3
+    assert target.calls == []
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"memory_mb": 512}, "began with python memory_mb 128, and now it is 512; set it back, or start a new run."),
+        ({"runtime": "python3.13"}, "began with python runtime python3.12, and now it is python3.13;"),
+    ],
+)
+def test_a_run_does_not_go_on_with_another_function(
+    call: Call, target: FakeTarget, changed: dict[str, Any], said: str
+) -> None:
+    assert call("run", "--protocol", "tiny.toml").code == 0
+    target.changed = changed
+    ended = call("run", "--resume", "latest")
+    assert said in one_sentence(ended)
+    assert ended.code == 2
+
+
+def test_a_run_does_not_go_on_elsewhere(call: Call, target: FakeTarget) -> None:
+    assert call("run", "--protocol", "tiny.toml").code == 0
+    target.stack = msgspec.structs.replace(target.stack, name="other")
+    ended = call("run", "--resume", "latest")
+    assert "was made on local stack lambdalab-local, not on local stack other; resume it where" in one_sentence(ended)
+    assert ended.code == 2
+
+
+# on AWS
+
+
+def test_spending_needs_a_yes_also_when_a_run_goes_on(call: Call, project: Path, target: FakeTarget) -> None:
+    target.name = "aws"
+    ended = call("run", "--protocol", "tiny.toml", "--target", "aws")
+    assert ended.code == 2
+    # 2 x (2 x 300 s x 0.125 GB x 0.0000166667 USD + requests, units and lines) = 0.0028 USD; rounded up
+    assert ended.err.splitlines()[0] == (
+        "4 messages and 202 items to stack lambdalab-local in us-east-1; "
+        "at most 0.01 USD, if every invocation ran into its timeout"
+    )
+    assert ended.err.splitlines()[1] == ("lambdalab: a run on AWS costs money and nobody can be asked here; add --yes.")
+    assert not (project / "results").exists()
+    assert not any(call.startswith("send") for call in target.calls)
+
+    assert call("run", "--protocol", "tiny.toml", "--target", "aws", "--yes", "--seed", "1").code == 0
+    ended = call("run", "--resume", "latest", "--target", "aws")
+    assert ended.code == 2
+    assert "0 messages and 0 items" in ended.err
+
+
+@pytest.mark.parametrize(("answer", "code"), [(True, 0), (False, 130), (typer.Abort(), 130)])
+def test_who_is_asked_may_refuse(
+    call: Call, target: FakeTarget, monkeypatch: pytest.MonkeyPatch, answer: bool | typer.Abort, code: int
+) -> None:
+    def ask(*_: object, **__: object) -> bool:
+        if isinstance(answer, typer.Abort):
+            raise answer
+        return answer
+
+    target.name = "aws"
+    monkeypatch.setattr(typer, "confirm", ask)
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    assert call("run", "--protocol", "tiny.toml", "--target", "aws").code == code
+
+
+# damaged runs
+
+
+@pytest.fixture
+def finished(project: Path) -> RunDirectory:
+    manifest = make_manifest()
+    run = RunDirectory.create(project / "results", manifest)
+    for trial in make_trials(manifest):
+        run.append_trial(make_result(trial))
+    return run
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("run.json", b"", "run.json is damaged: Input data was truncated; restore it, or measure again."),
+        ("run.json", b"{}", "run.json is damaged: Object missing required field `schema_version`"),
+        ("run.json", b'{"schema_version": 9}', "run.json has schema version 9, this lambdalab reads 1"),
+        ("trials.jsonl", b"{}\n", "trials.jsonl, line 1, is damaged: Object missing required field"),
+        ("platform.jsonl", b"\xff\n", "platform.jsonl, line 1, is damaged: JSON is malformed: invalid"),
+    ],
+)
+def test_a_damaged_run(call: Call, finished: RunDirectory, name: str, content: bytes, said: str) -> None:
+    (finished.folder / name).write_bytes(content)
+    ended = call("report", RUN_ID)
+    assert said in one_sentence(ended)
+    assert ended.code == 3
+
+
+def test_damaged_prices(call: Call, finished: RunDirectory) -> None:
+    manifest = json.loads((finished.folder / "run.json").read_text())
+    del manifest["prices"]["sqs"]
+    (finished.folder / "run.json").write_text(json.dumps(manifest))
+    ended = call("report")
+    assert "run.json is damaged: Object missing required field `sqs` of prices; restore it" in one_sentence(ended)
+    assert ended.code == 3
+
+
+def test_a_run_killed_before_its_first_block_ended_is_readable(call: Call, finished: RunDirectory) -> None:
+    file = finished.folder / "trials.jsonl"
+    file.write_bytes(file.read_bytes()[:-10])
+    ended = call("report")
+    assert ended.code == 4
+    assert "invalid run: only 3 of 4 trials were run" in ended.out

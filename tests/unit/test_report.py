@@ -1,0 +1,222 @@
+"""What a person sees: the same text for the same summary, and no number that summary.json does not hold."""
+
+import io
+import json
+import re
+from collections.abc import Iterator
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import pytest
+from rich.console import Console
+from samples import PRICES, make_lines, make_manifest, make_report, make_result, make_trials, record_line
+
+from lambdalab.analysis import Summary, summarise
+from lambdalab.collection import join, observe
+from lambdalab.model import LogLine
+from lambdalab.platform_log import render_report
+from lambdalab.report.status import render_status
+from lambdalab.report.terminal import _usd, show
+
+GOLDEN = """\
+20261121-100000-ingest-abcd
+ingest, protocol tiny, 6 blocks, target local, 128 MB, x86_64, cpu_limit: cgroup v2
+
+WARMUP: python takes 3.98 times as long as go (Duration), 9.99 times as long to initialise, costs 1.33 times as much
+SMALL: python takes 4.01 times as long as go (Duration), costs 1.05 times as much
+
+Duration in ms: median, its 95% interval, extremes
+load     language    valid    median            interval       min       max
+────────────────────────────────────────────────────────────────────────────
+WARMUP   python        6/6      40.8         40.1 - 41.6      40.1      41.6
+         go            6/6      10.2         10.1 - 10.4      10.1      10.4
+         python/go              3.98
+SMALL    python        6/6   4,075.1   4,000.1 - 4,150.1   4,000.1   4,150.1
+         go            5/6   1,015.1                none   1,000.1   1,030.1
+         python/go              4.01
+
+Other times in ms: medians
+load     language     Init    Billed   queue wait   end to end
+──────────────────────────────────────────────────────────────
+WARMUP   python      500.0     541.0         60.0         80.0
+         go           50.0      61.0         60.0         80.0
+         python/go    9.99      8.87
+SMALL    python          -   4,076.0         60.0         80.0
+         go              -   1,016.0         60.0         80.0
+         python/go       -      4.01
+
+Peak memory; medians of write units and cost, prices of us-east-1 2026-11-20
+load     language    peak MB   units   USD/execution      USD/item
+──────────────────────────────────────────────────────────────────
+WARMUP   python           56       2     0.000004050   0.000004050
+         go               56       2     0.000003045   0.000003045
+         python/go                              1.33
+SMALL    python           56     200       0.0001352   0.000001352
+         go               56     200       0.0001288   0.000001288
+         python/go                              1.05
+
+REPORT lines 24/24, items 1,212/1,212, valid samples 23/24
+caution: local times: they describe this machine and must not be set beside AWS times
+caution: 1 of 4 cells have fewer than 6 valid samples, so their medians have no 95% interval
+caution: 1 of 24 samples are not valid; why:
+  1 x received 2 times
+"""
+
+
+def make_summary(blocks: int = 6) -> Summary:
+    """Python four times as slow as Go, every block a little slower than the one before, and one message redelivered."""
+    manifest = make_manifest(blocks=blocks)
+    results = [make_result(trial) for trial in make_trials(manifest)]
+    lines: list[LogLine] = []
+    last = max(
+        (r for r in results if (r.trial.arm, r.trial.load.label) == ("go", "SMALL")), key=lambda r: r.trial.block
+    )
+    for result in results:
+        cold = result.trial.load.label == "WARMUP"
+        factor = 4 if result.trial.arm == "python" else 1
+        duration_ms = round((10 if cold else 1000) * factor * (1 + (result.trial.block - 1) * 0.0075) + 0.06, 2)
+        init_ms = {"python": 500.04, "go": 50.04}[result.trial.arm] if cold else None
+        report = make_report(
+            result, duration_ms=duration_ms, init_ms=init_ms, billed_ms=-int(-(duration_ms + (init_ms or 0)) // 1)
+        )
+        record = record_line(result, receive_count=2 if result is last else 1)
+        lines += make_lines(result, record, render_report(report))
+    observed = observe(lines)
+    return summarise(manifest, results, join(manifest, results, observed, PRICES))
+
+
+def shown(summary: Summary, width: int = 120) -> str:
+    console = Console(file=io.StringIO(), width=width, highlight=False, markup=False)
+    show(summary, console)
+    assert isinstance(console.file, io.StringIO)
+    return "\n".join(line.rstrip() for line in console.file.getvalue().splitlines()) + "\n"
+
+
+def test_the_text_is_always_the_same() -> None:
+    assert shown(make_summary()) == GOLDEN
+
+
+@pytest.mark.parametrize("width", [80, 100, 120])
+def test_tables_are_never_cut_and_titles_never_wrap(width: int) -> None:
+    text = shown(make_summary(), width)
+    assert "…" not in text
+    assert max(len(line) for line in text.splitlines()) <= width
+    begin = text.index("Duration in ms")
+    end = text.index("REPORT lines")
+    assert text[begin:end] == GOLDEN[GOLDEN.index("Duration in ms") : GOLDEN.index("REPORT lines")]
+
+
+def test_the_result_is_said_first_and_an_invalid_run_before_it() -> None:
+    summary = make_summary()
+    assert shown(summary).splitlines()[3].startswith("WARMUP: python takes 3.98 times as long as go")
+    invalid = msgspec.structs.replace(summary, faults=("no valid sample of go SMALL",))
+    assert shown(invalid).splitlines()[2] == "invalid run: no valid sample of go SMALL"
+
+
+def test_no_sentence_claims_more_than_was_seen() -> None:
+    assert not re.search(r"signific|faster|slower|better|worse|cheaper", shown(make_summary()))
+
+
+def test_what_was_not_measured_is_a_dash() -> None:
+    text = shown(summarise(make_manifest(), [], []))
+    assert "WARMUP: python and go cannot be compared" in text
+    (row,) = [line.split() for line in text.splitlines() if re.match(r"WARMUP +python +0/0", line)]
+    assert row == ["WARMUP", "python", "0/0", "-", "-", "-", "-"]
+    assert "invalid run: only 0 of 4 trials were run" in text
+
+
+def test_one_arm_has_no_ratios() -> None:
+    manifest = make_manifest(arms=("go",))
+    results = [make_result(trial) for trial in make_trials(manifest)]
+    rows = join(manifest, results, observe(line for result in results for line in make_lines(result)), PRICES)
+    text = shown(summarise(manifest, results, rows))
+    assert "times as" not in text
+    assert "/go" not in text
+
+
+def test_brackets_in_what_others_wrote_are_shown_as_they_are() -> None:
+    odd = "the function reported X: [red]no[/red] [0] [/]"
+    summary = msgspec.structs.replace(make_summary(), invalid_reasons={odd: 1}, cautions=(odd,), run_id="a[b]c")
+    console = Console(file=io.StringIO(), width=120)  # with markup, as any caller's console has it
+    show(summary, console)
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    assert text.count("[red]no[/red] [0] [/]") == 2
+    assert text.startswith("a[b]c")
+
+
+def numbers_in(value: Any) -> Iterator[str]:
+    """Every number of a summary as text, in each way a report may write it."""
+    match value:
+        case dict():
+            for key, member in value.items():
+                yield from numbers_in(key)
+                yield from numbers_in(member)
+        case list():
+            for member in value:
+                yield from numbers_in(member)
+        case bool() | None:
+            pass
+        case int():
+            yield from (f"{value}", f"{value:,}", f"{value:,.1f}")
+        case float():
+            yield from (f"{value:,.1f}", f"{value:.2f}", f"{value:,g}", f"{value:.0%}".rstrip("%"))
+        case str() if re.fullmatch(r"\d+\.\d{18,}", value):
+            amount = Decimal(value)
+            yield f"{amount:.{3 - amount.adjusted()}f}"
+        case str():
+            yield from NUMBER.findall(value)
+
+
+NUMBER = re.compile(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?")
+
+
+def underivable(text: str, summary: Summary) -> set[str]:
+    return set(NUMBER.findall(text)) - set(numbers_in(json.loads(msgspec.json.encode(summary))))
+
+
+def test_every_number_shown_is_in_summary_json() -> None:
+    summary = make_summary(blocks=7)
+    text = shown(summary)
+    assert len(NUMBER.findall(text)) > 80
+    assert underivable(text, summary) == set()
+    assert underivable(text + " 4,321.0", summary) == {"4,321.0"}, "the test sees a number of the report's own"
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [
+        (None, "-"),
+        (Decimal(0), "0"),
+        (Decimal("0.000000000123456"), "0.0000000001235"),
+        (Decimal("0.0001287540"), "0.0001288"),
+        (Decimal("0.004071"), "0.004071"),
+        (Decimal("1.5"), "1.500"),
+        (Decimal("12345.678"), "12345.68"),
+    ],
+)
+def test_money_has_four_significant_digits(amount: Decimal | None, text: str) -> None:
+    assert _usd(amount) == text
+
+
+def test_the_state_of_a_local_stack() -> None:
+    function = {
+        "runtime": "python3.12",
+        "memory_mb": 128,
+        "reserved_concurrency": None,
+        "environments": 1,
+        "in_flight": 0,
+        "invocations": 12,
+        "cold_starts": 2,
+        "throttles": 0,
+    }
+    console = Console(file=io.StringIO(), width=120)
+    status = {"stack_name": "lab", "cpu_limit": "none", "functions": {"lab-python": function}}
+    console.print(render_status("http://127.0.0.1:4566", "http://127.0.0.1:4567", status))
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert lines[0] == "lab: emulator http://127.0.0.1:4566, plane http://127.0.0.1:4567, cpu_limit: none"
+    assert [cell.strip() for cell in lines[4].strip("│").split("│")] == [
+        "lab-python", "python3.12", "128 MB", "-", "1", "0", "12", "2", "0",
+    ]  # fmt: skip

@@ -1,0 +1,122 @@
+"""What `.venv/bin/sam` adds to sam: the local stack's endpoint and this machine's parameters, and nothing else."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from samples import ROOT
+
+from lambdalab import sam
+from lambdalab.errors import ToolError
+
+
+@pytest.fixture(autouse=True)
+def in_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sam, "host_parameters", lambda: {"Architecture": "arm64", "PythonRuntime": "python3.13"})
+
+
+@pytest.mark.parametrize(
+    ("given", "local"),
+    [
+        (["deploy", "--config-env", "local"], True),
+        (["deploy", "--config-env=local"], True),
+        (["deploy"], False),
+        (["deploy", "--config-env", "load"], False),
+        (["deploy", "local"], False),
+        (["local", "invoke"], False),
+        ([], False),
+    ],
+)
+def test_which_arguments_mean_the_local_stack(given: list[str], local: bool) -> None:
+    assert sam.is_local(given) is local
+
+
+@pytest.mark.parametrize("command", ["build", "deploy"])
+def test_a_local_build_or_deploy_is_for_this_machine(command: str) -> None:
+    given = [command, "--config-env", "local"]
+    completed = sam.arguments(given)
+    assert completed[:3] == given
+    assert completed[3] == "--parameter-overrides"
+    assert {"Architecture=arm64", "PythonRuntime=python3.13"} < set(completed[4:])
+    assert len({pair.split("=")[0] for pair in completed[4:]}) == len(completed[4:]), "each parameter once"
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [],
+        ["--version"],
+        ["build"],
+        ["deploy", "--guided"],
+        ["validate", "--config-env", "local"],
+        ["deploy", "--config-env", "local", "--parameter-overrides", "MemorySize=256"],
+        ["build", "--config-env=local", "--parameter-overrides=MemorySize=256"],
+    ],
+)
+def test_everything_else_is_passed_on_unchanged(given: list[str]) -> None:
+    assert sam.arguments(given) == given
+
+
+class Started(Exception):  # noqa: N818 - no failure
+    """In place of the process that sam would become."""
+
+    def __init__(self, program: Path, command: list[str], variables: dict[str, str]) -> None:
+        super().__init__(program)
+        self.command = command
+        self.variables = variables
+
+
+@pytest.fixture
+def never_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    def start(program: Path, command: list[str], variables: dict[str, str]) -> None:
+        raise Started(program, command, variables)
+
+    monkeypatch.setattr(os, "execve", start)
+    monkeypatch.setattr(sam, "tool", lambda name: Path("/tools") / name)
+    monkeypatch.setattr(sam, "variables", lambda endpoint_url: {"endpoint": str(endpoint_url)})
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["sam", *arguments])
+    return sam.main()
+
+
+@pytest.mark.parametrize("command", ["build", "validate", "local"])
+@pytest.mark.usefixtures("never_start")
+def test_what_speaks_to_no_stack_needs_none(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
+    monkeypatch.setattr(sam, "running_stack", lambda: None)
+    with pytest.raises(Started) as started:
+        call(monkeypatch, command, "--config-env", "local")
+    assert started.value.variables == {"endpoint": "None"}
+    assert started.value.command[0] == "/tools/sam"
+
+
+@pytest.mark.parametrize("command", ["deploy", "delete", "sync", "list", "logs", "package"])
+@pytest.mark.usefixtures("never_start")
+def test_the_local_environment_never_reaches_aws(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    monkeypatch.setattr(sam, "running_stack", lambda: None)
+    assert call(monkeypatch, command, "--config-env", "local") == 3
+    assert capsys.readouterr().err == "sam: no local stack is up to deploy to; start one with `lambdalab up`.\n"
+
+
+@pytest.mark.usefixtures("never_start")
+def test_a_deploy_to_aws_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Started) as started:
+        call(monkeypatch, "deploy")
+    assert started.value.variables == {"endpoint": "None"}
+    assert started.value.command == ["/tools/sam", "deploy"]
+
+
+def test_without_its_tool_the_next_step_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def absent(_: str) -> Path:
+        raise ToolError("sam is not installed for this project", next_step="run `make setup`")
+
+    monkeypatch.setattr(sam, "tool", absent)
+    assert call(monkeypatch, "--version") == 3
+    assert capsys.readouterr().err == "sam: sam is not installed for this project; run `make setup`.\n"
