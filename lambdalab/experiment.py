@@ -143,7 +143,7 @@ def conclude(store: RunDirectory) -> Summary:
 def ceiling_usd(target: AwsTarget, trials: Iterable[Trial]) -> Decimal:
     """The most that trials can cost: every invocation runs into its timeout and every item is written once.
 
-    An item is taken as its payload and 200 bytes of names, keys and metadata, which is above what the functions write
+    An item is taken as its payload and 512 bytes of names, keys and metadata, which is above what the functions write
     (docs/contracts.md); log and queue volume as 4 KB a message.
     """
     prices = load_price_sheet(target.region)
@@ -158,7 +158,7 @@ def ceiling_usd(target: AwsTarget, trials: Iterable[Trial]) -> Decimal:
             architecture=function.architecture,
             memory_mb=function.memory_mb,
             billed_ms=function.timeout_s * 1000,
-            wru=trial.load.count * math.ceil((trial.load.size_bytes + 200) / 1024),
+            wru=trial.load.count * math.ceil((trial.load.size_bytes + 512) / 1024),
             sqs_bytes=4096,
             log_bytes=4096,
         ).total_usd

@@ -20,10 +20,15 @@ def is_local(given: Sequence[str]) -> bool:
     return "--config-env=local" in given or ("--config-env", "local") in itertools.pairwise(given)
 
 
+def command_of(given: Sequence[str]) -> str:
+    """The command among the arguments; options such as ``--debug`` may stand before it."""
+    return next((argument for argument in given if not argument.startswith("-")), "")
+
+
 def arguments(given: Sequence[str]) -> list[str]:
     """What sam is called with: the user's arguments, completed for a local build or deploy."""
     chosen = any(argument.startswith("--parameter-overrides") for argument in given)
-    if not is_local(given) or given[0] not in ("build", "deploy") or chosen:
+    if not is_local(given) or command_of(given) not in ("build", "deploy") or chosen:
         return list(given)
     return [*given, *local_overrides(host_parameters())]
 
@@ -34,7 +39,7 @@ def main() -> int:  # returns only when sam cannot be started
     try:
         completed = arguments(given)
         # Whatever else is asked of the local environment, it must never reach AWS.
-        offline = not is_local(given) or given[0] in ("build", "validate", "local")
+        offline = not is_local(given) or command_of(given) in ("build", "validate", "local")
         endpoint_url = None if offline else _local_endpoint()
         program = tool("sam")
     except LambdalabError as error:

@@ -33,6 +33,10 @@ def test_which_arguments_mean_the_local_stack(given: list[str], local: bool) -> 
     assert sam.is_local(given) is local
 
 
+def test_options_may_stand_before_the_command() -> None:
+    assert "--parameter-overrides" in sam.arguments(["--debug", "build", "--config-env", "local"])
+
+
 @pytest.mark.parametrize("command", ["build", "deploy"])
 def test_a_local_build_or_deploy_is_for_this_machine(command: str) -> None:
     given = [command, "--config-env", "local"]
