@@ -5,9 +5,12 @@ memory"). The quota here is that share of every 20 ms, the period a published st
 periods let short bursts run too fast, shorter ones fall under the kernel's smallest quota (1 ms) at 128 MB.
 """
 
+import contextlib
 import os
 import signal
+import subprocess
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -51,11 +54,14 @@ class Limits(Protocol):
 class Unlimited:
     """No control group is to be had: nothing is limited, and every table says so."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
         self._pid: int | None = None
 
     def enter(self, pid: int) -> None:
+        self.close()
         self._pid = pid
+        self._tell(f"+{pid}")
 
     def limit_memory(self, memory_mb: int) -> None:
         pass
@@ -70,7 +76,9 @@ class Unlimited:
         return 0
 
     def close(self) -> None:
-        pass
+        if self._pid is not None:
+            self._tell(f"-{self._pid}")
+        self._pid = None
 
 
 class CgroupV1:
@@ -79,7 +87,7 @@ class CgroupV1:
     def __init__(self, cpu: Path, memory: Path) -> None:
         self._cpu, self._memory = cpu, memory
         for folder in (cpu, memory):
-            folder.mkdir(parents=True)
+            folder.mkdir(exist_ok=True)
         _write(cpu / "cpu.cfs_period_us", PERIOD_US)
 
     def enter(self, pid: int) -> None:
@@ -111,7 +119,7 @@ class CgroupV2:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        folder.mkdir(parents=True)
+        folder.mkdir(exist_ok=True)
 
     def enter(self, pid: int) -> None:
         (self._folder / "cgroup.procs").write_text(str(pid))
@@ -142,28 +150,32 @@ class Cgroups:
     ``kind`` is ``cgroup v1``, ``cgroup v2`` or ``none``; it is written on every table.
     """
 
-    def __init__(self, name: str, mount: Path = _MOUNT, own: str | None = None) -> None:
+    def __init__(
+        self, name: str, mount: Path = _MOUNT, own: str | None = None, tell: Callable[[str], None] = lambda _: None
+    ) -> None:
         """Finds out what is possible.
 
         Args:
             name: the folder all environments of this plane lie in.
             mount: where control groups are mounted.
             own: this process's groups in the form of ``/proc/self/cgroup``, read from there by default.
+            tell: told what would be left if this process were killed, in the form ``guard`` reads.
         """
-        self._mount = mount
-        self._own = _own_groups(Path("/proc/self/cgroup").read_text() if own is None else own)
-        self._name = name
+        self._tell = tell
+        self._leaf: Path | None = None
         self._roots: tuple[Path, ...] = ()
         self.kind = "none"
-        for kind, prepare in (("cgroup v1", self._prepare_v1), ("cgroup v2", self._prepare_v2)):
+        for kind, roots in _places(name, mount, Path("/proc/self/cgroup").read_text() if own is None else own):
+            self._roots, self.kind = roots, kind
             try:
-                self._roots = prepare()
-                self.kind = kind
+                self._prepare()
                 self._try_out()
-            except (OSError, KeyError, LimitError):
+            except (OSError, LimitError):
                 self.close()
                 self._roots, self.kind = (), "none"
             else:
+                for root in roots:
+                    tell(str(root))
                 break
 
     def create(self, environment: str) -> Limits:
@@ -175,42 +187,78 @@ class Cgroups:
             case "cgroup v2":
                 return CgroupV2(self._roots[0] / environment)
             case _:
-                return Unlimited()
+                return Unlimited(self._tell)
 
     def close(self) -> None:
-        """Removes the folder of this plane, with whatever a killed plane left in it."""
+        """Removes the folders of this plane and what is in them, and takes its own process back where it was."""
         for root in self._roots:
-            for child in [path for path in root.glob("*") if path.is_dir()] if root.exists() else []:
-                _remove(child)
-            _remove(root)
+            remove_tree(root)
+        if self._leaf is not None:
+            own, leaf, self._leaf = self._leaf.parent, self._leaf, None
+            with contextlib.suppress(OSError):
+                (own / "cgroup.subtree_control").write_text("-cpu -memory")
+                _move(_pids(leaf), own)
+                leaf.rmdir()
 
-    def _prepare_v1(self) -> tuple[Path, ...]:
-        roots = tuple(self._mount / c / self._own[c].lstrip("/") / self._name for c in ("cpu", "memory"))
-        for root in roots:
+    def _prepare(self) -> None:
+        for root in self._roots:
             root.mkdir(exist_ok=True)
-        return roots
-
-    def _prepare_v2(self) -> tuple[Path, ...]:
-        own = self._mount / self._own[""].lstrip("/")
-        # A group with processes may not hand controllers down (except the real root), so they move to a leaf first.
-        if own != self._mount and _pids(own):
-            leaf = own / f"{self._name}-plane"
-            leaf.mkdir(exist_ok=True)
-            for pid in _pids(own):
-                (leaf / "cgroup.procs").write_text(str(pid))
-        root = own / self._name
-        root.mkdir(exist_ok=True)
-        for folder in (own, root):
-            (folder / "cgroup.subtree_control").write_text("+cpu +memory")
-        return (root,)
+        if self.kind == "cgroup v2":
+            (root,) = self._roots
+            own = root.parent
+            controls = own / "cgroup.subtree_control"
+            if not {"cpu", "memory"} <= set(controls.read_text().split()):
+                # A group with processes may not hand controllers down, so they move to a leaf first; the machine's
+                # top group is free of that rule, and has no type.
+                if (pids := _pids(own)) and (own / "cgroup.type").exists():
+                    self._leaf = own / f"{root.name}-plane"
+                    self._leaf.mkdir(exist_ok=True)
+                    _move(pids, self._leaf)
+                controls.write_text("+cpu +memory")
+            (root / "cgroup.subtree_control").write_text("+cpu +memory")
 
     def _try_out(self) -> None:
+        """Limits a process once, so that nothing is promised that does not hold."""
         limits = self.create("try-out")
         try:
             limits.limit_memory(128)
             limits.limit_cpu(128)
+            with subprocess.Popen(["sleep", "60"], stdin=subprocess.DEVNULL) as sleeper:
+                try:
+                    limits.enter(sleeper.pid)
+                finally:
+                    sleeper.kill()
         finally:
             limits.close()
+
+
+def remove_tree(folder: Path) -> None:
+    """Removes a control group and those in it, and ends the processes that are there."""
+    for child in [path for path in folder.glob("*") if path.is_dir()] if folder.exists() else []:
+        remove_tree(child)
+    _remove(folder)
+
+
+def _places(name: str, mount: Path, own: str) -> list[tuple[str, tuple[Path, ...]]]:
+    """Where the folders of a plane may lie, the best place first.
+
+    In version 2 that is the top for root, where no process of others has to be moved, then the process's own group.
+    """
+    groups = _own_groups(own)
+    places: list[tuple[str, tuple[Path, ...]]] = []
+    if {"cpu", "memory"} <= groups.keys():
+        roots = tuple(mount / controller / groups[controller].lstrip("/") / name for controller in ("cpu", "memory"))
+        places.append(("cgroup v1", roots))
+    if "" in groups:
+        tops = dict.fromkeys((mount, mount / groups[""].lstrip("/")))
+        places += [("cgroup v2", (top / name,)) for top in tops if (top / "cgroup.subtree_control").exists()]
+    return places
+
+
+def _move(pids: Iterable[int], folder: Path) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            (folder / "cgroup.procs").write_text(str(pid))
 
 
 def _own_groups(text: str) -> dict[str, str]:
@@ -250,10 +298,8 @@ def _remove(folder: Path) -> None:
     """Kills what is in a group and removes it; a dying process keeps its group busy for a moment."""
     for _ in range(200):
         for pid in _pids(folder):
-            try:
+            with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
         try:
             folder.rmdir()
         except FileNotFoundError:

@@ -1,5 +1,6 @@
 """Background processes of the local stack: started detached, known again by pid and start time, ended by pid only."""
 
+import contextlib
 import os
 import signal
 import time
@@ -25,14 +26,15 @@ class Daemon(msgspec.Struct, frozen=True, kw_only=True):
         """SIGTERM, then after ``grace_s`` SIGKILL to its process group."""
         if not self.alive:
             return
-        os.kill(self.pid, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGTERM)
         deadline = time.monotonic() + grace_s
         while self.alive and time.monotonic() < deadline:
             _reap(self.pid)
             time.sleep(0.02)
-        if self.alive:
+        with contextlib.suppress(ProcessLookupError):  # also what a daemon that ended in time has left
             os.killpg(self.pid, signal.SIGKILL)
-            _reap(self.pid)
+        _reap(self.pid)
 
 
 def start_daemon(command: Sequence[str], *, port: int, log_file: Path, variables: Mapping[str, str]) -> Daemon:

@@ -27,7 +27,12 @@ from lambdalab.model import PlatformReport
 from lambdalab.platform_log import billed_ms, render_end, render_init_report, render_report, render_start
 
 INIT_LIMIT_S: Final = 10.0
+LINE_LIMIT_BYTES: Final = 256 * 1024
+"""A longer line is logged in pieces."""
+_TAIL_BYTES: Final = 4096
 _READ_BYTES: Final = 64 * 1024
+_READS_AT_ONCE: Final = 16
+"""A function that never stops writing must not keep the plane from its other work."""
 Emit = Callable[[str, str], None]
 """Takes (log stream, line); must not block."""
 
@@ -43,10 +48,14 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class EnvironmentFailedError(Exception):
-    """The processes did not do what they should; ``error_type`` is Lambda's word for it."""
+    """The processes did not do what they should; ``error_type`` is Lambda's word for it.
+
+    ``payload`` is what the function said itself of an init that failed; the caller gets it as it is.
+    """
 
     error_type: str
     message: str
+    payload: bytes | None = None
 
 
 class Environment:
@@ -74,9 +83,10 @@ class Environment:
         self._exited: asyncio.Future[int] | None = None
         self._output = -1
         self._partial = b""
-        self._tail: list[str] = []
+        self._tail = b""
+        self._peak_mb: int | None = None
         self._init_ms: float | None = None
-        self._began_ns = 0
+        self._began_ns = self._spawned_ns = 0
         self._cpu_limited = False
         self._oom_kills = 0
         limits.limit_memory(spec.memory_mb)
@@ -88,20 +98,21 @@ class Environment:
 
     @property
     def alive(self) -> bool:
-        """False once its process has ended unasked, so that it must not be re-used."""
-        return self._exited is None or not self._exited.done()
+        """False once its process has ended unasked between invocations; one that was reset starts anew by itself."""
+        return self._process is None or self._exited is None or not self._exited.done()
 
     async def initialise(self) -> None:
         """The Init phase. A failure is logged and left to the first invocation, which tries once more."""
         try:
             self._init_ms = await self._start(INIT_LIMIT_S)
             self._freeze()
+            self._flush_output()
         except EnvironmentFailedError as failure:
             self._log_init_failure("init", failure)
 
     async def invoke(self, payload: bytes, *, request_id: str, trace_id: str, client_context: str | None) -> Outcome:
         """Runs one invocation to its end; never raises for what the function does."""
-        self._tail.clear()
+        self._tail = b""
         self._log(render_start(request_id, "$LATEST"))
         init_ms, self._init_ms = self._init_ms, None
         self._began_ns = 0
@@ -122,13 +133,17 @@ class Environment:
         except EnvironmentFailedError as error:
             failure, ended_ns = error, time.perf_counter_ns()
             message = f"RequestId: {request_id} Error: {error.message}"
-            body = {"errorType": error.error_type, "errorMessage": message}
-            answer = Answer(payload=json.dumps(body).encode(), error_type=error.error_type)
+            body = json.dumps({"errorType": error.error_type, "errorMessage": message}).encode()
+            answer = Answer(payload=error.payload or body, error_type=error.error_type)
+            if error.error_type == "Runtime.ExitError" and self._api is not None and self._api.answer is not None:
+                answer = self._api.answer  # it ended after its answer, as Go does after a panic
         return self._finish(request_id, answer, failure, init_ms, (ended_ns - self._began_ns) / 1e6)
 
     async def close(self) -> None:
         """Ends the processes; Lambda gives none of them time when there are no extensions."""
         self._kill()
+        if self._exited is not None:
+            await self._exited
         await asyncio.to_thread(self._limits.close)
 
     def _finish(
@@ -139,28 +154,28 @@ class Environment:
         init_ms: float | None,
         duration_ms: float,
     ) -> Outcome:
-        peak_mb = None if failure else self._peak_mb()
+        self._measure_peak()
         if failure is None:
             self._freeze()
         else:
             self._kill()
+        self._flush_output()
         duration_ms = round(duration_ms, 2)
         report = PlatformReport(
             request_id=request_id,
             duration_ms=duration_ms,
             billed_ms=billed_ms(duration_ms, init_ms),
             memory_mb=self.spec.memory_mb,
-            max_memory_mb=peak_mb,
+            max_memory_mb=None if _status(failure) == "error" else self._peak_mb,
             init_ms=init_ms,
             status=_status(failure),
             error_type=failure.error_type if failure and _status(failure) == "error" else None,
         )
-        self._drain_output()
         self._log(render_end(request_id))
         self._log(render_report(report))
         self.invocations += 1
         self.idle_since = time.monotonic()
-        return Outcome(answer=answer, report=report, log_tail="".join(self._tail).encode()[-4096:])
+        return Outcome(answer=answer, report=report, log_tail=self._tail)
 
     async def _run(self, event: Event, timeout_s: float) -> tuple[Answer, int]:
         assert self._api is not None
@@ -179,6 +194,8 @@ class Environment:
     async def _restart(self, timeout_s: float) -> None:
         """Init inside an invocation, after a reset or a failed init."""
         self._began_ns = time.perf_counter_ns()
+        if self._exited is not None:  # what was killed has to be gone before its successor is limited and measured
+            await self._exited
         try:
             await self._start(timeout_s)
         except EnvironmentFailedError as failure:
@@ -195,7 +212,7 @@ class Environment:
         self._limits.limit_cpu(None)
         self._cpu_limited = False
         self._oom_kills = self._limits.oom_kills()
-        spawned_ns = time.perf_counter_ns()
+        self._spawned_ns = time.perf_counter_ns()
         try:
             self._process = subprocess.Popen(  # noqa: ASYNC220 - a spawn of under 2 ms, timed
                 command(self.spec, self._interpreter),
@@ -209,13 +226,11 @@ class Environment:
         except OSError as error:
             os.close(read_end)
             self._api.close()
-            raise EnvironmentFailedError(
-                "Runtime.InvalidEntrypoint", f"fork/exec {error.filename}: {error.strerror}"
-            ) from error
+            raise EnvironmentFailedError("Runtime.InvalidEntrypoint", _entry_message(error)) from error
         finally:
             os.close(write_end)
         self._watch(self._process, read_end)
-        with contextlib.suppress(OSError):  # it may have ended already; that is found below
+        with contextlib.suppress(ProcessLookupError):  # it has ended already; that is found below
             self._limits.enter(self._process.pid)
         assert self._exited is not None
         ready = self._api.initialised
@@ -223,13 +238,12 @@ class Environment:
         if not ready.done():
             raise self._why_ended(f"Task timed out after {timeout_s:.2f} seconds")
         try:
-            return (ready.result() - spawned_ns) / 1e6
+            return (ready.result() - self._spawned_ns) / 1e6
         except InitError as error:
             answer = error.answer
             self._kill()
-            raise EnvironmentFailedError(
-                answer.error_type or "Runtime.Unknown", _error_message(answer.payload)
-            ) from error
+            error_type = answer.error_type or "Runtime.Unknown"
+            raise EnvironmentFailedError(error_type, "init failed", answer.payload) from error
 
     def _watch(self, process: subprocess.Popen[bytes], read_end: int) -> None:
         """Follows the end of the process and its output."""
@@ -251,20 +265,26 @@ class Environment:
         assert self._exited is not None
         out_of_memory = self._limits.oom_kills() > self._oom_kills
         code = self._exited.result() if self._exited.done() else None
+        self._measure_peak()
         self._kill()
         if out_of_memory:
             return EnvironmentFailedError("Runtime.OutOfMemory", "Runtime exited with error: signal: killed")
         if code is None:
             return EnvironmentFailedError("Sandbox.Timedout", timeout_message)
+        if code == 0:
+            return EnvironmentFailedError("Runtime.ExitError", "Runtime exited without providing a reason")
         how = f"signal: {signal.strsignal(-code)}".lower() if code < 0 else f"exit status {code}"
         return EnvironmentFailedError("Runtime.ExitError", f"Runtime exited with error: {how}")
 
     def _kill(self) -> None:
-        """Ends the process group and forgets it."""
+        """Ends the process group, and what has left it, and forgets them."""
         if self._process is None:
             return
         self._signal(signal.SIGKILL)
-        self._drain_output()
+        for pid in self._limits.pids():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._flush_output()
         asyncio.get_running_loop().remove_reader(self._output)
         os.close(self._output)
         assert self._api is not None
@@ -279,38 +299,50 @@ class Environment:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, number)
 
-    def _peak_mb(self) -> int | None:
-        """Peak resident memory since the processes began: the sum of VmHWM (proc_pid_status(5)), in whole MB."""
+    def _measure_peak(self) -> None:
+        """Peak resident memory of this environment so far: the sum of VmHWM (proc_pid_status(5)), in whole MB."""
         peaks = [kb for pid in self._limits.pids() if (kb := _vm_hwm_kb(pid)) is not None]
-        return -(-sum(peaks) // 1024) if peaks else None
+        if peaks:
+            self._peak_mb = max(-(-sum(peaks) // 1024), self._peak_mb or 0)
 
-    def _drain_output(self) -> None:
-        """Reads what the function has written so far and logs the whole lines."""
-        while self._output >= 0:
+    def _drain_output(self) -> bool:
+        """Reads some of what the function has written and logs the whole lines; False when nothing is left."""
+        for _ in range(_READS_AT_ONCE):
             try:
                 chunk = os.read(self._output, _READ_BYTES)
             except BlockingIOError:
-                return
+                return False
             if not chunk:
                 asyncio.get_running_loop().remove_reader(self._output)
-                break
+                return False
             *lines, self._partial = (self._partial + chunk).split(b"\n")
             for line in lines:
-                self._log(line.decode("utf-8", "replace") + "\n")
-        if self._partial:
-            self._log(self._partial.decode("utf-8", "replace"))
-            self._partial = b""
+                self._log_output(line + b"\n")
+            if len(self._partial) >= LINE_LIMIT_BYTES:
+                self._log_partial()
+        return True
+
+    def _flush_output(self) -> None:
+        """Logs all that has been written, by processes that write no more."""
+        while self._output >= 0 and self._drain_output():
+            pass
+        self._log_partial()
+
+    def _log_partial(self) -> None:
+        partial, self._partial = self._partial, b""
+        self._log_output(partial)
+
+    def _log_output(self, line: bytes) -> None:
+        for start in range(0, len(line), LINE_LIMIT_BYTES):
+            self._log(line[start : start + LINE_LIMIT_BYTES].decode("utf-8", "replace"))
 
     def _log_init_failure(self, phase: Literal["init", "invoke"], failure: EnvironmentFailedError) -> None:
-        elapsed_ms = INIT_LIMIT_S * 1000 if failure.error_type == "Sandbox.Timedout" else None
-        self._log(
-            render_init_report(
-                phase=phase, status=_status(failure) or "error", init_ms=elapsed_ms, error_type=failure.error_type
-            )
-        )
+        init_ms = (time.perf_counter_ns() - self._spawned_ns) / 1e6
+        status = _status(failure) or "error"
+        self._log(render_init_report(phase=phase, status=status, init_ms=init_ms, error_type=failure.error_type))
 
     def _log(self, line: str) -> None:
-        self._tail.append(line)
+        self._tail = (self._tail + line.encode())[-_TAIL_BYTES:]
         self._emit(self.log_stream, line)
 
 
@@ -321,11 +353,11 @@ def _status(failure: EnvironmentFailedError | None) -> str | None:
     return "timeout" if failure.error_type == "Sandbox.Timedout" else "error"
 
 
-def _error_message(payload: bytes) -> str:
-    try:
-        return str(json.loads(payload)["errorMessage"])
-    except (ValueError, KeyError, TypeError):
-        return "Init failed"
+def _entry_message(error: OSError) -> str:
+    """Why the program of an environment does not start, in Lambda's words."""
+    if isinstance(error, FileNotFoundError):
+        return f"Couldn't find valid bootstrap(s): [{error.filename}]"
+    return f"fork/exec {error.filename}: {str(error.strerror).lower()}"
 
 
 def _vm_hwm_kb(pid: int) -> int | None:

@@ -19,7 +19,9 @@ LOOPBACK: Final = "127.0.0.1"
 HEAD_LIMIT_BYTES: Final = 1024 * 1024
 """Request line and headers together; Lambda's own limit (AWS quota page)."""
 BODY_LIMIT_BYTES: Final = 16 * 1024 * 1024
-"""Above every Lambda payload limit, so that those can be refused by name; more than this is cut off."""
+"""Above every Lambda payload limit, so that those are refused by name; what passes this is counted but not kept."""
+PIPELINE_LIMIT: Final = 100
+"""Requests that may wait on one connection behind one that is not answered yet."""
 
 
 @dataclass(slots=True)
@@ -31,6 +33,8 @@ class Request:
     query: str
     headers: dict[str, str]
     body: bytes
+    body_bytes: int
+    """How long the body was, also where it is not kept whole."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -45,8 +49,9 @@ class Response:
         """The bytes on the wire."""
         lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}"]
         lines += [f"{name}: {value}" for name, value in self.headers.items()]
-        lines.append(f"Content-Length: {len(self.body)}\r\n\r\n")
-        return "\r\n".join(lines).encode("latin-1") + self.body
+        if self.status >= HTTPStatus.OK and self.status not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
+            lines.append(f"Content-Length: {len(self.body)}")
+        return "\r\n".join([*lines, "\r\n"]).encode("latin-1") + self.body
 
 
 class Exchange:
@@ -66,6 +71,8 @@ class Exchange:
 
     def reply(self, response: Response) -> None:
         """Sends the answer; silently dropped when the client has left."""
+        if not self._keep_alive:
+            response = Response(response.status, response.body, {**response.headers, "Connection": "close"})
         self._connection.finish(response.encode(), self._keep_alive)
 
 
@@ -83,7 +90,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)
         self._waiting: deque[Exchange] = deque()
-        self._busy = False
+        self._busy = self._dispatching = False
         self._begin()
 
     @property
@@ -99,15 +106,18 @@ class Connection(asyncio.Protocol):
         self._waiting.clear()
 
     def data_received(self, data: bytes) -> None:
+        if self.closed:
+            return
         try:
             self._parser.feed_data(data)
-        except _TooLargeError as error:
-            self._refuse(error.status)
+            if self._in_head:  # the parser does not tell of a header before its end
+                self._unended_bytes += len(data)
+                if self._unended_bytes > HEAD_LIMIT_BYTES:
+                    raise _TooLargeError(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
         except httptools.HttpParserUpgrade:
-            self._refuse(HTTPStatus.BAD_REQUEST)
-        except httptools.HttpParserError as error:
-            # httptools wraps what a callback raises.
-            cause = error.__context__
+            return  # its request was answered as an ordinary one, and the connection ends with that
+        except (_TooLargeError, httptools.HttpParserError) as error:
+            cause = error.__context__ or error  # httptools wraps what a callback raises
             self._refuse(cause.status if isinstance(cause, _TooLargeError) else HTTPStatus.BAD_REQUEST)
 
     def finish(self, encoded: bytes, keep_alive: bool) -> None:
@@ -116,10 +126,13 @@ class Connection(asyncio.Protocol):
         if self._transport is None or self._transport.is_closing():
             return
         self._transport.write(encoded)
-        if not keep_alive:
+        if keep_alive:
+            self._dispatch_waiting()
+        else:
             self._transport.close()
-        elif self._waiting:
-            self._dispatch(self._waiting.popleft())
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
 
     def on_url(self, url: bytes) -> None:
         self._url += url
@@ -130,14 +143,14 @@ class Connection(asyncio.Protocol):
         self._count_head(len(name) + len(value))
 
     def on_headers_complete(self) -> None:
+        self._in_head = False
         if self._headers.get("expect", "").lower() == "100-continue" and self._transport is not None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
         self._body_bytes += len(body)
-        if self._body_bytes > BODY_LIMIT_BYTES:
-            raise _TooLargeError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
-        self._body.append(body)
+        if self._body_bytes <= BODY_LIMIT_BYTES:
+            self._body.append(body)
 
     def on_message_complete(self) -> None:
         url = urlsplit(self._url.decode("latin-1"))
@@ -147,23 +160,32 @@ class Connection(asyncio.Protocol):
             query=url.query,
             headers=self._headers,
             body=b"".join(self._body),
+            body_bytes=self._body_bytes,
         )
-        exchange = Exchange(request, self, self._parser.should_keep_alive())
+        keep_alive = self._parser.should_keep_alive() and not self._parser.should_upgrade()
         self._begin()
-        if self._busy:
-            self._waiting.append(exchange)
-        else:
-            self._dispatch(exchange)
+        if len(self._waiting) >= PIPELINE_LIMIT:
+            raise _TooLargeError(HTTPStatus.TOO_MANY_REQUESTS)
+        self._waiting.append(Exchange(request, self, keep_alive))
+        self._dispatch_waiting()
 
     def _begin(self) -> None:
         self._url = b""
         self._headers: dict[str, str] = {}
         self._body: list[bytes] = []
-        self._head_bytes = self._body_bytes = 0
+        self._head_bytes = self._unended_bytes = self._body_bytes = 0
+        self._in_head = False
 
-    def _dispatch(self, exchange: Exchange) -> None:
-        self._busy = True
-        self._handler(exchange)
+    def _dispatch_waiting(self) -> None:
+        if self._dispatching:  # called by an answer that was given at once; the loop below goes on
+            return
+        self._dispatching = True
+        try:
+            while self._waiting and not self._busy and not self.closed:
+                self._busy = True
+                self._handler(self._waiting.popleft())
+        finally:
+            self._dispatching = False
 
     def _count_head(self, size: int) -> None:
         self._head_bytes += size

@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Awaitable
 from concurrent.futures import Executor
-from typing import Any, Final, Protocol
+from typing import Any, Final, NoReturn, Protocol
 from urllib.parse import parse_qs, unquote
 
 from lambdalab.local.http import Exchange, Request, Response
@@ -84,7 +84,7 @@ class InvokeApi:
         pool = self._functions.pool(name)
         if pool is None:
             return _error(404, "ResourceNotFoundException", f"Function not found: {name}")
-        problem = _problem_of(request)
+        problem = _problem_of(name, request)
         if problem is not None:
             return problem
         if request.headers.get("x-amz-invocation-type") == "DryRun":
@@ -143,17 +143,17 @@ class InvokeApi:
             return _error(502, "ServiceException", f"the emulator at {self._upstream} does not answer: {error}")
 
 
-def _problem_of(request: Request) -> Response | None:
+def _problem_of(name: str, request: Request) -> Response | None:
     """Why an Invoke request is refused, by Lambda's own error names."""
-    if len(request.body) > PAYLOAD_LIMIT_BYTES:
+    if request.body_bytes > PAYLOAD_LIMIT_BYTES:
         return _error(
             413,
             "RequestTooLargeException",
             f"Request must be smaller than {PAYLOAD_LIMIT_BYTES} bytes for the InvokeFunction operation",
         )
     try:
-        json.loads(request.body or b"{}")
-    except ValueError as error:
+        json.loads(request.body or b"{}", parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
         return _error(400, "InvalidRequestContentException", f"Could not parse request body into json: {error}")
     kind = request.headers.get("x-amz-invocation-type", "RequestResponse")
     if kind not in ("RequestResponse", "DryRun"):
@@ -164,12 +164,17 @@ def _problem_of(request: Request) -> Response | None:
         )
     try:
         _client_context(request)
-    except ValueError:
+    except (ValueError, RecursionError):
         return _error(400, "InvalidRequestContentException", "Client context must be a base64-encoded JSON object")
-    qualifier = parse_qs(request.query).get("Qualifier", ["$LATEST"])[0]
+    in_name = name.split(":function:")[-1].partition(":")[2]  # name:alias, and the same at the end of an ARN
+    qualifier = parse_qs(request.query).get("Qualifier", [in_name or "$LATEST"])[0]
     if qualifier != "$LATEST":
         return _error(404, "ResourceNotFoundException", f"Function version or alias not found: {qualifier}")
     return None
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _client_context(request: Request) -> str | None:

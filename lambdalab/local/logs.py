@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 FLUSH_S: Final = 0.05
 BATCH_EVENTS: Final = 1000
+BATCH_CHARACTERS: Final = 250_000
+"""PutLogEvents takes 1 MiB, and a character may take four bytes."""
 WAITING_LIMIT: Final = 100_000
 """Lines kept while the log service does not answer; beyond it new ones are dropped and counted."""
 
@@ -67,7 +69,7 @@ class LogWriter:
     async def _flush(self) -> bool:
         loop = asyncio.get_running_loop()
         for key in [key for key, events in self._waiting.items() if events]:
-            events = self._waiting[key][:BATCH_EVENTS]
+            events = _batch(self._waiting[key])
             try:
                 await loop.run_in_executor(self._executor, self._put, key, events)
             except (BotoCoreError, ClientError):
@@ -91,3 +93,13 @@ class LogWriter:
                 self._client.create_log_stream(logGroupName=group, logStreamName=stream)
             self._streams.add(key)
         self._client.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)
+
+
+def _batch(waiting: "list[InputLogEventTypeDef]") -> "list[InputLogEventTypeDef]":
+    """As many of the first events as one call may carry, at least one."""
+    characters = 0
+    for count, event in enumerate(waiting[:BATCH_EVENTS]):
+        characters += len(event["message"])
+        if count and characters > BATCH_CHARACTERS:
+            return waiting[:count]
+    return waiting[:BATCH_EVENTS]

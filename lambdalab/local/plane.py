@@ -27,6 +27,7 @@ from lambdalab.errors import LambdalabError, PlaneError
 from lambdalab.local.cgroup import Cgroups
 from lambdalab.local.environment import Environment
 from lambdalab.local.function import CUSTOM_RUNTIMES, Credentials, FunctionSpec
+from lambdalab.local.guard import Guard
 from lambdalab.local.http import serve
 from lambdalab.local.invoke_api import InvokeApi
 from lambdalab.local.logs import LogWriter
@@ -56,12 +57,14 @@ class Plane:
         self._settings = settings
         self._aws = Aws(endpoint_url=settings.endpoint_url)
         self._executor: Executor = ThreadPoolExecutor(32, thread_name_prefix="aws")
-        self._cgroups = Cgroups(f"lambdalab-{os.getpid()}")
+        self._guard = Guard()
+        self._cgroups = Cgroups(f"lambdalab-{os.getpid()}", tell=self._guard.tell)
         self._credentials = Credentials(
             access_key_id=LOCAL_KEY, secret_access_key=LOCAL_KEY, endpoint_url=settings.endpoint_url
         )
         self._pools: dict[str, Pool] = {}
         self._pollers: dict[str, Poller] = {}
+        self._retired: list[Poller] = []
         self._following = asyncio.Lock()
         self._logs = LogWriter(self._aws.logs, self._executor)
         self._logical_names: dict[str, str] = {}
@@ -76,18 +79,20 @@ class Plane:
         try:
             await self._attach()
             api = InvokeApi(self, self._settings.endpoint_url, self._executor)
-            server = await serve(api.handle, self._settings.port)
+            server = await self._serve(api)
             while not stop.is_set():
+                await self.follow()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), FOLLOW_S)
-                await self._follow_quietly()
         finally:
             if server is not None:
                 server.close()
-            await asyncio.gather(*(poller.close(grace_s=STOP_GRACE_S) for poller in self._pollers.values()))
+            pollers = (*self._pollers.values(), *self._retired)
+            await asyncio.gather(*(poller.close(grace_s=STOP_GRACE_S) for poller in pollers))
             await asyncio.gather(*(pool.close() for pool in self._pools.values()))
             await self._logs.close()
             self._cgroups.close()
+            self._guard.close()
 
     def pool(self, name: str) -> Pool | None:
         """The pool of a function by name, logical id or ARN."""
@@ -131,17 +136,23 @@ class Plane:
         }
 
     async def follow(self) -> None:
-        """Reads configuration and mappings anew and takes up what changed."""
+        """Reads configuration and mappings anew and takes up what changed; a function that cannot be read stays."""
         async with self._following:
-            for name in list(self._pools):
-                await self._follow_function(name)
-                await self._follow_mappings(name)
+            for name in self._pools:
+                try:
+                    await self._follow_function(name)
+                    await self._follow_mappings(name)
+                except (BotoCoreError, ClientError, LambdalabError, OSError) as error:
+                    log.warning("%s cannot be followed now: %s", name, error)
 
-    async def _follow_quietly(self) -> None:
+    async def _serve(self, api: InvokeApi) -> asyncio.Server:
         try:
-            await self.follow()
-        except (BotoCoreError, ClientError, LambdalabError, OSError) as error:
-            log.warning("the stack cannot be followed now: %s", error)
+            return await serve(api.handle, self._settings.port)
+        except OSError as error:
+            raise PlaneError(
+                f"port {self._settings.port} on 127.0.0.1 is taken ({error.strerror})",
+                next_step="end what listens there, or choose another with --port",
+            ) from error
 
     async def _attach(self) -> None:
         stack = await self._call(
@@ -230,9 +241,13 @@ class Plane:
         answer = await self._call(lambda: self._aws.lambda_.list_event_source_mappings(FunctionName=name))
         found = {m["UUID"]: m for m in answer["EventSourceMappings"]}
         for uuid, poller in list(self._pollers.items()):
-            changed = uuid in found and found[uuid].get("BatchSize", 10) != poller.mapping.batch_size
-            if poller.mapping.function_name == name and (uuid not in found or changed):
-                await self._pollers.pop(uuid).close()
+            if poller.mapping.function_name == name and (
+                uuid not in found
+                or _settings_of(found[uuid]) != (poller.mapping.batch_size, poller.mapping.reports_batch_item_failures)
+            ):
+                poller.stop()  # the batch in hand is finished
+                self._retired.append(self._pollers.pop(uuid))
+        self._retired = [poller for poller in self._retired if poller.running]
         for uuid, seen in found.items():
             if seen.get("State") not in ("Disabled", "Disabling"):
                 await self._call(
@@ -246,18 +261,24 @@ class Plane:
         queue_arn: str = seen["EventSourceArn"]
         url = self._aws.sqs.get_queue_url(QueueName=queue_arn.rsplit(":", 1)[1])["QueueUrl"]
         attributes = self._aws.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["VisibilityTimeout"])
+        batch_size, reports = _settings_of(seen)
         return Mapping(
             uuid=seen["UUID"],
             function_name=function_name,
             queue_arn=queue_arn,
             queue_url=url,
             visibility_timeout_s=int(attributes["Attributes"]["VisibilityTimeout"]),
-            batch_size=seen.get("BatchSize", 10),
-            reports_batch_item_failures="ReportBatchItemFailures" in seen.get("FunctionResponseTypes", []),
+            batch_size=batch_size,
+            reports_batch_item_failures=reports,
         )
 
     async def _call(self, work: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+
+def _settings_of(mapping: Any) -> tuple[int, bool]:
+    """Batch size and whether partial-batch answers count: what a poller is made anew for when it changes."""
+    return mapping.get("BatchSize", 10), "ReportBatchItemFailures" in (mapping.get("FunctionResponseTypes") or ())
 
 
 async def _serve(settings: Settings) -> None:

@@ -7,6 +7,7 @@ AWS Lambda Developer Guide, "Handling errors for an SQS event source".
 import asyncio
 import base64
 import json
+import logging
 import time
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Any, Final
@@ -24,6 +25,7 @@ WAIT_S: Final = 1
 """Lambda's pollers wait the 20 s that SQS allows; here a stop would have to wait as long for its answer."""
 FIRST_BACKOFF_S: Final = 0.1
 LONGEST_BACKOFF_S: Final = 5.0
+log: Final = logging.getLogger("lambdalab.plane")
 
 
 class Mapping(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,17 +48,22 @@ class Poller:
         self._pool = pool
         self._client = client
         self._executor = executor
-        self._stopping = False
+        self._stopping = self._closing = False
         self.receives = self.empty_receives = self.throttles = self.failed_batches = 0
         self._task = asyncio.get_running_loop().create_task(self._run())
 
+    @property
+    def running(self) -> bool:
+        """Whether it may still do something; a stopped one finishes its batch."""
+        return not self._task.done()
+
     def stop(self) -> None:
-        """No further batch is begun."""
+        """Receives no more; what a poll under way still brings is processed."""
         self._stopping = True
 
     async def close(self, *, grace_s: float = 0) -> None:
-        """Stops; the batch in hand has ``grace_s`` to finish, after that it goes back to the queue by its timeout."""
-        self.stop()
+        """Stops and begins no batch; the one in hand has ``grace_s``, after that the queue gives it out again."""
+        self._stopping = self._closing = True
         await asyncio.wait((self._task,), timeout=WAIT_S + 1 + grace_s)
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
@@ -68,8 +75,10 @@ class Poller:
                 if messages := await self._receive():
                     await self._process(messages)
                 backoff_s = FIRST_BACKOFF_S
-            except (BotoCoreError, ClientError):
-                await asyncio.sleep(backoff_s)  # the queue is away; its messages are safe in it
+            except Exception as error:  # whatever it was, the messages are safe in the queue
+                if not isinstance(error, BotoCoreError | ClientError):
+                    log.exception("a batch of %s failed in the plane", self.mapping.function_name)
+                await asyncio.sleep(backoff_s)
                 backoff_s = min(backoff_s * 2, LONGEST_BACKOFF_S)
 
     async def _receive(self) -> "list[MessageTypeDef]":
@@ -89,7 +98,7 @@ class Poller:
         return messages
 
     async def _process(self, messages: "list[MessageTypeDef]") -> None:
-        if self._stopping:
+        if self._closing:
             await asyncio.get_running_loop().run_in_executor(self._executor, self._give_back, messages)
             return
         payload = json.dumps({"Records": [self._record(m) for m in messages]}, separators=(",", ":")).encode()
@@ -159,7 +168,7 @@ def failed_message_ids(answer: bytes, message_ids: set[str]) -> set[str]:
     """
     try:
         body = json.loads(answer) if answer.strip() else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return message_ids
     if body is None:
         return set()

@@ -11,6 +11,7 @@ has them.
 """
 
 import asyncio
+import base64
 import json
 import re
 import time
@@ -24,6 +25,7 @@ from lambdalab.local.http import Exchange, Response, port_of, serve
 RESPONSE_LIMIT_BYTES: Final = 6 * 1024 * 1024 + 100
 _PREFIX: Final = "/2018-06-01/runtime/"
 _ERROR_TYPE: Final = "lambda-runtime-function-error-type"
+_ERROR_BODY: Final = "lambda-runtime-function-error-body"
 _ERROR_TYPE_FORM: Final = re.compile(r"(Runtime|Function)\.[A-Z]\w+")
 _JSON: Final = {"Content-Type": "application/json"}
 
@@ -70,6 +72,11 @@ class RuntimeApi:
         self._request_id: str | None = None
         self._answer: Answer | None = None
         self._done: asyncio.Future[tuple[Answer, int]] | None = None
+
+    @property
+    def answer(self) -> Answer | None:
+        """What the function has answered, though it has not said yet that it is done."""
+        return self._answer if self.state is State.ANSWERED else None
 
     async def start(self) -> str:
         """Listens; returns the ``host:port`` for ``AWS_LAMBDA_RUNTIME_API``."""
@@ -149,27 +156,26 @@ class RuntimeApi:
     def _result(
         self, exchange: Exchange, request_id: str, accept: Callable[[Exchange], tuple[Answer, Response]]
     ) -> None:
-        if self.state is not State.RUNNING:
-            exchange.reply(_refusal(403, "InvalidStateTransition", f"result while {self.state.name}"))
-        elif request_id != self._request_id:
+        if request_id != self._request_id:
             exchange.reply(_refusal(400, "InvalidRequestID", "Invalid request ID"))
+        elif self.state is not State.RUNNING:
+            exchange.reply(_refusal(403, "InvalidStateTransition", f"result while {self.state.name}"))
         else:
             answer, response = accept(exchange)
             self._answer, self.state = answer, State.ANSWERED
             exchange.reply(response)
 
     def _success(self, exchange: Exchange) -> tuple[Answer, Response]:
-        body = exchange.request.body
-        if len(body) > RESPONSE_LIMIT_BYTES:
-            message = (
-                f"Response payload size ({len(body)} bytes) exceeded maximum allowed payload size (6291556 bytes)."
-            )
+        size = exchange.request.body_bytes
+        if size > RESPONSE_LIMIT_BYTES:
+            limit = f"maximum allowed payload size ({RESPONSE_LIMIT_BYTES} bytes)"
+            message = f"Response payload size ({size} bytes) exceeded {limit}."
             error = {"errorType": "Function.ResponseSizeTooLarge", "errorMessage": message}
             answer = Answer(payload=json.dumps(error).encode(), error_type=error["errorType"])
             return answer, _refusal(413, "RequestEntityTooLarge", message)
         if _ERROR_TYPE in exchange.request.headers:  # a trailer: the function failed while streaming its response
-            return self._failure(exchange)
-        return Answer(payload=body), _ACCEPTED
+            return Answer(payload=_trailer_body(exchange), error_type=_error_type(exchange)), _ACCEPTED
+        return Answer(payload=exchange.request.body), _ACCEPTED
 
     def _failure(self, exchange: Exchange) -> tuple[Answer, Response]:
         return Answer(payload=exchange.request.body, error_type=_error_type(exchange)), _ACCEPTED
@@ -206,3 +212,11 @@ def _error_type(exchange: Exchange) -> str:
     if _ERROR_TYPE_FORM.fullmatch(given):
         return given
     return "Runtime.Unknown" if given.startswith("Runtime.") else "Function.Unknown"
+
+
+def _trailer_body(exchange: Exchange) -> bytes:
+    """The error of a trailer, in base64 there; else what had been streamed before it."""
+    try:
+        return base64.b64decode(exchange.request.headers.get(_ERROR_BODY, ""), validate=True) or exchange.request.body
+    except ValueError:
+        return exchange.request.body

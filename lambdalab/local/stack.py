@@ -16,7 +16,7 @@ import msgspec
 
 from lambdalab.aws import Aws
 from lambdalab.deployment import host_parameters, local_overrides, variables
-from lambdalab.errors import LambdalabError, PlaneError, StorageError
+from lambdalab.errors import PlaneError, StorageError
 from lambdalab.local.daemon import Daemon, start_daemon
 from lambdalab.local.function import CUSTOM_RUNTIMES
 from lambdalab.local.plane import Settings
@@ -65,7 +65,13 @@ class LocalStack(msgspec.Struct, frozen=True, kw_only=True):
                     f"the local stack's {name} (pid {daemon.pid}) has ended",
                     next_step=f"see {state_folder()}/{name}.log, then `lambdalab down` and `lambdalab up`",
                 )
-        found: dict[str, Any] = json.loads(_get(f"{self.lambda_endpoint_url}/_lambdalab/status"))
+        try:
+            found: dict[str, Any] = json.loads(_get(f"{self.lambda_endpoint_url}/_lambdalab/status"))
+        except OSError as error:
+            raise PlaneError(
+                f"the plane (pid {self.plane.pid}) does not answer: {error}",
+                next_step=f"see {state_folder()}/plane.log",
+            ) from error
         return found
 
     def recycle(self, function_name: str) -> None:
@@ -140,7 +146,7 @@ def take_down(stack: LocalStack) -> None:
 
 
 @contextlib.contextmanager
-def stack_for_a_while(progress: Progress, *, port: int = EMULATOR_PORT) -> Iterator[LocalStack]:
+def stack_for_a_while(progress: Progress, *, port: int = 0) -> Iterator[LocalStack]:
     """The stack that is up, or one that lives only as long as the block."""
     found = running_stack()
     if found is not None:
@@ -186,7 +192,7 @@ def _start_emulator(port: int, folder: Path) -> Daemon:
     emulator = start_daemon([str(tool("ministack"))], port=port, log_file=log_file, variables=settings)
     try:
         _await_answer(f"http://127.0.0.1:{port}/_ministack/health", emulator, log_file, "the emulator")
-    except LambdalabError:
+    except BaseException:  # Ctrl-C too: nobody else knows of it yet
         emulator.end(grace_s=1)
         raise
     return emulator
@@ -210,6 +216,8 @@ def _interpreters(endpoint_url: str) -> dict[str, str]:
     stack = find_stack(aws, STACK_NAME, next_step="see .lambdalab/sam-deploy.log")
     names = stack.functions().values()
     runtimes = {aws.lambda_.get_function_configuration(FunctionName=name)["Runtime"] for name in names}
+    aws.cloudformation.close()
+    aws.lambda_.close()
     return {str(runtime): str(interpreter_for(runtime)) for runtime in runtimes if runtime not in CUSTOM_RUNTIMES}
 
 

@@ -1,0 +1,1 @@
+"""What measures the lab itself. Each module runs by itself: ``python -m benchmarks.cpu_quota``."""

@@ -1,0 +1,58 @@
+"""What some tests need of the machine.
+
+A test is left out where that is missing, and named at the end; with LAMBDALAB_REQUIRE_ALL=1, as in CI, it fails there.
+"""
+
+import os
+import shutil
+from collections.abc import Callable
+from typing import Final
+
+import pytest
+
+from lambdalab.local.cgroup import Cgroups
+
+_LEFT_OUT = pytest.StashKey[dict[str, str]]()
+
+
+def _cgroup() -> str | None:
+    found = Cgroups(f"lambdalab-needs-{os.getpid()}")
+    found.close()
+    return "control groups that this user may write (root, or a delegated scope)" if found.kind == "none" else None
+
+
+def _root() -> str | None:
+    return None if os.geteuid() == 0 else "root"
+
+
+def _docker() -> str | None:
+    return None if shutil.which("docker") else "a Docker engine"
+
+
+NEEDS: Final[dict[str, Callable[[], str | None]]] = {"cgroup": _cgroup, "root": _root, "docker": _docker}
+_answers: dict[str, str | None] = {}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", f"needs(name): runs only where the machine has it: {', '.join(NEEDS)}")
+    config.stash[_LEFT_OUT] = {}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    for name in (name for marker in item.iter_markers("needs") for name in marker.args):
+        if name not in _answers:
+            _answers[name] = NEEDS[name]()
+        if (missing := _answers[name]) is not None:
+            if os.environ.get("LAMBDALAB_REQUIRE_ALL") == "1":
+                pytest.fail(f"left out, which LAMBDALAB_REQUIRE_ALL=1 forbids: needs {missing}", pytrace=False)
+            item.config.stash[_LEFT_OUT][item.nodeid] = missing
+            pytest.skip(f"needs {missing}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    left_out = config.stash[_LEFT_OUT]
+    if left_out:
+        terminalreporter.section("left out on this machine")
+        for missing in sorted(set(left_out.values())):
+            terminalreporter.line(f"for want of {missing}:")
+            terminalreporter.line("".join(f"  {test}\n" for test, why in left_out.items() if why == missing))

@@ -1,0 +1,1 @@
+"""The whole of lambdalab, as a person uses it."""

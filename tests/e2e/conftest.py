@@ -1,0 +1,71 @@
+"""A copy of the project in an empty folder, sharing only the installed tools, and the command line as a process."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SHARED = ("template.yaml", "samconfig.toml", "src", "protocols", "prices", "tools", "contracts", "events")
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("project")
+    for name in SHARED:
+        (folder / name).symlink_to(ROOT / name)
+    (folder / ".lambdalab").mkdir()
+    for name in ("tools", "interpreters"):
+        (ROOT / ".lambdalab" / name).mkdir(parents=True, exist_ok=True)
+        (folder / ".lambdalab" / name).symlink_to(ROOT / ".lambdalab" / name)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clean_environment() -> dict[str, str]:
+    """This process's environment without anything that points at AWS."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
+    return kept | {"AWS_EC2_METADATA_DISABLED": "true", "HOME": "/nonexistent", "UV_CACHE_DIR": _uv_cache()}
+
+
+@pytest.fixture(scope="session")
+def lambdalab(project: Path, clean_environment: dict[str, str]) -> Run:
+    """Runs the command line in the project."""
+
+    def call(*arguments: str, timeout_s: float = 240, **variables: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [command(), *arguments],
+            cwd=project,
+            env=clean_environment | variables,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def local_stack(lambdalab: Run) -> Iterator[dict[str, str]]:
+    """A stack that is up; the variables a client of it needs."""
+    done = lambdalab("up", "--port", "0")
+    assert done.returncode == 0, done.stderr
+    pairs = [word.split("=", 1) for word in done.stdout.split() if "=" in word]
+    try:
+        yield dict(pairs)
+    finally:
+        lambdalab("down")
+
+
+def command() -> str:
+    return str(Path(sys.executable).with_name("lambdalab"))
+
+
+def _uv_cache() -> str:
+    default = Path.home() / ".cache" / "uv"
+    return os.environ.get("UV_CACHE_DIR", str(default))

@@ -1,0 +1,1 @@
+"""Tests of the local plane with real processes, the real runtime clients and the real emulator."""

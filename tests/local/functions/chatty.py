@@ -1,0 +1,7 @@
+"""A module that prints."""
+
+print("said in init")
+
+
+def handler(event: object, context: object) -> None:
+    print("said in the handler")

@@ -1,0 +1,83 @@
+// Package main is what a Go function may do, good and bad; the event names it.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/aws/aws-lambda-go/lambda"
+	"github.com/aws/aws-lambda-go/lambdacontext"
+)
+
+type event struct {
+	Do         string  `json:"do"`
+	Seconds    float64 `json:"s"`
+	Code       int     `json:"code"`
+	Bytes      int     `json:"bytes"`
+	MB         int     `json:"mb"`
+	Text       string  `json:"text"`
+	Iterations int     `json:"iterations"`
+}
+
+var kept [][]byte
+
+func handle(ctx context.Context, e event) (any, error) {
+	switch e.Do {
+	case "facts":
+		deadline, _ := ctx.Deadline()
+		call, _ := lambdacontext.FromContext(ctx)
+		return map[string]any{
+			"variables":    os.Environ(),
+			"remaining_ms": time.Until(deadline).Milliseconds(),
+			"arn":          call.InvokedFunctionArn,
+		}, nil
+	case "fail":
+		return nil, errors.New("nein")
+	case "panic":
+		panic("ohne Grund")
+	case "sleep":
+		time.Sleep(time.Duration(e.Seconds * float64(time.Second)))
+	case "leave":
+		os.Exit(e.Code)
+	case "large":
+		return strings.Repeat("x", e.Bytes), nil
+	case "measure":
+		return len(e.Text), nil
+	case "allocate":
+		block := make([]byte, e.MB<<20)
+		for i := range block {
+			block[i] = byte(i)
+		}
+		kept = append(kept, block)
+		return len(block), nil
+	case "stream":
+		return io.MultiReader(strings.NewReader(`"the first half`), broken{}), nil
+	case "work":
+		return work(e.Iterations), nil
+	case "write":
+		fmt.Print("without an end")
+	}
+	return "done", nil
+}
+
+// work is a fixed amount of computing that a compiler cannot leave out.
+func work(iterations int) uint64 {
+	x := uint64(88172645463325252)
+	for range iterations {
+		x ^= x << 13
+		x ^= x >> 7
+		x ^= x << 17
+	}
+	return x
+}
+
+type broken struct{}
+
+func (broken) Read([]byte) (int, error) { return 0, errors.New("broke in the middle") }
+
+func main() { lambda.Start(handle) }

@@ -1,0 +1,148 @@
+"""One function under test: its specification, its pool and the lines it logged."""
+
+import asyncio
+import json
+import re
+import secrets
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from lambdalab.local.cgroup import Cgroups
+from lambdalab.local.environment import Environment, Outcome
+from lambdalab.local.function import Credentials, FunctionSpec
+from lambdalab.local.pool import Pool
+from lambdalab.model import PlatformReport
+from lambdalab.platform_log import parse_report
+from lambdalab.tools import interpreter_for
+
+PYTHON_RUNTIME: Final = f"python{sys.version_info.major}.{sys.version_info.minor}"
+FUNCTIONS: Final = Path(__file__).parent / "functions"
+CREDENTIALS: Final = Credentials(access_key_id="key", secret_access_key="secret", endpoint_url="http://127.0.0.1:9")
+ARN: Final = "arn:aws:lambda:eu-west-1:123456789012:function:under-test"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where functions run."""
+
+    cgroups: Cgroups
+    interpreter: Path
+
+
+@dataclass
+class Running:
+    """A pool and every line its environments logged."""
+
+    pool: Pool
+    lines: list[str] = field(default_factory=list)
+
+    async def invoke(self, event: object = None, **do: Any) -> Outcome:
+        """Run one invocation: of an event, or of ``functions/handlers.py`` and ``go/main.go``'s action ``do``."""
+        _, outcome = await self.pool.invoke(json.dumps(do or event).encode())
+        return outcome
+
+    @property
+    def text(self) -> str:
+        return "".join(self.lines)
+
+    @property
+    def reports(self) -> list[PlatformReport]:
+        return [report for line in self.lines if (report := parse_report(line)) is not None]
+
+
+def interpreter(runtime: str) -> Path:
+    return interpreter_for(runtime)
+
+
+def python_spec(handler: str = "handlers.handler", **changes: Any) -> FunctionSpec:
+    spec = FunctionSpec(
+        name="under-test",
+        arn=ARN,
+        runtime=PYTHON_RUNTIME,
+        handler=handler,
+        memory_mb=512,
+        timeout_s=5,
+        variables={},
+        log_group="/aws/lambda/under-test",
+        revision_id="1",
+        package=FUNCTIONS,
+    )
+    return msgspec.structs.replace(spec, **changes)
+
+
+def go_spec(package: Path, **changes: Any) -> FunctionSpec:
+    return python_spec("bootstrap", runtime="provided.al2023", package=package, **changes)
+
+
+@asynccontextmanager
+async def running(machine: Machine, spec: FunctionSpec) -> AsyncIterator[Running]:
+    """A pool for a function, closed at the end."""
+
+    def create(wanted: FunctionSpec) -> Environment:
+        return Environment(
+            wanted,
+            interpreter=machine.interpreter,
+            credentials=CREDENTIALS,
+            limits=machine.cgroups.create(secrets.token_hex(6)),
+            emit=lambda _, line: found.lines.append(line),
+        )
+
+    found = Running(Pool(spec, create))
+    try:
+        yield found
+    finally:
+        await found.pool.close()
+
+
+def answer(outcome: Outcome) -> Any:
+    """The answer of an invocation that succeeded."""
+    assert outcome.answer.error_type is None, outcome.answer
+    return json.loads(outcome.answer.payload)
+
+
+def error(outcome: Outcome) -> tuple[str, str]:
+    """Error type and message that the caller of a failed invocation sees."""
+    assert outcome.answer.error_type is not None, outcome.answer
+    body = json.loads(outcome.answer.payload)
+    return body["errorType"], re.sub(r"RequestId: \S+ ", "", body["errorMessage"])
+
+
+def exists(pid: int) -> bool:
+    """Whether a process runs; what only waits to be reaped does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def state(pid: int) -> str:
+    """A process's state letter, such as T for stopped."""
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+
+
+async def gone(pid: int) -> bool:
+    """Whether a process ends within two seconds."""
+    for _ in range(200):
+        if not exists(pid):
+            return True
+        await asyncio.sleep(0.01)
+    return False
+
+
+def cgroup_of(pid: int, controller: str) -> Path:
+    """A process's own control group of version 1."""
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controller in controllers.split(","):
+            return Path("/sys/fs/cgroup", controller, path.lstrip("/"))
+    raise AssertionError(f"{pid} has no group of {controller}")
+
+
+def open_descriptors() -> set[str]:
+    return {descriptor.name for descriptor in Path("/proc/self/fd").iterdir()}

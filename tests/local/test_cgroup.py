@@ -1,0 +1,164 @@
+"""Control groups: what is written where, on a folder that stands in for the kernel's, and version 1 for real."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lambdalab.local.cgroup import PERIOD_US, Cgroups, CgroupV2, LimitError, quota_us, remove_tree
+
+OWN_V1 = "5:memory:/a/b\n3:cpu,cpuacct:/c\n0::/\n"
+OWN_V2 = "0::/user.slice/lab.scope\n"
+
+
+@pytest.mark.parametrize(
+    ("memory_mb", "expected_us"),
+    [(128, 1447), (256, 2894), (512, 5789), (1024, 11577), (1769, 20000), (3538, 40000), (10240, 115772), (1, 1000)],
+)
+def test_share_of_a_core_follows_memory(memory_mb: int, expected_us: int) -> None:
+    assert quota_us(memory_mb) == expected_us
+
+
+class KernelFolder:
+    """A folder in which a new group gets its files, as in a mounted cgroup hierarchy of version 2."""
+
+    def __init__(self, top: Path) -> None:
+        self.top = top
+
+    def group(self, path: str, **files: str) -> Path:
+        folder = self.top / path
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, content in {"cgroup.procs": "", "cgroup.subtree_control": "", **files}.items():
+            (folder / name.replace("__", ".")).write_text(content)
+        return folder
+
+
+@pytest.fixture
+def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KernelFolder:
+    """Version 2 in a plain folder: mkdir makes the files of a group, rmdir takes them away."""
+    make, remove = Path.mkdir, Path.rmdir
+
+    def mkdir(self: Path, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
+        make(self, mode, parents, exist_ok)
+        if tmp_path in self.parents:
+            for name in ("cgroup.procs", "cgroup.subtree_control", "cgroup.type", "cpu.max", "memory.max"):
+                (self / name).write_text("")
+            (self / "memory.swap.max").write_text("max")
+            (self / "memory.events").write_text("low 0\nhigh 0\nmax 3\noom 1\noom_kill 2\noom_group_kill 0\n")
+
+    def rmdir(self: Path) -> None:
+        if tmp_path in self.parents:
+            for file in self.iterdir():
+                if file.is_file():
+                    file.unlink()
+        remove(self)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    monkeypatch.setattr(Path, "rmdir", rmdir)
+    return KernelFolder(tmp_path)
+
+
+def test_version_2_writes_quota_memory_and_swap(kernel: KernelFolder) -> None:
+    group = CgroupV2(kernel.top / "environment")
+    group.limit_memory(128)
+    group.limit_cpu(128)
+    group.enter(4711)
+    folder = kernel.top / "environment"
+    written = {
+        name: (folder / name).read_text() for name in ("cpu.max", "memory.max", "memory.swap.max", "cgroup.procs")
+    }
+    assert written == {
+        "cpu.max": f"1447 {PERIOD_US}",
+        "memory.max": "134217728",
+        "memory.swap.max": "0",
+        "cgroup.procs": "4711",
+    }
+    assert group.pids() == [4711]
+    assert group.oom_kills() == 2
+    group.limit_cpu(None)
+    assert (folder / "cpu.max").read_text() == f"max {PERIOD_US}"
+
+
+def test_limit_that_does_not_read_back_is_an_error(kernel: KernelFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = CgroupV2(kernel.top / "environment")
+    (kernel.top / "environment" / "cpu.max").unlink()
+    (kernel.top / "environment" / "cpu.max").symlink_to("/dev/null")
+    with pytest.raises(LimitError, match=r"cpu.max was set to 1447 20000 but reads "):
+        group.limit_cpu(128)
+
+
+def test_version_2_of_root_lies_at_the_top_and_moves_nobody(kernel: KernelFolder) -> None:
+    kernel.group("", cgroup__procs="1\n2\n", cgroup__subtree_control="cpu memory pids")
+    kernel.group("user.slice/lab.scope", cgroup__procs="3\n", cgroup__type="domain")
+    told: list[str] = []
+    groups = Cgroups("lab", mount=kernel.top, own=OWN_V2, tell=told.append)
+    assert groups.kind == "cgroup v2"
+    assert told == [str(kernel.top / "lab")]
+    assert (kernel.top / "lab" / "cgroup.subtree_control").read_text() == "+cpu +memory"
+    assert (kernel.top / "cgroup.procs").read_text() == "1\n2\n"
+    assert (kernel.top / "user.slice/lab.scope" / "cgroup.procs").read_text() == "3\n"
+    groups.close()
+    assert not (kernel.top / "lab").exists()
+
+
+def test_version_2_in_a_delegated_scope_moves_its_processes_to_a_leaf_and_back(
+    kernel: KernelFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel.group("", cgroup__procs="1\n2\n", cgroup__subtree_control="cpu memory pids")
+    scope = kernel.group("user.slice/lab.scope", cgroup__procs="3\n", cgroup__type="domain")
+    mkdir = Path.mkdir
+
+    def not_at_the_top(self: Path, *arguments: object, **options: object) -> None:
+        if self == kernel.top / "lab":
+            raise PermissionError(13, "Permission denied")
+        mkdir(self, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Path, "mkdir", not_at_the_top)
+    groups = Cgroups("lab", mount=kernel.top, own=OWN_V2)
+    assert groups.kind == "cgroup v2"
+    assert (scope / "lab-plane" / "cgroup.procs").read_text() == "3"
+    assert (scope / "cgroup.subtree_control").read_text() == "+cpu +memory"
+    (scope / "lab-plane" / "cgroup.procs").write_text("3\n")
+    groups.close()
+    assert (scope / "cgroup.subtree_control").read_text() == "-cpu -memory"
+    assert (scope / "cgroup.procs").read_text() == "3"
+    assert not (scope / "lab").exists()
+    assert not (scope / "lab-plane").exists()
+
+
+@pytest.mark.parametrize("own", [OWN_V1, OWN_V2, "", "1:name=systemd:/\n0::/nowhere\n"])
+def test_without_groups_nothing_is_limited_and_it_is_said(tmp_path: Path, own: str) -> None:
+    told: list[str] = []
+    groups = Cgroups("lab", mount=tmp_path, own=own, tell=told.append)
+    assert groups.kind == "none"
+    limits = groups.create("environment")
+    limits.limit_memory(128)
+    limits.limit_cpu(128)
+    limits.enter(4711)
+    assert (limits.pids(), limits.oom_kills()) == ([4711], 0)
+    limits.close()
+    groups.close()
+    assert told == ["+4711", "-4711"]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_groups_that_are_half_there_leave_nothing(tmp_path: Path) -> None:
+    (tmp_path / "cpu/c").mkdir(parents=True)
+    groups = Cgroups("lab", mount=tmp_path, own="5:memory:/a/b\n3:cpu:/c\n")
+    assert groups.kind == "none"
+    assert list((tmp_path / "cpu/c").iterdir()) == []
+
+
+@pytest.mark.needs("cgroup")
+def test_tree_with_processes_in_it_is_removed() -> None:
+    groups = Cgroups(f"lambdalab-test-tree-{os.getpid()}")
+    limits = groups.create("environment")
+    with subprocess.Popen(["sleep", "300"]) as process:
+        limits.enter(process.pid)
+        assert limits.pids() == [process.pid]
+        for root in groups._roots:
+            remove_tree(root)
+        assert process.wait(timeout=5) == -9
+    assert not [root for root in groups._roots if root.exists()]
+    groups.close()

@@ -1,0 +1,368 @@
+"""The whole stack: messages in, items out, whatever happens in between; and the plane as Lambda for boto3."""
+
+import base64
+import contextlib
+import http.client
+import json
+import os
+import re
+import secrets
+import signal
+import socket
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from botocore.config import Config
+from botocore.exceptions import ClientError
+
+from lambdalab.platform_log import parse_report
+from lambdalab.target import Arm
+from local.support import exists
+from local.whole import LANGUAGES, Up, both, processes_of, wait_until
+
+POISON = '{"batch_id": "poison", "count": \u00fc"\n\t broken '
+
+
+def batch(count: int = 3, size_bytes: int = 100, label: str = "TEST") -> dict[str, Any]:
+    return {"batch_id": f"t:{secrets.token_hex(4)}", "size_bytes": size_bytes, "count": count, "label": label}
+
+
+def large() -> dict[str, Any]:
+    return batch(100, 65536, "LARGE_64KBx100")
+
+
+def settle(up: Up, language: str, timeout_s: float = 40) -> None:
+    wait_until(lambda: up.drained(language), timeout_s)
+
+
+def sequence(items: list[dict[str, Any]]) -> list[int]:
+    return sorted(int(item["seq"]["N"]) for item in items)
+
+
+@pytest.fixture(autouse=True)
+def nothing_dead(up: Up) -> Iterator[None]:
+    """Every message that a test does not expect in a dead-letter queue must stay out of it."""
+    yield
+    for language in LANGUAGES:
+        settle(up, language)
+        assert up.dead_letters(language) == []
+
+
+def test_same_message_three_times_leaves_its_items_once(up: Up) -> None:
+    message = batch(count=10)
+
+    def thrice(language: str) -> list[int]:
+        for _ in range(3):
+            up.send(language, message)
+        settle(up, language)
+        return sequence(up.items(language, message["batch_id"]))
+
+    assert both(thrice) == [list(range(10))] * 2
+
+
+def test_items_of_both_languages_are_equal_but_for_language_and_time(up: Up) -> None:
+    message = batch(count=5, size_bytes=1024)
+
+    def written(language: str) -> list[dict[str, Any]]:
+        local_start = time.time()
+        up.stack.recycle(up.arm(language).function_name)
+        up.send(language, message)
+        settle(up, language)
+        items = sorted(up.items(language, message["batch_id"]), key=lambda item: item["sk"]["S"])
+        for item in items:
+            assert item.pop("lang") == {"S": language}
+            assert local_start * 1000 - 1 < int(item.pop("t_start_ms")["N"]) < time.time() * 1000 + 1
+        return items
+
+    with contextlib.chdir(up.project):
+        python, go = both(written)
+    assert python == go
+    assert len(python) == 5
+    assert python[0] == {
+        "pk": {"S": f"batch_id#{message['batch_id']}"},
+        "sk": {"S": "seq#0"},
+        "label": {"S": "TEST"},
+        "size_bytes": {"N": "1024"},
+        "seq": {"N": "0"},
+        "payload": {"S": "x" * 1024},
+        "cold_start": {"BOOL": True},
+    }
+
+
+def test_malformed_message_ends_in_the_dead_letter_queue_alone_and_unchanged(up: Up) -> None:
+    good = batch()
+
+    def poisoned(language: str) -> tuple[list[str], int]:
+        up.send(language, POISON)
+        up.send(language, good)
+        settle(up, language)
+        return up.dead_letters(language), len(up.items(language, good["batch_id"]))
+
+    with up.visibility(2):
+        assert both(poisoned) == [([POISON], 3)] * 2
+
+
+def test_only_the_poison_of_a_batch_fails(up: Up) -> None:
+    goods = [batch() for _ in range(4)]
+
+    def mapping(language: str) -> str:
+        name = up.arm(language).function_name
+        return up.aws.lambda_.list_event_source_mappings(FunctionName=name)["EventSourceMappings"][0]["UUID"]
+
+    def batch_sizes() -> set[int]:
+        return {found["batch_size"] for found in up.status()["mappings"].values()}
+
+    def resize(size: int) -> None:
+        for language in LANGUAGES:
+            up.aws.lambda_.update_event_source_mapping(UUID=mapping(language), BatchSize=size, Enabled=False)
+        wait_until(lambda: batch_sizes() == {size}, 5)
+
+    def poisoned(language: str) -> tuple[list[str], list[int], int]:
+        before = up.status()["functions"][up.arm(language).function_name]["invocations"]
+        bodies = [json.dumps(good) for good in goods]
+        up.aws.sqs.send_message_batch(
+            QueueUrl=up.arm(language).queue_url,
+            Entries=[{"Id": str(i), "MessageBody": body} for i, body in enumerate([*bodies[:2], POISON, *bodies[2:]])],
+        )
+        settle(up, language)
+        after = up.status()["functions"][up.arm(language).function_name]["invocations"]
+        found = [len(up.items(language, good["batch_id"])) for good in goods]
+        return up.dead_letters(language), found, after - before
+
+    resize(5)
+    try:
+        with up.visibility(2):
+            for dead, found, invocations in both(poisoned):
+                assert dead == [POISON]
+                assert found == [3] * 4
+                assert invocations <= 4  # one message at a time would be six
+    finally:
+        resize(1)
+
+
+def test_environment_killed_in_the_middle_of_a_batch_loses_nothing(up: Up) -> None:
+    message = large()
+
+    def killed(language: str) -> tuple[int, list[int]]:
+        up.send(language, message)
+        wait_until(lambda: len(up.items(language, message["batch_id"])) >= 10, 20)
+        (pid,) = up.pids(language)
+        os.kill(pid, signal.SIGKILL)
+        time.sleep(0.2)
+        partial = len(up.items(language, message["batch_id"]))
+        settle(up, language, 50)
+        return partial, sequence(up.items(language, message["batch_id"]))
+
+    for partial, found in both(killed):
+        assert 10 <= partial < 100
+        assert found == list(range(100))
+
+
+def test_plane_killed_in_the_middle_of_a_batch_loses_nothing_and_leaves_nothing(up: Up) -> None:
+    message = large()
+    first = up.send("python", message)
+    assert first
+    up.send("go", batch())  # so that there is an idle, stopped environment as well
+    settle(up, "go")
+    wait_until(lambda: len(up.items("python", message["batch_id"])) >= 5, 20)
+    pids = [pid for language in LANGUAGES for pid in up.pids(language)]
+    groups = list(Path("/sys/fs/cgroup").glob(f"*/**/lambdalab-{up.stack.plane.pid}"))
+    os.kill(up.stack.plane.pid, signal.SIGKILL)
+    wait_until(lambda: not any(exists(pid) for pid in pids), 5)
+    wait_until(lambda: not any(folder.exists() for folder in groups), 5)
+    assert len(pids) == 2
+    later = batch()
+    up.send("go", later)
+    os.waitpid(up.stack.plane.pid, 0)
+    up.stack = msgspec.structs.replace(up.stack, plane=up.start_plane(up.stack.plane.port))
+    for language in LANGUAGES:
+        settle(up, language, 50)
+    assert sequence(up.items("python", message["batch_id"])) == list(range(100))
+    assert sequence(up.items("go", later["batch_id"])) == [0, 1, 2]
+
+
+def test_plane_that_is_asked_to_end_finishes_its_batch_and_leaves_nothing(up: Up) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    before = processes_of(up.project)
+    second = up.start_plane(port)
+    client = msgspec.structs.replace(up.stack, plane=second).aws().lambda_
+    with contextlib.closing(client):
+        for language in LANGUAGES:
+            up.invoke(up.arm(language).function_name, batch(), client)
+    groups = list(Path("/sys/fs/cgroup").glob(f"*/**/lambdalab-{second.pid}"))
+    began = time.monotonic()
+    second.end(grace_s=20)
+    assert time.monotonic() - began < 8
+    assert not [folder for folder in groups if folder.exists()]
+    wait_until(lambda: len(processes_of(up.project)) <= len(before), 5)
+    assert (up.project / ".lambdalab" / f"plane-{port}.log").read_text() == ""
+
+
+def listening_addresses(pids: list[int]) -> set[str]:
+    """Local addresses, as /proc/net/tcp writes them, on which these processes listen."""
+    inodes = set()
+    for pid in pids:
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                inodes.add(str(descriptor.readlink()).removeprefix("socket:[").removesuffix("]"))
+    found = set()
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and fields[9] in inodes:
+                found.add(fields[1].rsplit(":", 1)[0])
+    return found
+
+
+def test_everything_listens_on_loopback_only(up: Up) -> None:
+    for language in LANGUAGES:
+        up.invoke(up.arm(language).function_name, batch())
+    pids = [int(line.split()[0]) for line in processes_of(up.project)]
+    assert {up.stack.plane.pid, up.stack.emulator.pid, *up.pids("python"), *up.pids("go")} <= set(pids)
+    assert listening_addresses(pids) == {"0100007F"}
+
+
+def test_invoke_answers_and_tells_the_end_of_the_log(up: Up) -> None:
+    for language in LANGUAGES:
+        up.stack.recycle(up.arm(language).function_name)
+        message = batch()
+        answer = up.invoke(up.arm(language).function_name, message, LogType="Tail")
+        assert answer["StatusCode"] == 200
+        assert answer["ExecutedVersion"] == "$LATEST"
+        assert "FunctionError" not in answer
+        summary = json.loads(answer["Payload"])
+        assert (summary["written"], summary["duplicates"]) == (3, 0)
+        tail = base64.b64decode(answer["LogResult"]).decode()
+        lines = tail.splitlines()
+        report = parse_report(lines[-1])
+        assert report is not None
+        assert report.refused is None
+        assert report.init_ms is not None
+        assert report.request_id == summary["request_id"] == answer["ResponseMetadata"]["RequestId"]
+        assert [line.split()[0] for line in (lines[0], lines[-2])] == ["START", "END"]
+        assert json.loads(lines[1])["batch_id"] == message["batch_id"]
+        assert "LogResult" not in up.invoke(up.arm(language).function_name)
+
+
+@pytest.mark.parametrize("form", ["arn", "logical", "qualifier", "name with qualifier"])
+def test_function_may_be_named_in_every_way(up: Up, form: str) -> None:
+    name = up.arm("python").function_name
+    arn = up.aws.lambda_.get_function(FunctionName=name)["Configuration"]["FunctionArn"]
+    names = {"arn": arn, "logical": "PythonIngest", "qualifier": name, "name with qualifier": f"{name}:$LATEST"}
+    extra: dict[str, Any] = {"Qualifier": "$LATEST"} if form == "qualifier" else {}
+    assert up.invoke(names[form], batch(), **extra)["StatusCode"] == 200
+
+
+def test_dry_run_runs_nothing(up: Up) -> None:
+    name = up.arm("python").function_name
+    before = up.status()["functions"][name]["invocations"]
+    assert up.invoke(name, InvocationType="DryRun")["StatusCode"] == 204
+    assert up.status()["functions"][name]["invocations"] == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        ({"FunctionName": "nobody"}, "ResourceNotFoundException"),
+        ({"Payload": "{"}, "InvalidRequestContentException"),
+        ({"Payload": "NaN"}, "InvalidRequestContentException"),
+        ({"Payload": "[" * 100_000}, "InvalidRequestContentException"),
+        ({"Payload": '"' + "x" * (6 * 1024 * 1024) + '"'}, "RequestTooLargeException"),
+        ({"Payload": '"' + "x" * (17 * 1024 * 1024) + '"'}, "RequestTooLargeException"),
+        ({"Qualifier": "prod"}, "ResourceNotFoundException"),
+        ({"InvocationType": "Event"}, "InvalidParameterValueException"),
+        ({"ClientContext": "not base64"}, "InvalidRequestContentException"),
+    ],
+    ids=lambda value: repr(value)[:40],
+)
+def test_invoke_refuses_by_lambdas_own_names(up: Up, arguments: dict[str, Any], code: str) -> None:
+    with pytest.raises(ClientError) as caught:
+        up.aws.lambda_.invoke(**({"FunctionName": up.arm("python").function_name} | arguments))
+    assert caught.value.response["Error"]["Code"] == code
+
+
+def test_second_invocation_at_a_time_is_throttled(up: Up) -> None:
+    name = up.arm("python").function_name
+    once = up.aws.session.client(  # boto3 would try again until the first is done
+        "lambda", endpoint_url=up.stack.lambda_endpoint_url, config=Config(retries={"total_max_attempts": 1})
+    )
+    with contextlib.closing(once), ThreadPoolExecutor(1) as threads:
+        slow = threads.submit(up.invoke, name, large())
+        wait_until(lambda: up.status()["functions"][name]["in_flight"] == 1, 5)
+        with pytest.raises(once.exceptions.TooManyRequestsException) as caught:
+            once.invoke(FunctionName=name)
+        assert slow.result()["StatusCode"] == 200
+    assert dict(caught.value.response)["Reason"] == "ReservedFunctionConcurrentInvocationLimitExceeded"
+    assert up.status()["functions"][name]["throttles"] >= 1
+
+
+def variables(up: Up, name: str) -> dict[str, str]:
+    found = up.aws.lambda_.get_function_configuration(FunctionName=name)
+    return dict(found["Environment"]["Variables"])
+
+
+def is_cold(up: Up, name: str) -> bool:
+    answer = up.invoke(name, batch(1), LogType="Tail")
+    report = parse_report(base64.b64decode(answer["LogResult"]).decode().splitlines()[-1])
+    assert report is not None
+    return report.init_ms is not None
+
+
+@pytest.mark.parametrize("through", ["the plane", "the emulator"])
+def test_configuration_changes_are_followed(up: Up, through: str) -> None:
+    name = up.arm("go").function_name
+    client = (up.aws if through == "the plane" else up.emulator).lambda_
+    original = variables(up, name)
+    is_cold(up, name)
+    assert not is_cold(up, name)
+    for wanted in (original | {"MARK": "\u00e4"}, original):
+        client.update_function_configuration(FunctionName=name, Environment={"Variables": wanted})
+        if through == "the emulator":
+            wait_until(lambda: up.pids("go") == [], 5)
+        assert is_cold(up, name)
+        (pid,) = up.pids("go")
+        seen = Path(f"/proc/{pid}/environ").read_text(encoding="utf-8")
+        assert ("MARK=\u00e4" in seen) == ("MARK" in wanted)
+        assert not is_cold(up, name)
+
+
+def test_failure_behind_the_plane_is_passed_on_as_it_is(up: Up) -> None:
+    with pytest.raises(up.aws.lambda_.exceptions.ResourceNotFoundException):
+        up.aws.lambda_.get_function_configuration(FunctionName="nobody")
+
+
+def test_logs_hold_start_end_and_report_of_every_invocation(up: Up) -> None:
+    for language in LANGUAGES:
+        arm = up.arm(language)
+        message = batch()
+        answer = up.invoke(arm.function_name, message)
+        request_id = answer["ResponseMetadata"]["RequestId"]
+
+        found: list[dict[str, Any]] = []
+
+        def complete(arm: Arm = arm, request_id: str = request_id, found: list[dict[str, Any]] = found) -> bool:
+            events = up.aws.logs.filter_log_events(logGroupName=arm.log_group, filterPattern=f'"{request_id}"')
+            found[:] = [dict(event) for event in events["events"]]
+            return len(found) == 4
+
+        wait_until(complete, 5)
+        assert [re.split(r"[ {]", event["message"])[0] for event in found] == ["START", "", "END", "REPORT"]
+        assert len({event["logStreamName"] for event in found}) == 1
+        assert re.fullmatch(r"\d{4}/\d\d/\d\d/\[\$LATEST\][0-9a-f]{32}", found[0]["logStreamName"])
+        report = parse_report(found[3]["message"])
+        assert report is not None
+        assert report.refused is None
+
+
+def test_other_host_names_are_refused(up: Up) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", up.stack.plane.port)
+    connection.request("GET", "/_lambdalab/status", headers={"Host": "evil.example"})
+    assert connection.getresponse().status == 403
+    connection.close()
