@@ -1,6 +1,7 @@
 """A copy of the project in an empty folder, sharing only the installed tools, and the command line as a process."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -16,8 +17,11 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("project")
-    for name in SHARED:
-        (folder / name).symlink_to(ROOT / name)
+    for name in SHARED:  # copies: sam loses its way through symbolic links
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, folder / name)
     (folder / ".lambdalab").mkdir()
     for name in ("tools", "interpreters"):
         (ROOT / ".lambdalab" / name).mkdir(parents=True, exist_ok=True)
