@@ -5,6 +5,7 @@ A test is left out where that is missing, and named at the end; with LAMBDALAB_R
 
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from typing import Final
 
@@ -34,6 +35,8 @@ _answers: dict[str, str | None] = {}
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # In the background of a script Ctrl-C is ignored, and every process that is started inherits that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", f"needs(name): runs only where the machine has it: {', '.join(NEEDS)}")
     config.stash[_LEFT_OUT] = {}
 

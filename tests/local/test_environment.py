@@ -407,6 +407,10 @@ async def test_child_that_left_the_process_group_is_ended_too(machine: Machine, 
 async def test_frozen_between_invocations(machine: Machine) -> None:
     async with running(machine, python_spec()) as function:
         before = answer(await function.invoke(do="tick"))
+        for _ in range(200):  # the signal reaches a thread that runs only at its next turn
+            if state(pid_of(function)) == "T":
+                break
+            await asyncio.sleep(0.01)
         assert state(pid_of(function)) == "T"
         await asyncio.sleep(0.5)
         after = answer(await function.invoke(do="tick"))
