@@ -4,14 +4,14 @@ import base64
 import json
 import os
 import random
-import shutil
 import subprocess
 from dataclasses import asdict
 from pathlib import Path
 
-import pytest
 from errors import IngestError
 from message import parse_text
+
+from lambdalab.tools import search_path
 
 GO_SOURCE = Path(__file__).parents[2] / "src/go/ingest"
 SEED = 20261121
@@ -60,7 +60,6 @@ def python_outcome(body: bytes) -> dict[str, object]:
         return {"error": error.as_dict()}
 
 
-@pytest.mark.skipif(shutil.which("go") is None, reason="go is not on PATH")
 def test_both_parsers_agree_on_odd_messages(tmp_path: Path) -> None:
     chance = random.Random(SEED)
     bodies = [odd_body(chance) for _ in range(COUNT)]
@@ -69,7 +68,8 @@ def test_both_parsers_agree_on_odd_messages(tmp_path: Path) -> None:
     subprocess.run(
         ["go", "test", "-count=1", "-run=^TestOutcomes$", "./internal/ingest"],
         cwd=GO_SOURCE,
-        env=os.environ | {"INGEST_BODIES": str(bodies_file), "INGEST_OUTCOMES": str(outcomes_file)},
+        env=os.environ
+        | {"PATH": search_path(), "INGEST_BODIES": str(bodies_file), "INGEST_OUTCOMES": str(outcomes_file)},
         check=True,
         timeout=300,
     )

@@ -33,7 +33,8 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def clean_environment() -> dict[str, str]:
     """This process's environment without anything that points at AWS."""
     kept = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
-    return kept | {"AWS_EC2_METADATA_DISABLED": "true", "HOME": "/nonexistent", "UV_CACHE_DIR": _uv_cache()}
+    nowhere = {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
+    return kept | nowhere | {"AWS_EC2_METADATA_DISABLED": "true"}
 
 
 @pytest.fixture(scope="session")
@@ -68,8 +69,3 @@ def local_stack(lambdalab: Run) -> Iterator[dict[str, str]]:
 
 def command() -> str:
     return str(Path(sys.executable).with_name("lambdalab"))
-
-
-def _uv_cache() -> str:
-    default = Path.home() / ".cache" / "uv"
-    return os.environ.get("UV_CACHE_DIR", str(default))
