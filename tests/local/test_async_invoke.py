@@ -295,10 +295,10 @@ async def test_failure_of_the_plane_is_tried_again_and_uses_up_no_retry(
         await initialise(self)
 
     monkeypatch.setattr(Environment, "initialise", fail_twice)
-    async with asynchronous(machine, queues, retries=0) as found:
-        await found.put(do="echo")
+    async with asynchronous(machine, queues, retries=1) as found:
+        await found.put(do="fail_first", times=1)
         (record,) = found.good.records()
-    assert record["requestContext"]["approximateInvokeCount"] == 1
+    assert record["requestContext"]["approximateInvokeCount"] == 2
     assert caplog.text.count("OSError: no processes left") == 2
 
 
