@@ -4,7 +4,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import boto3
 from botocore.config import Config
@@ -65,12 +65,21 @@ class Aws:
         return cast("DynamoDBClient", self._client("dynamodb"))
 
     @cached_property
+    def events(self) -> Any:
+        """EventBridge."""
+        return self._client("events")
+
+    @cached_property
     def lambda_(self) -> "LambdaClient":
         return cast("LambdaClient", self._client("lambda", self._lambda_endpoint_url))
 
     @cached_property
     def logs(self) -> "CloudWatchLogsClient":
         return cast("CloudWatchLogsClient", self._client("logs"))
+
+    @cached_property
+    def sns(self) -> Any:
+        return self._client("sns")
 
     @cached_property
     def sqs(self) -> "SQSClient":

@@ -10,15 +10,19 @@ import json
 import logging
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Awaitable
 from concurrent.futures import Executor
 from typing import Any, Final, NoReturn, Protocol
 from urllib.parse import parse_qs, unquote
 
+from lambdalab.local.async_invoke import AsyncQueue
 from lambdalab.local.http import Exchange, Request, Response
 from lambdalab.local.pool import Pool, ThrottledError
 
-PAYLOAD_LIMIT_BYTES: Final = 6 * 1024 * 1024
+PAYLOAD_LIMITS_BYTES: Final = {"RequestResponse": 6 * 1024 * 1024, "Event": 1024 * 1024, "DryRun": 6 * 1024 * 1024}
+CLIENT_CONTEXT_LIMIT_BYTES: Final = 3583
+"""As it is sent, base64 (Invoke API reference)."""
 _FUNCTIONS: Final = "/2015-03-31/functions/"
 _CONTROL: Final = "/_lambdalab/"
 log: Final = logging.getLogger("lambdalab.plane")
@@ -30,6 +34,9 @@ class Functions(Protocol):
 
     def pool(self, name: str) -> Pool | None:
         """The pool of a function by name, partial or full ARN; None when the stack has no such function."""
+
+    def events(self, name: str) -> AsyncQueue | None:
+        """Likewise its queue for asynchronous invocations."""
 
     async def follow(self) -> None:
         """Reads the stack's configuration anew."""
@@ -81,16 +88,27 @@ class InvokeApi:
         return self._pass_on(request)
 
     async def _invoke(self, name: str, request: Request) -> Response:
-        pool = self._functions.pool(name)
-        if pool is None:
+        """Every answer has its request id, a refusal too."""
+        request_id = str(uuid.uuid4())
+        answer = await self._invoke_as(request_id, name, request)
+        return Response(answer.status, answer.body, {**answer.headers, "x-amzn-RequestId": request_id})
+
+    async def _invoke_as(self, request_id: str, name: str, request: Request) -> Response:
+        pool, events = self._functions.pool(name), self._functions.events(name)
+        if pool is None or events is None:
             return _error(404, "ResourceNotFoundException", f"Function not found: {name}")
         problem = _problem_of(name, request)
         if problem is not None:
             return problem
-        if request.headers.get("x-amz-invocation-type") == "DryRun":
-            return Response(204)
+        payload = request.body or b"{}"
+        match _invocation_type(request):
+            case "DryRun":
+                return Response(204)
+            case "Event":  # the client context is for synchronous invocations only
+                events.put(payload, request_id=request_id)
+                return Response(202)
         try:
-            request_id, outcome = await pool.invoke(request.body or b"{}", client_context=_client_context(request))
+            _, outcome = await pool.invoke(payload, request_id=request_id, client_context=_client_context(request))
         except ThrottledError:
             body = {
                 "Reason": "ReservedFunctionConcurrentInvocationLimitExceeded",
@@ -100,7 +118,6 @@ class InvokeApi:
             return Response(429, json.dumps(body).encode(), _error_headers("TooManyRequestsException"))
         headers = {
             "Content-Type": "application/json",
-            "x-amzn-RequestId": request_id,
             "X-Amz-Executed-Version": "$LATEST",
         }
         if outcome.answer.error_type is not None:
@@ -145,23 +162,32 @@ class InvokeApi:
 
 def _problem_of(name: str, request: Request) -> Response | None:
     """Why an Invoke request is refused, by Lambda's own error names."""
-    if request.body_bytes > PAYLOAD_LIMIT_BYTES:
+    kind = _invocation_type(request)
+    for what, value, known in (
+        ("invocationType", kind, ("Event", "RequestResponse", "DryRun")),
+        ("logType", request.headers.get("x-amz-log-type", "None"), ("None", "Tail")),
+    ):
+        if value not in known:
+            return _error(
+                400,
+                "InvalidParameterValueException",
+                f"1 validation error detected: Value '{value}' at '{what}' failed to satisfy constraint: "
+                f"Member must satisfy enum value set: [{', '.join(known)}]",
+            )
+    limit = PAYLOAD_LIMITS_BYTES[kind]
+    if request.body_bytes > limit:
         return _error(
             413,
             "RequestTooLargeException",
-            f"Request must be smaller than {PAYLOAD_LIMIT_BYTES} bytes for the InvokeFunction operation",
+            f"{request.body_bytes} byte payload is too large for the {kind} invocation type (limit {limit} bytes)",
         )
     try:
         json.loads(request.body or b"{}", parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         return _error(400, "InvalidRequestContentException", f"Could not parse request body into json: {error}")
-    kind = request.headers.get("x-amz-invocation-type", "RequestResponse")
-    if kind not in ("RequestResponse", "DryRun"):
-        return _error(
-            400,
-            "InvalidParameterValueException",
-            f"invocation type {kind} is not available on the local plane; use RequestResponse or DryRun",
-        )
+    if len(request.headers.get("x-amz-client-context", "")) > CLIENT_CONTEXT_LIMIT_BYTES:
+        message = f"Client context must not be longer than {CLIENT_CONTEXT_LIMIT_BYTES} bytes"
+        return _error(400, "InvalidRequestContentException", message)
     try:
         _client_context(request)
     except (ValueError, RecursionError):
@@ -171,6 +197,10 @@ def _problem_of(name: str, request: Request) -> Response | None:
     if qualifier != "$LATEST":
         return _error(404, "ResourceNotFoundException", f"Function version or alias not found: {qualifier}")
     return None
+
+
+def _invocation_type(request: Request) -> str:
+    return request.headers.get("x-amz-invocation-type", "RequestResponse")
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -24,7 +24,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from lambdalab.aws import LOCAL_KEY, Aws
 from lambdalab.errors import LambdalabError, PlaneError
+from lambdalab.local.async_invoke import AsyncQueue, EventConfig, Timing
 from lambdalab.local.cgroup import Cgroups
+from lambdalab.local.destinations import Destinations, Put
 from lambdalab.local.environment import Environment
 from lambdalab.local.function import CUSTOM_RUNTIMES, Credentials, FunctionSpec
 from lambdalab.local.guard import Guard
@@ -48,6 +50,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     port: int
     folder: str
     interpreters: dict[str, str]
+    async_timing: Timing = Timing()
 
 
 class Plane:
@@ -63,6 +66,8 @@ class Plane:
             access_key_id=LOCAL_KEY, secret_access_key=LOCAL_KEY, endpoint_url=settings.endpoint_url
         )
         self._pools: dict[str, Pool] = {}
+        self._queues: dict[str, AsyncQueue] = {}
+        self._destinations = Destinations(self._aws, self._executor, self._put)
         self._pollers: dict[str, Poller] = {}
         self._retired: list[Poller] = []
         self._following = asyncio.Lock()
@@ -88,7 +93,11 @@ class Plane:
             if server is not None:
                 server.close()
             pollers = (*self._pollers.values(), *self._retired)
-            await asyncio.gather(*(poller.close(grace_s=STOP_GRACE_S) for poller in pollers))
+            await asyncio.gather(
+                *(poller.close(grace_s=STOP_GRACE_S) for poller in pollers),
+                *(queue.close(grace_s=STOP_GRACE_S) for queue in self._queues.values()),
+            )
+            self._report_lost_events()
             await asyncio.gather(*(pool.close() for pool in self._pools.values()))
             await self._logs.close()
             self._cgroups.close()
@@ -96,8 +105,11 @@ class Plane:
 
     def pool(self, name: str) -> Pool | None:
         """The pool of a function by name, logical id or ARN."""
-        short = name.split(":function:")[-1].split(":")[0]
-        return self._pools.get(self._logical_names.get(short, short))
+        return self._pools.get(self._physical(name))
+
+    def events(self, name: str) -> AsyncQueue | None:
+        """The queue for asynchronous invocations of a function, named likewise."""
+        return self._queues.get(self._physical(name))
 
     def status(self) -> dict[str, Any]:
         """Everything the plane knows of itself, as JSON-ready values."""
@@ -119,6 +131,7 @@ class Plane:
                     "invocations": pool.invocations,
                     "cold_starts": pool.cold_starts,
                     "throttles": pool.throttles,
+                    "events": _status_of(self._queues[name]),
                     "pids": [e.pid for e in pool.environments if e.pid is not None],
                 }
                 for name, pool in self._pools.items()
@@ -170,7 +183,10 @@ class Plane:
                         FunctionName=name, ReservedConcurrentExecutions=int(reserved)
                     )
                 )
-            self._pools[name] = Pool(await self._read_spec(name), self._create)
+            pool = Pool(await self._read_spec(name), self._create)
+            self._queues[name] = AsyncQueue(pool, self._destinations.send, self._settings.async_timing)
+            self._pools[name] = pool
+            await self._follow_function(name)
             await self._follow_mappings(name)
 
     def _create(self, spec: FunctionSpec) -> Environment:
@@ -191,6 +207,7 @@ class Plane:
         if seen["RevisionId"] != pool.spec.revision_id or reserved != pool.spec.reserved_concurrency:
             pool.reconfigure(await self._read_spec(name))
             log.info("%s was reconfigured", name)
+        self._queues[name].config = EventConfig.read(await self._read_event_configs(name), seen)
 
     async def _read_spec(self, name: str) -> FunctionSpec:
         answer = await self._call(lambda: self._aws.lambda_.get_function(FunctionName=name))
@@ -215,6 +232,13 @@ class Plane:
             package=await self._call(lambda: self._unpack(answer["Code"]["Location"])),
             reserved_concurrency=concurrency.get("ReservedConcurrentExecutions"),
         )
+
+    async def _read_event_configs(self, name: str) -> list[Any]:
+        try:
+            answer = await self._call(lambda: self._aws.lambda_.list_function_event_invoke_configs(FunctionName=name))
+        except ClientError:  # an emulator without them
+            return []
+        return list(answer["FunctionEventInvokeConfigs"])
 
     def _unpack(self, location: str) -> Path:
         """Downloads a package and unpacks it once per content, with the execute bits the zip carries."""
@@ -272,6 +296,19 @@ class Plane:
             reports_batch_item_failures=reports,
         )
 
+    def _physical(self, name: str) -> str:
+        short = name.split(":function:")[-1].split(":")[0]
+        return self._logical_names.get(short, short)
+
+    def _put(self, function_arn: str) -> Put | None:
+        queue = self.events(function_arn)
+        return None if queue is None else queue.put
+
+    def _report_lost_events(self) -> None:
+        for name, queue in self._queues.items():
+            if queue.waiting:
+                log.warning("%s: %d asynchronous events were not done and are lost", name, queue.waiting)
+
     async def _call(self, work: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
 
@@ -279,6 +316,15 @@ class Plane:
 def _settings_of(mapping: Any) -> tuple[int, bool]:
     """Batch size and whether partial-batch answers count: what a poller is made anew for when it changes."""
     return mapping.get("BatchSize", 10), "ReportBatchItemFailures" in (mapping.get("FunctionResponseTypes") or ())
+
+
+def _status_of(queue: AsyncQueue) -> dict[str, int]:
+    return {
+        "waiting": queue.waiting,
+        "succeeded": queue.succeeded,
+        "failed": queue.failed,
+        "undelivered": queue.undelivered,
+    }
 
 
 async def _serve(settings: Settings) -> None:

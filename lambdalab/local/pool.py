@@ -50,14 +50,16 @@ class Pool:
         """How many are running an invocation."""
         return len(self._busy)
 
-    async def invoke(self, payload: bytes, *, client_context: str | None = None) -> tuple[str, Outcome]:
-        """Runs one invocation; returns its request id and what became of it.
+    async def invoke(
+        self, payload: bytes, *, request_id: str | None = None, client_context: str | None = None
+    ) -> tuple[str, Outcome]:
+        """Runs one invocation; returns its request id, a new one if none is given, and what became of it.
 
         Raises:
             ThrottledError: the limit is reached.
         """
         environment, is_new = self._take()
-        request_id = str(uuid.uuid4())
+        request_id = request_id or str(uuid.uuid4())
         trace_id = f"Root=1-{int(time.time()):08x}-{uuid.uuid4().hex[:24]};Parent={uuid.uuid4().hex[:16]};Sampled=0"
         try:
             if is_new:

@@ -277,7 +277,13 @@ def test_dry_run_runs_nothing(up: Up) -> None:
         ({"Payload": '"' + "x" * (6 * 1024 * 1024) + '"'}, "RequestTooLargeException"),
         ({"Payload": '"' + "x" * (17 * 1024 * 1024) + '"'}, "RequestTooLargeException"),
         ({"Qualifier": "prod"}, "ResourceNotFoundException"),
-        ({"InvocationType": "Event"}, "InvalidParameterValueException"),
+        ({"InvocationType": "Event", "Payload": "{"}, "InvalidRequestContentException"),
+        ({"InvocationType": "Event", "Payload": '"' + "x" * (1024 * 1024 - 1) + '"'}, "RequestTooLargeException"),
+        ({"InvocationType": "Event", "Qualifier": "prod"}, "ResourceNotFoundException"),
+        ({"InvocationType": "Later"}, "InvalidParameterValueException"),
+        ({"LogType": "Head"}, "InvalidParameterValueException"),
+        ({"FunctionName": "nobody", "InvocationType": "Event"}, "ResourceNotFoundException"),
+        ({"ClientContext": base64.b64encode(b'"' + b"x" * 2686 + b'"').decode()}, "InvalidRequestContentException"),
         ({"ClientContext": "not base64"}, "InvalidRequestContentException"),
     ],
     ids=lambda value: repr(value)[:40],
@@ -286,6 +292,18 @@ def test_invoke_refuses_by_lambdas_own_names(up: Up, arguments: dict[str, Any], 
     with pytest.raises(ClientError) as caught:
         up.aws.lambda_.invoke(**({"FunctionName": up.arm("python").function_name} | arguments))
     assert caught.value.response["Error"]["Code"] == code
+    assert caught.value.response["ResponseMetadata"]["RequestId"]
+
+
+def test_largest_payload_and_context_are_taken(up: Up) -> None:
+    name = up.arm("python").function_name
+    payload = " " * (6 * 1024 * 1024 - 2) + "{}"
+    context = base64.b64encode(b'"' + b"x" * 2683 + b'"').decode()
+    assert len(context) == 3580
+    answer = up.aws.lambda_.invoke(FunctionName=name, Payload=payload, ClientContext=context)
+    assert answer["StatusCode"] == 200
+    assert answer["FunctionError"] == "Unhandled"
+    assert json.loads(answer["Payload"].read())["errorType"]
 
 
 def test_second_invocation_at_a_time_is_throttled(up: Up) -> None:

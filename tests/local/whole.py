@@ -133,10 +133,10 @@ class Up:
             if value == seconds:
                 yield
 
-    def start_plane(self, port: int) -> Daemon:
-        """One more plane on the same emulator, from the first one's settings."""
+    def start_plane(self, port: int, **changes: Any) -> Daemon:
+        """One more plane on the same emulator, from the first one's settings but for ``changes``."""
         folder = self.project / ".lambdalab"
-        settings = json.loads((folder / "plane.json").read_bytes()) | {"port": port}
+        settings = json.loads((folder / "plane.json").read_bytes()) | {"port": port} | changes
         (folder / f"plane-{port}.json").write_text(json.dumps(settings))
         command = [sys.executable, "-m", "lambdalab.local.plane", str(folder / f"plane-{port}.json")]
         with contextlib.chdir(self.project):

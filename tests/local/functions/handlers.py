@@ -43,6 +43,12 @@ def fail(event: dict[str, Any], context: Any) -> Any:
     raise ValueError("nein: \u00e4")
 
 
+def fail_first(event: dict[str, Any], context: Any) -> Any:
+    if invocations <= event["times"]:
+        raise ValueError(event.get("text", "not yet"))
+    return {"invocations": invocations}
+
+
 def sleep(event: dict[str, Any], context: Any) -> Any:
     time.sleep(event["s"])
     return "slept"
