@@ -114,7 +114,7 @@ def bring_up(progress: Progress, *, port: int = EMULATOR_PORT, parameters: dict[
     folder = state_folder()
     with contextlib.ExitStack() as undo:
         progress("starting the emulator")
-        emulator = _start_emulator(emulator_port, folder)
+        emulator = start_emulator(emulator_port, folder)
         undo.callback(emulator.end, grace_s=2)
         endpoint_url = f"http://127.0.0.1:{emulator_port}"
         progress("building the functions")
@@ -129,10 +129,9 @@ def bring_up(progress: Progress, *, port: int = EMULATOR_PORT, parameters: dict[
             folder=str(folder),
             interpreters=_interpreters(endpoint_url),
         )
-        plane = _start_plane(settings, folder)
+        plane = start_plane(settings, folder)
         undo.callback(plane.end, grace_s=5)
         stack = LocalStack(stack_name=STACK_NAME, emulator=emulator, plane=plane)
-        _await_answer(f"{stack.lambda_endpoint_url}/_lambdalab/status", plane, folder / "plane.log", "the plane")
         _save(stack)
         undo.pop_all()
     return stack
@@ -178,7 +177,8 @@ def _ports(port: int) -> tuple[int, int]:
         return taken[0], taken[1]
 
 
-def _start_emulator(port: int, folder: Path) -> Daemon:
+def start_emulator(port: int, folder: Path) -> Daemon:
+    """Starts the emulator and waits until it answers; it logs and lives in ``folder``."""
     settings = {
         "BIND_HOST": "127.0.0.1",
         "MINISTACK_HOST": "127.0.0.1",
@@ -198,11 +198,19 @@ def _start_emulator(port: int, folder: Path) -> Daemon:
     return emulator
 
 
-def _start_plane(settings: Settings, folder: Path) -> Daemon:
+def start_plane(settings: Settings, folder: Path) -> Daemon:
+    """Starts a plane and waits until it answers."""
     settings_file = folder / "plane.json"
     settings_file.write_bytes(msgspec.json.encode(settings))
     command = [sys.executable, "-m", "lambdalab.local.plane", str(settings_file)]
-    return start_daemon(command, port=settings.port, log_file=folder / "plane.log", variables=dict(os.environ))
+    log_file = folder / "plane.log"
+    plane = start_daemon(command, port=settings.port, log_file=log_file, variables=dict(os.environ))
+    try:
+        _await_answer(f"http://127.0.0.1:{settings.port}/_lambdalab/status", plane, log_file, "the plane")
+    except BaseException:
+        plane.end(grace_s=5)
+        raise
+    return plane
 
 
 def _sam(command: str, changes: dict[str, str], endpoint_url: str | None, folder: Path) -> None:

@@ -1,0 +1,1 @@
+"""How fast the local plane is beside what else runs Lambda functions here: ``python -m benchmarks.plane``."""

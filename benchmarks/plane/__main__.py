@@ -1,0 +1,185 @@
+"""Measures everything in one run and prints it. Exit code 0: every demanded ratio is met; 1: one is not."""
+
+import base64
+import json
+import os
+import platform
+import random
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date
+from pathlib import Path
+from typing import Final
+
+from benchmarks.plane.http import Client, header
+from benchmarks.plane.queue import rate
+from benchmarks.plane.world import LANGUAGES, MEMORY_MB, RIE_PATH, World, name_of, path_of, world
+from lambdalab.platform_log import parse_report
+
+BLOCKS: Final = 20
+PER_BLOCK: Final = {"plane, boto3": 25, "MiniStack, boto3": 10, "plane, HTTP": 100, "RIE, HTTP": 100}
+"""Invokes of an arm in each block; the first of a block is made beforehand and not counted."""
+DEMANDED: Final = (("MiniStack, boto3", "plane, boto3", 20.0), ("RIE, HTTP", "plane, HTTP", 1 / 1.2))
+COST_INVOKES: Final = 600
+SLEEP_MS: Final = 5
+QUEUE_RATIO: Final = 20.0
+HELD: Final = 200
+HOLD_MS: Final = 6000
+MS: Final = 1e6
+
+
+def main() -> int:
+    """Measures, prints, judges."""
+    random.seed(2026_11_21)
+    print(f"{date.today()}, {os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}")
+    with tempfile.TemporaryDirectory(prefix="lambdalab-bench-") as folder, world(Path(folder)) as here:
+        print(f"quota: {here.stack.status()['cpu_limit']}", flush=True)
+        held = [measure(here) for measure in (invokes, own_cost, queues, many)]
+    return 0 if all(held) else 1
+
+
+def invokes(here: World) -> bool:
+    """A warm no-op of the Python function at one whole vCPU, by every way there is."""
+    _title("warm no-op invoke, Python, 1,769 MB")
+    name = name_of("python", MEMORY_MB[-1])
+    plane = Client(here.stack.plane.port, path_of(name))
+    rie = Client(here.rie_port, RIE_PATH)
+    arms: dict[str, Callable[[], object]] = {
+        "plane, boto3": lambda: here.plane.lambda_.invoke(FunctionName=name)["Payload"].read(),
+        "MiniStack, boto3": lambda: here.emulator.lambda_.invoke(FunctionName=name)["Payload"].read(),
+        "plane, HTTP": plane.post,
+        "RIE, HTTP": rie.post,
+    }
+    times: dict[str, list[float]] = {arm: [] for arm in arms}
+    for _ in range(BLOCKS):
+        for arm in random.sample(list(arms), len(arms)):
+            arms[arm]()
+            times[arm] += [_timed(arms[arm]) for _ in range(PER_BLOCK[arm])]
+    plane.close()
+    rie.close()
+    print(f"{'':20} {'n':>6} {'median ms':>10} {'p95 ms':>9}")
+    for arm, found in times.items():
+        print(f"{arm:20} {len(found):>6} {statistics.median(found):>10.3f} {_percentile(found, 95):>9.3f}")
+    docker = "not part of this benchmark yet" if shutil.which("docker") else "Docker is not here"
+    print(f"{'sam local, boto3':20} left out: {docker}")
+    held = [
+        _judge(f"{slow} / {fast}", statistics.median(times[slow]) / statistics.median(times[fast]), least)
+        for slow, fast, least in DEMANDED
+    ]
+    return all(held)
+
+
+def own_cost(here: World) -> bool:
+    """What the plane and the runtime client add to the function's own time, and the plane's CPU time per invoke."""
+    _title(f"Duration in REPORT minus the function's own time (it sleeps {SLEEP_MS} ms); CPU of the plane's process")
+    print(f"{'':8} {'MB':>6} {'n':>6} {'p50 ms':>8} {'p99 ms':>8} {'plane CPU, no-op, ms':>22}")
+    for language in LANGUAGES:
+        for memory_mb in MEMORY_MB:
+            path = path_of(name_of(language, memory_mb))
+            client = Client(here.stack.plane.port, path, "X-Amz-Log-Type: Tail\r\n")
+            event = json.dumps({"sleep_ms": SLEEP_MS}).encode()
+            client.post(event)
+            added = [_added(*client.post(event)) for _ in range(COST_INVOKES)]
+            client.close()
+            plain = Client(here.stack.plane.port, path)
+            before = _cpu_ms(here.stack.plane.pid)
+            for _ in range(COST_INVOKES):
+                plain.post()
+            cpu_ms = (_cpu_ms(here.stack.plane.pid) - before) / COST_INVOKES
+            plain.close()
+            print(
+                f"{language:8} {memory_mb:>6} {len(added):>6} {statistics.median(added):>8.3f} "
+                f"{_percentile(added, 99):>8.3f} {cpu_ms:>22.3f}",
+                flush=True,
+            )
+    return True
+
+
+def queues(here: World) -> bool:
+    """An SQS queue of no-ops, emptied by the plane's mapping and by MiniStack's own."""
+    _title("SQS -> no-op Python function, 1,769 MB, 500 messages: messages/s while the queue empties")
+    held = []
+    print(f"{'batch':>6} {'plane':>9} {'MiniStack':>10}")
+    for batch_size in (1, 10):
+        rates = {where: rate(here, where, batch_size) for where in random.sample(["plane", "ministack"], 2)}
+        print(f"{batch_size:>6} {rates['plane']:>9.1f} {rates['ministack']:>10.1f}", flush=True)
+        least = QUEUE_RATIO if batch_size == 1 else None
+        held.append(_judge(f"batch {batch_size}, plane / MiniStack", rates["plane"] / rates["ministack"], least))
+    return all(held)
+
+
+def many(here: World) -> bool:
+    """Many environments at once, and nothing of them afterwards."""
+    _title(f"{HELD} environments of the Go function, 128 MB, held at once")
+    name = name_of("go", MEMORY_MB[0])
+    event = json.dumps({"sleep_ms": HOLD_MS}).encode()
+
+    def one(_: int) -> float:
+        client = Client(here.stack.plane.port, path_of(name))
+        began = time.perf_counter()
+        client.post(event)
+        client.close()
+        return time.perf_counter() - began
+
+    with ThreadPoolExecutor(HELD) as threads:
+        answers = [threads.submit(one, number) for number in range(HELD)]
+        most = 0
+        while not all(answer.done() for answer in answers):
+            found = here.stack.status()["functions"][name]
+            most = max(most, found["in_flight"])
+            time.sleep(0.1)
+    errors = [str(error)[:300] for answer in answers if (error := answer.exception()) is not None]
+    pids = here.stack.status()["functions"][name]["pids"]
+    here.stack.recycle(name)
+    deadline = time.monotonic() + 20
+    while (left := [pid for pid in pids if Path(f"/proc/{pid}").exists()]) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    print(f"most in flight {most}, environments {len(pids)}, errors {len(errors)}, left after the end {len(left)}")
+    print("\n".join(errors[:3]), end="\n" if errors else "")
+    return _said("held at once, without error, nothing left", most == HELD and not errors and not left)
+
+
+def _added(head: str, body: bytes) -> float:
+    tail = base64.b64decode(header(head, "x-amz-log-result")).decode()
+    (report,) = [found for line in tail.splitlines() if (found := parse_report(line)) is not None]
+    return report.duration_ms - float(json.loads(body)["own_ms"])
+
+
+def _timed(work: Callable[[], object]) -> float:
+    began_ns = time.perf_counter_ns()
+    work()
+    return (time.perf_counter_ns() - began_ns) / MS
+
+
+def _cpu_ms(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) * 1000 / os.sysconf("SC_CLK_TCK")
+
+
+def _percentile(times: Sequence[float], percent: int) -> float:
+    return statistics.quantiles(times, n=100, method="inclusive")[percent - 1]
+
+
+def _judge(what: str, ratio: float, least: float | None) -> bool:
+    if least is None:
+        print(f"{what}: {ratio:.2f}x")
+        return True
+    return _said(f"{what}: {ratio:.2f}x, at least {least:.2f}x", ratio >= least)
+
+
+def _said(what: str, held: bool) -> bool:
+    print(f"{what}: {'yes' if held else 'NO'}", flush=True)
+    return held
+
+
+def _title(text: str) -> None:
+    print(f"\n{text} (load {os.getloadavg()[0]:.1f})", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
