@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _CONFIG: Final = Config(
     retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=5, max_pool_connections=32
 )
+LONGEST_INVOCATION_S: Final = 900
 LOCAL_REGION: Final = "us-east-1"
 LOCAL_KEY: Final = "test"
 """Access key and secret of the emulator, which checks neither."""
@@ -74,6 +75,12 @@ class Aws:
         return cast("LambdaClient", self._client("lambda", self._lambda_endpoint_url))
 
     @cached_property
+    def lambda_invoke(self) -> "LambdaClient":
+        """For Invoke alone: waits as long as a function may run, and never sends an invocation twice."""
+        config = _CONFIG.merge(Config(read_timeout=LONGEST_INVOCATION_S + 10, retries={"total_max_attempts": 1}))
+        return cast("LambdaClient", self._client("lambda", self._lambda_endpoint_url, config))
+
+    @cached_property
     def logs(self) -> "CloudWatchLogsClient":
         return cast("CloudWatchLogsClient", self._client("logs"))
 
@@ -85,10 +92,10 @@ class Aws:
     def sqs(self) -> "SQSClient":
         return cast("SQSClient", self._client("sqs"))
 
-    def _client(self, service: str, endpoint_url: str | None = None) -> object:
+    def _client(self, service: str, endpoint_url: str | None = None, config: Config = _CONFIG) -> object:
         with access_errors(f"the {service} endpoint"):
             url = endpoint_url or self._endpoint_url
-            return self.session.client(service, endpoint_url=url, config=_CONFIG)  # type: ignore[call-overload]
+            return self.session.client(service, endpoint_url=url, config=config)  # type: ignore[call-overload]
 
 
 @contextlib.contextmanager

@@ -94,6 +94,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything the plane knows as JSON.")] = False,
 ) -> None:
     """Show the local stack: where it listens, its functions, their environments and counts."""
+    from lambdalab.report.layout import print_whole
     from lambdalab.report.status import render_status
 
     stack = _local_stack()
@@ -101,7 +102,7 @@ def status(
     if as_json:
         typer.echo(json.dumps(found, indent=2))
     else:
-        make_console().print(render_status(stack.endpoint_url, stack.lambda_endpoint_url, found))
+        print_whole(make_console(), render_status(stack.endpoint_url, stack.lambda_endpoint_url, found))
 
 
 @app.command(epilog="Example:  lambdalab down")
@@ -340,7 +341,7 @@ def _require_valid(summary: "Summary", store: "RunDirectory") -> None:
 
 
 def _complain(problem: str, error: BaseException) -> None:
-    for line in (problem, *getattr(error, "__notes__", [])):
+    for line in dict.fromkeys((problem, *getattr(error, "__notes__", []))):
         typer.echo(f"lambdalab: {line}", err=True)
 
 

@@ -57,7 +57,7 @@ def invoke_local(stack: LocalStack, function: str, payload: bytes) -> Result:
     status = stack.status()
     with access_errors(f"function {function}"):
         try:
-            answer = stack.aws().lambda_.invoke(FunctionName=function, Payload=payload, LogType="Tail")
+            answer = stack.aws().lambda_invoke.invoke(FunctionName=function, Payload=payload, LogType="Tail")
         except ClientError as error:
             if error.response.get("Error", {}).get("Code") != "ResourceNotFoundException":
                 raise

@@ -174,8 +174,8 @@ class Runner:
                 while (depth := self._target.queue_depth(url)) > 0:
                     if time.monotonic() > deadline:
                         raise StackError(
-                            f"queue {url} holds {depth} messages, and the strict protocol sends one at a time",
-                            next_step=f"wait for them, or drop them with `aws sqs purge-queue --queue-url {url}`",
+                            f"queue {url} is not empty ({depth} messages), and the protocol sends one at a time",
+                            next_step=self._target.emptying(url),
                         )
                     time.sleep(self._target.poll_s)
 

@@ -109,6 +109,10 @@ class AwsTarget:
         with access_errors(f"queue {arm.queue_url}"):
             return self.aws.sqs.send_message(QueueUrl=arm.queue_url, MessageBody=body)["MessageId"]
 
+    def emptying(self, queue_url: str) -> str:
+        """How a person gets rid of messages nobody wants."""
+        return f"wait for them, or drop them with `aws sqs purge-queue --queue-url {queue_url}`"
+
     def queue_depth(self, queue_url: str) -> int:
         """Messages visible, in flight and delayed, together."""
         with access_errors(f"queue {queue_url}"):
@@ -170,6 +174,10 @@ class LocalTarget(AwsTarget):
     def __init__(self, local: LocalStack, stack: Stack) -> None:
         super().__init__(local.aws(), stack)
         self.local = local
+
+    def emptying(self, queue_url: str) -> str:  # noqa: ARG002 - the same for every queue
+        """The emulator forgets everything when it ends."""
+        return "wait for them, or start anew with `lambdalab down` and `lambdalab up`"
 
     def start_cold(self, arm: Arm) -> None:
         """Makes the plane end the arm's environments."""

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import socket
 import sys
 import time
@@ -138,26 +139,43 @@ def bring_up(progress: Progress, *, port: int = EMULATOR_PORT, parameters: dict[
 
 
 def take_down(stack: LocalStack) -> None:
-    """Ends plane and emulator; the emulator keeps nothing."""
-    stack.plane.end(grace_s=15)
-    stack.emulator.end(grace_s=3)
-    _state_file().unlink(missing_ok=True)
+    """Ends plane and emulator; the emulator keeps nothing. Ctrl-C does not stop it half-way."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        stack.plane.end(grace_s=15)
+        stack.emulator.end(grace_s=3)
+        _state_file().unlink(missing_ok=True)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
 def stack_for_a_while(progress: Progress, *, port: int = 0) -> Iterator[LocalStack]:
     """The stack that is up, or one that lives only as long as the block."""
     found = running_stack()
-    if found is not None:
-        found.status()
+    if found is not None and found.emulator.alive and found.plane.alive:
         yield found
         return
+    if found is not None:
+        progress("clearing away a local stack that has ended")
+        take_down(found)
     stack = bring_up(progress, port=port)
     try:
         yield stack
-    finally:
-        progress("stopping the local stack")
-        take_down(stack)
+    except StorageError as error:
+        # What could not be written is still in the emulator's logs.
+        error.add_note("The local stack is kept for that; end it with `lambdalab down`.")
+        raise
+    except BaseException:
+        _stop(stack, progress)
+        raise
+    _stop(stack, progress)
+
+
+def _stop(stack: LocalStack, progress: Progress) -> None:
+    progress("stopping the local stack")
+    take_down(stack)
 
 
 def _ports(port: int) -> tuple[int, int]:

@@ -2,14 +2,15 @@
 
 from typing import Any
 
-from rich.console import Group, RenderableType
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 
-def render_status(endpoint_url: str, lambda_endpoint_url: str, status: dict[str, Any]) -> RenderableType:
+def render_status(endpoint_url: str, lambda_endpoint_url: str, status: dict[str, Any]) -> Group:
     """What the plane says of itself, for a person."""
-    table = Table()
+    table = Table(box=SIMPLE_HEAD)
     table.add_column("function", no_wrap=True)
     for name in ("runtime", "memory", "reserved", "environments", "in flight", "invocations", "cold", "throttles"):
         table.add_column(name, justify="right")
