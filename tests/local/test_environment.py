@@ -447,7 +447,7 @@ async def test_init_after_a_reset_is_not_limited_either(machine: Machine) -> Non
         await function.invoke(do="echo")
         quota = cgroup_of(pid_of(function), "cpu") / "cpu.cfs_quota_us"
         await function.invoke(do="leave", code=1)
-        invocation = asyncio.create_task(function.invoke(do="echo"))
+        invocation = asyncio.create_task(function.invoke(do="work", s=0.02))  # long enough to be seen limited
         seen = []
         while not invocation.done():
             seen.append(int(quota.read_text()))
