@@ -21,12 +21,14 @@ from samples import ROOT, RUN_ID, make_manifest, make_result, make_trials
 
 from lambdalab import cli, experiment, runner
 from lambdalab.analysis import Summary
+from lambdalab.cli import app as cli_app
+from lambdalab.cli import runs
 from lambdalab.errors import AccessError
 from lambdalab.local import stack as local_stack
 from lambdalab.store import RunDirectory
 
 DOCS = (ROOT / "docs" / "cli.md").read_text()
-COMMANDS = ("up", "status", "down", "run", "report", "invoke")
+COMMANDS = ("up", "status", "down", "invoke", "run", "report")
 PROTOCOL = """
 name = "tiny"
 scenario = "ingest"
@@ -96,7 +98,7 @@ def target(monkeypatch: pytest.MonkeyPatch) -> FakeTarget:
     def place(*_: Any, **__: Any) -> Iterator[FakeTarget]:
         yield fake
 
-    monkeypatch.setattr(cli, "_target", place)
+    monkeypatch.setattr(runs, "_target", place)
     monkeypatch.setattr(runner, "EMPTY_QUEUE_WAIT_S", 0.0)
     return fake
 
@@ -129,7 +131,7 @@ def section(command: str) -> str:
     return str(found)
 
 
-GROUP: Any = typer.main.get_command(cli.app)
+GROUP: Any = typer.main.get_command(cli_app.app)
 
 
 def test_help_lists_every_command(call: Call) -> None:
@@ -171,7 +173,7 @@ def test_the_documented_examples_can_be_parsed() -> None:
 def test_the_documented_exit_codes_are_those_there_are() -> None:
     table = DOCS[DOCS.index("## Exit codes") : DOCS.index("## lambdalab\n")]
     codes = {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)}
-    assert codes == {0, cli.EXIT_VERDICT, 2, 3, 4, cli.EXIT_DEFECT, cli.EXIT_INTERRUPTED}
+    assert codes == {0, cli_app.EXIT_VERDICT, 2, 3, 4, cli_app.EXIT_DEFECT, cli.EXIT_INTERRUPTED}
 
 
 def test_version(call: Call) -> None:
@@ -236,13 +238,34 @@ def test_one_sentence_and_a_next_step(call: Call, project: Path, arguments: str,
 
 
 @pytest.mark.parametrize(
-    "arguments",
-    ["frob", "run --frob", "run --blocks 0", "run --blocks x", "run --target moon", "up --port 70000", "invoke"],
+    ("arguments", "said"),
+    [
+        ("frob", "no such command 'frob'; see `lambdalab --help`."),
+        ("run --frob", "no such option: --frob; see `lambdalab run --help`."),
+        ("run --blcks 3", "no such option: --blcks (Possible options: --blocks); see"),
+        ("run --blocks 0", "invalid value '0' for '--blocks': Input should be greater than or equal to 1; see"),
+        ("run --blocks x", "invalid value 'x' for '--blocks': Input should be a valid integer"),
+        ("run --target moon", "invalid value 'moon' for '--target': 'moon' is not one of 'local', 'aws'; see"),
+        ("up --port 70000", "invalid value '70000' for '--port': Input should be less than or equal to 65534"),
+        ("invoke", "missing argument 'function'; see `lambdalab invoke --help`."),
+    ],
 )
-def test_what_typer_refuses_is_usage_too(call: Call, arguments: str) -> None:
+def test_what_typer_refuses_is_one_sentence_too(call: Call, arguments: str, said: str) -> None:
     ended = call(*arguments.split())
+    assert said in one_sentence(ended)
     assert ended.code == 2
-    assert "Traceback" not in ended.err
+
+
+def test_ctrl_c_before_a_command_has_begun_is_no_traceback(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted() -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli_app, "run_app", interrupted)
+    assert call("report") == Ended(cli.EXIT_INTERRUPTED, "", "lambdalab: interrupted\n")
+
+
+def test_without_a_command_the_help_is_shown(call: Call) -> None:
+    assert call() == call("--help")
 
 
 def test_outside_of_a_project(call: Call, tmp_path_factory: pytest.TempPathFactory) -> None:

@@ -1,48 +1,33 @@
-"""The command line: parse, call, print, exit. What each command does is a Python call documented where it lives.
+"""The commands of a run: run, report.
 
 Modules that take long to import are imported by the command that needs them.
 """
 
-import json
 import os
 import shlex
-import signal
 import sys
-import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from decimal import ROUND_UP, Decimal
 from enum import StrEnum
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from lambdalab import __version__
+from lambdalab.cli import EXIT_INTERRUPTED
+from lambdalab.cli.app import app, complain
+from lambdalab.cli.local_stack import local_stack
 from lambdalab.console import make_console, say, trial_progress
-from lambdalab.errors import InvalidRunError, LambdalabError, PlaneError, UsageError
+from lambdalab.errors import InvalidRunError, LambdalabError, UsageError
 
 if TYPE_CHECKING:
     from lambdalab.analysis import Summary
-    from lambdalab.local.stack import LocalStack
     from lambdalab.model import Protocol, Trial
     from lambdalab.store import RunDirectory
     from lambdalab.target import AwsTarget
 
-EXIT_VERDICT: Final = 1
-EXIT_DEFECT: Final = 70
-"""EX_SOFTWARE of sysexits.h: Python's own 1 would read as a verdict."""
-EXIT_INTERRUPTED: Final = 130
 RESULTS: Final = Path("results")
-
-app = typer.Typer(
-    help="Measures what a Lambda function costs and how fast it is, in Python and in Go.",
-    epilog="Exit codes: 0 good, 1 a verdict or a function failed, 2 usage, 3 environment, 4 invalid run, 130 Ctrl-C.",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
-)
 Results = Annotated[Path, typer.Option(help="Folder of run directories.")]
 
 
@@ -51,71 +36,6 @@ class TargetName(StrEnum):
 
     LOCAL = "local"
     AWS = "aws"
-
-
-@app.command(epilog="Example:  lambdalab up --port 4600 --parameter MemorySize=512")
-def up(
-    port: Annotated[
-        int,
-        typer.Option(
-            min=0,
-            max=65534,
-            help="Port of the emulator on 127.0.0.1; the plane takes the next one. 0: any two free ones.",
-        ),
-    ] = 4566,
-    parameter: Annotated[
-        list[str] | None,
-        typer.Option(help="Template parameter KEY=VALUE that differs from samconfig's local ones; may be repeated."),
-    ] = None,
-) -> None:
-    """Bring up a local stack: emulator, template.yaml deployed to it, and the plane that runs the functions."""
-    from lambdalab.local.stack import bring_up, running_stack
-
-    parameters = {}
-    for text in parameter or []:
-        key, equals, value = text.partition("=")
-        if not key or not equals:
-            raise UsageError(f"--parameter {text!r} is not KEY=VALUE", next_step="write for example MemorySize=512")
-        parameters[key] = value
-    if running_stack() is not None:
-        raise UsageError(
-            "a local stack is up already", next_step="see `lambdalab status`, or end it with `lambdalab down`"
-        )
-    stack = bring_up(say, port=port, parameters=parameters)
-    typer.echo(
-        f"The local stack {stack.stack_name} is up.\n"
-        f"  export AWS_ENDPOINT_URL={stack.endpoint_url} AWS_ENDPOINT_URL_LAMBDA={stack.lambda_endpoint_url}\n"
-        "  export AWS_ACCESS_KEY_ID=test AWS_SECRET_ACCESS_KEY=test AWS_DEFAULT_REGION=us-east-1"
-    )
-
-
-@app.command(epilog="Example:  lambdalab status --json")
-def status(
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything the plane knows as JSON.")] = False,
-) -> None:
-    """Show the local stack: where it listens, its functions, their environments and counts."""
-    from lambdalab.report.layout import print_whole
-    from lambdalab.report.status import render_status
-
-    stack = _local_stack()
-    found = stack.status()
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-    else:
-        print_whole(make_console(), render_status(stack.endpoint_url, stack.lambda_endpoint_url, found))
-
-
-@app.command(epilog="Example:  lambdalab down")
-def down() -> None:
-    """End the local stack; the emulator keeps nothing."""
-    from lambdalab.local.stack import running_stack, take_down
-
-    stack = running_stack()
-    if stack is None:
-        typer.echo("no local stack is up")
-        return
-    say("stopping the local stack")
-    take_down(stack)
 
 
 @app.command(epilog="Example:  lambdalab run ingest --blocks 20 --seed 7\n\nExample:  lambdalab run --resume latest")
@@ -176,37 +96,6 @@ def report(
     _require_valid(_conclude(store), store)
 
 
-@app.command(epilog="Example:  lambdalab invoke PythonIngest -e events/sqs-small.json")
-def invoke(
-    function: Annotated[str, typer.Argument(help="Logical id or name of a function of the local stack.")],
-    event: Annotated[str, typer.Option("--event", "-e", help="A JSON file, or - for standard input.")],
-) -> None:
-    """Invoke one function of the local stack: its answer on standard output, its log on standard error."""
-    from lambdalab.invocation import invoke_local, read_event
-
-    payload = read_event(event)
-    result = invoke_local(_local_stack(), function, payload)
-    typer.echo(result.log, err=True, nl=False)
-    typer.echo(result.payload)
-    if result.function_error is not None:
-        raise typer.Exit(EXIT_VERDICT)
-
-
-def _version(value: bool) -> None:
-    if value:
-        typer.echo(f"lambdalab {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _options(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
-    pass
-
-
 def _refuse_contradictions(context: typer.Context, target: TargetName) -> None:
     """Refuses options that would be silently without effect."""
     given = {
@@ -261,16 +150,7 @@ def _target(name: TargetName, stack_name: str, *, temporary: bool) -> "Iterator[
         with stack_for_a_while(say) as stack:
             yield local_target(stack)
     else:
-        yield local_target(_local_stack())
-
-
-def _local_stack() -> "LocalStack":
-    from lambdalab.local.stack import running_stack
-
-    stack = running_stack()
-    if stack is None:
-        raise PlaneError("no local stack is up", next_step="start one with `lambdalab up`, or add --up to a run")
-    return stack
+        yield local_target(local_stack())
 
 
 def _confirm(target: "AwsTarget", trials: "Sequence[Trial]", *, yes: bool) -> None:
@@ -316,7 +196,7 @@ def _execute_and_show(target: "AwsTarget", store: "RunDirectory", *, go_on: str)
             problem.add_note(str(second))
         problem.add_note(f"what was measured is in {store.folder}; go on with `{go_on}`.")
         if isinstance(problem, KeyboardInterrupt):
-            _complain("interrupted", problem)  # and typer ends with EXIT_INTERRUPTED
+            complain("interrupted", problem)  # and typer ends with EXIT_INTERRUPTED
         raise
     _require_valid(_conclude(store), store)
 
@@ -338,27 +218,3 @@ def _require_valid(summary: "Summary", store: "RunDirectory") -> None:
             f"run {summary.run_id} is invalid: {'; '.join(summary.faults)}",
             next_step=f"read the reasons in {store.folder / 'metrics.csv'} and run it again",
         )
-
-
-def _complain(problem: str, error: BaseException) -> None:
-    for line in dict.fromkeys((problem, *getattr(error, "__notes__", []))):
-        typer.echo(f"lambdalab: {line}", err=True)
-
-
-def _as_interrupt(_: int, __: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
-
-
-def main() -> NoReturn:
-    """Runs the command line; every failure ends as a sentence and an exit code. SIGTERM is treated as Ctrl-C."""
-    signal.signal(signal.SIGTERM, _as_interrupt)
-    try:
-        app()
-    except LambdalabError as error:
-        _complain(str(error), error)
-        sys.exit(error.exit_code)
-    except Exception as error:
-        traceback.print_exc()
-        _complain("this is a defect of lambdalab; report it with the lines above.", error)
-        sys.exit(EXIT_DEFECT)
-    sys.exit(0)

@@ -1,0 +1,79 @@
+"""What every command shares: the application, how it ends, how a failure is said."""
+
+import signal
+import sys
+import traceback
+from types import FrameType
+from typing import Annotated, Final, NoReturn
+
+import typer
+from pydantic import ValidationError
+from typer.exceptions import TyperException
+
+from lambdalab import __version__
+from lambdalab.errors import LambdalabError, UsageError
+
+EXIT_VERDICT: Final = 1
+EXIT_DEFECT: Final = 70
+"""EX_SOFTWARE of sysexits.h: Python's own 1 would read as a verdict."""
+
+app = typer.Typer(
+    help="Measures what a Lambda function costs and how fast it is, in Python and in Go.",
+    epilog="Exit codes: 0 good, 1 a verdict or a function failed, 2 usage, 3 environment, 4 invalid run, 130 Ctrl-C.",
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"lambdalab {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def complain(problem: str, error: BaseException) -> None:
+    """Says a problem, and what was added to it on its way up, on standard error."""
+    for line in dict.fromkeys((problem, *getattr(error, "__notes__", []))):
+        typer.echo(f"lambdalab: {line}", err=True)
+
+
+def run_app() -> int:
+    """Runs the command line and returns its exit code; every failure is said in a sentence. SIGTERM is like Ctrl-C."""
+    from lambdalab.cli import local_stack, runs  # noqa: F401 - they add their commands
+
+    signal.signal(signal.SIGTERM, _as_interrupt)
+    try:
+        return app(sys.argv[1:] or ["--help"], prog_name="lambdalab", standalone_mode=False) or 0
+    except TyperException as refusal:
+        error = _usage_error(refusal)
+        complain(str(error), error)
+        return error.exit_code
+    except LambdalabError as error:
+        complain(str(error), error)
+        return error.exit_code
+    except Exception as error:
+        traceback.print_exc()
+        complain("this is a defect of lambdalab; report it with the lines above.", error)
+        return EXIT_DEFECT
+
+
+def _usage_error(refusal: TyperException) -> UsageError:
+    """Words what typer refuses as every other failure is worded."""
+    said = refusal.format_message().strip().removesuffix(".").replace("Value error, ", "")
+    if isinstance(refusal.__cause__, ValidationError):
+        said = said.replace("value", f"value {refusal.__cause__.errors()[0]['input']!r}", 1)
+    command = context.command_path if (context := getattr(refusal, "ctx", None)) else "lambdalab"
+    return UsageError(said[:1].lower() + said[1:], next_step=f"see `{command} --help`")
+
+
+def _as_interrupt(_: int, __: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
