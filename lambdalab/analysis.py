@@ -61,6 +61,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     protocol: str
     target: str
     cpu_limit: str
+    latency_model: str | None
     memory_mb: tuple[int, ...]
     architecture: tuple[str, ...]
     price_sheet: str
@@ -107,6 +108,7 @@ def summarise(
         protocol=protocol.name,
         target=manifest.target,
         cpu_limit=manifest.cpu_limit,
+        latency_model=manifest.latency_model,
         memory_mb=tuple(sorted({f.memory_mb for f in manifest.functions.values()})),
         architecture=tuple(sorted({f.architecture for f in manifest.functions.values()})),
         price_sheet=manifest.price_sheet,
@@ -198,6 +200,11 @@ def _cautions(manifest: Manifest, summary: Summary) -> Iterable[str]:
         yield (
             "cpu_limit: none - no CPU quota and no memory limit held, so times do not depend on the memory size; "
             "run as root, or in a delegated cgroup, to have them"
+        )
+    if manifest.latency_model is not None:
+        yield (
+            f"latency model {manifest.latency_model}: DynamoDB, SQS and S3 answered as late as a model says, "
+            "so these times must not be set beside times without it"
         )
     for arm, function in manifest.functions.items():
         wanted = manifest.template_runtimes.get(arm)

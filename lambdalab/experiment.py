@@ -64,6 +64,7 @@ def new_run(target: AwsTarget, protocol: Protocol, results: Path, *, seed: int |
         prices=msgspec.to_builtins(prices),
         functions=functions,
         cpu_limit=_cpu_limit(target),
+        latency=status.get("latency"),
         interpreters={
             name: status["functions"][f.function_name]["interpreter"] or f.runtime for name, f in functions.items()
         }
@@ -89,6 +90,13 @@ def resume_run(target: AwsTarget, store: RunDirectory) -> None:
             f"run {manifest.run_id} was made on {manifest.target} stack {manifest.stack_name}, "
             f"not on {target.name} stack {target.stack.name}",
             next_step="resume it where it was made, or start a new run",
+        )
+    latency = target.local.status()["latency"] if isinstance(target, LocalTarget) else None
+    if latency != manifest.latency:
+        now_called = msgspec.structs.replace(manifest, latency=latency).latency_model
+        raise UsageError(
+            f"run {manifest.run_id} began with latency model {manifest.latency_model}, and now it is {now_called}",
+            next_step="set it back, or start a new run",
         )
     before = msgspec.to_builtins(manifest.functions) | {"plane": {"cpu_limit": manifest.cpu_limit}}
     after = {name: msgspec.to_builtins(target.facts(target.arm(name))) for name in manifest.functions}

@@ -93,7 +93,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """``run.json``: everything a reader needs to judge or repeat a run, except what was measured.
 
     ``prices`` is the whole price sheet, so that the run costs the same when it is reported again years later.
-    ``endpoint`` is where Lambda was spoken to; ``cpu_limit`` says what held the functions to their share of CPU.
+    ``endpoint`` is where Lambda was spoken to; ``cpu_limit`` says what held the functions to their share of CPU;
+    ``latency`` is the whole model by which services took their time, None when there was none.
     """
 
     schema_version: int
@@ -113,7 +114,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     template_runtimes: dict[str, str]
     versions: dict[str, str]
     machine: dict[str, str]
+    latency: dict[str, object] | None = None
     resumed_at: tuple[str, ...] = ()
+
+    @property
+    def latency_model(self) -> str | None:
+        """Name, date and seed of the latency model; None when services answered as fast as they could."""
+        found = self.latency
+        return None if found is None else f"{found['name']} {found['date']}, seed {found['seed']}"
 
 
 class PlatformReport(msgspec.Struct, frozen=True, kw_only=True):

@@ -56,6 +56,10 @@ def run(
     temporary: Annotated[
         bool, typer.Option("--up", help="Bring a local stack up for this run when none is up, and end it afterwards.")
     ] = False,
+    latency: Annotated[
+        str | None,
+        typer.Option(help="With --up: a latency model of latencies/, or its path; services answer as late as it says."),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="On AWS: spend without asking.")] = False,
 ) -> None:
     """Run a protocol: send, drain, verify, collect, and print the comparison."""
@@ -71,7 +75,7 @@ def run(
             f"run {resume} is of scenario {plan.scenario}, not {scenario}",
             next_step=f"run `lambdalab run {plan.scenario} --resume {resume}`",
         )
-    with _target(target, stack_name, temporary=temporary) as place:
+    with _target(target, stack_name, temporary=temporary, latency=latency) as place:
         if target is TargetName.AWS:
             _confirm(place, schedule(plan, seed or 0) if previous is None else trials_left(previous), yes=yes)
         store = previous or new_run(place, plan, results, seed=seed)
@@ -81,6 +85,7 @@ def run(
         go_on += ["--stack-name", stack_name] if target is TargetName.AWS else []
         go_on += ["--results", str(results)] if results != RESULTS else []
         go_on += ["--up"] if temporary else []
+        go_on += ["--latency", latency] if latency is not None else []
         _execute_and_show(place, store, go_on=shlex.join(go_on))
 
 
@@ -119,6 +124,11 @@ def _refuse_contradictions(context: typer.Context, target: TargetName) -> None:
         raise UsageError(
             "--up brings up a local stack, and the target is aws", next_step="leave --up or --target aws out"
         )
+    if "latency" in given and "temporary" not in given:
+        raise UsageError(
+            f"--latency {context.params['latency']} is for the local stack that --up brings up",
+            next_step="add --up, or bring a stack up with `lambdalab up --latency NAME`",
+        )
 
 
 def _protocol(scenario: str, name: str, blocks: int | None) -> "Protocol":
@@ -140,14 +150,14 @@ def _protocol(scenario: str, name: str, blocks: int | None) -> "Protocol":
 
 
 @contextmanager
-def _target(name: TargetName, stack_name: str, *, temporary: bool) -> "Iterator[AwsTarget]":
+def _target(name: TargetName, stack_name: str, *, temporary: bool, latency: str | None) -> "Iterator[AwsTarget]":
     from lambdalab.local.stack import stack_for_a_while
     from lambdalab.target import aws_target, local_target
 
     if name is TargetName.AWS:
         yield aws_target(stack_name)
     elif temporary:
-        with stack_for_a_while(say) as stack:
+        with stack_for_a_while(say, latency=latency) as stack:
             yield local_target(stack)
     else:
         yield local_target(local_stack())

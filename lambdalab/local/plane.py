@@ -24,6 +24,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from lambdalab.aws import LOCAL_KEY, Aws
 from lambdalab.errors import LambdalabError, PlaneError
+from lambdalab.latency import Draws, LatencyModel
 from lambdalab.local.async_invoke import AsyncQueue, EventConfig, Timing
 from lambdalab.local.cgroup import Cgroups
 from lambdalab.local.destinations import Destinations, Put
@@ -35,6 +36,7 @@ from lambdalab.local.invoke_api import InvokeApi
 from lambdalab.local.logs import LogWriter
 from lambdalab.local.poller import Mapping, Poller
 from lambdalab.local.pool import Pool
+from lambdalab.local.service_time import ServiceTime
 from lambdalab.stack import find_stack
 
 FOLLOW_S: Final = 1.0
@@ -43,7 +45,10 @@ log: Final = logging.getLogger("lambdalab.plane")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a plane is started with. ``interpreters`` maps a runtime such as ``python3.12`` to its Python."""
+    """What a plane is started with. ``interpreters`` maps a runtime such as ``python3.12`` to its Python.
+
+    Without a ``latency`` model functions speak to the emulator itself.
+    """
 
     endpoint_url: str
     stack_name: str
@@ -51,6 +56,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     folder: str
     interpreters: dict[str, str]
     async_timing: Timing = Timing()
+    latency: LatencyModel | None = None
 
 
 class Plane:
@@ -62,9 +68,8 @@ class Plane:
         self._executor: Executor = ThreadPoolExecutor(32, thread_name_prefix="aws")
         self._guard = Guard()
         self._cgroups = Cgroups(f"lambdalab-{os.getpid()}", tell=self._guard.tell)
-        self._credentials = Credentials(
-            access_key_id=LOCAL_KEY, secret_access_key=LOCAL_KEY, endpoint_url=settings.endpoint_url
-        )
+        self._credentials: dict[str, Credentials] = {}
+        self._service_times: dict[str, ServiceTime] = {}
         self._pools: dict[str, Pool] = {}
         self._queues: dict[str, AsyncQueue] = {}
         self._destinations = Destinations(self._aws, self._executor, self._put)
@@ -99,6 +104,8 @@ class Plane:
             )
             self._report_lost_events()
             await asyncio.gather(*(pool.close() for pool in self._pools.values()))
+            for service_time in self._service_times.values():
+                service_time.close()
             await self._logs.close()
             self._cgroups.close()
             self._guard.close()
@@ -119,6 +126,7 @@ class Plane:
             "cpu_limit": self._cgroups.kind,
             "logical_names": self._logical_names,
             "log_lines_dropped": self._logs.dropped,
+            "latency": msgspec.to_builtins(self._settings.latency),
             "functions": {
                 name: {
                     "runtime": pool.spec.runtime,
@@ -132,6 +140,7 @@ class Plane:
                     "cold_starts": pool.cold_starts,
                     "throttles": pool.throttles,
                     "events": _status_of(self._queues[name]),
+                    **({"service_calls": self._service_times[name].counts()} if name in self._service_times else {}),
                     "pids": [e.pid for e in pool.environments if e.pid is not None],
                 }
                 for name, pool in self._pools.items()
@@ -183,18 +192,29 @@ class Plane:
                         FunctionName=name, ReservedConcurrentExecutions=int(reserved)
                     )
                 )
+            self._credentials[name] = Credentials(
+                access_key_id=LOCAL_KEY, secret_access_key=LOCAL_KEY, endpoint_url=await self._open_endpoint(name)
+            )
             pool = Pool(await self._read_spec(name), self._create)
             self._queues[name] = AsyncQueue(pool, self._destinations.send, self._settings.async_timing)
             self._pools[name] = pool
             await self._follow_function(name)
             await self._follow_mappings(name)
 
+    async def _open_endpoint(self, name: str) -> str:
+        """Where a function finds AWS: the emulator, or with a latency model a proxy of its own before it."""
+        if self._settings.latency is None:
+            return self._settings.endpoint_url
+        draws = Draws(self._settings.latency, name)
+        self._service_times[name] = ServiceTime(self._settings.endpoint_url, draws)
+        return await self._service_times[name].open()
+
     def _create(self, spec: FunctionSpec) -> Environment:
         interpreter = self._settings.interpreters.get(spec.runtime)
         return Environment(
             spec,
             interpreter=None if interpreter is None else Path(interpreter),
-            credentials=self._credentials,
+            credentials=self._credentials[spec.name],
             limits=self._cgroups.create(secrets.token_hex(6)),
             emit=lambda stream, line: self._logs.emit(spec.log_group, stream, line),
         )

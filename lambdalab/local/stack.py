@@ -17,7 +17,8 @@ import msgspec
 
 from lambdalab.aws import Aws
 from lambdalab.deployment import host_parameters, local_overrides, variables
-from lambdalab.errors import PlaneError, StorageError
+from lambdalab.errors import PlaneError, StorageError, UsageError
+from lambdalab.latency import load_latency
 from lambdalab.local.daemon import Daemon, start_daemon
 from lambdalab.local.function import CUSTOM_RUNTIMES
 from lambdalab.local.plane import Settings
@@ -96,21 +97,30 @@ def running_stack() -> LocalStack | None:
         return None
 
 
-def bring_up(progress: Progress, *, port: int = EMULATOR_PORT, parameters: dict[str, str] | None = None) -> LocalStack:
+def bring_up(
+    progress: Progress,
+    *,
+    port: int = EMULATOR_PORT,
+    parameters: dict[str, str] | None = None,
+    latency: str | None = None,
+) -> LocalStack:
     """Starts the emulator, builds and deploys ``template.yaml`` to it, and attaches a plane.
 
     Args:
         progress: told each step.
         port: the emulator's; the plane takes the next one. 0 lets the system choose both.
         parameters: template parameters that differ from samconfig's ``local`` environment.
+        latency: a latency model of ``latencies/``, or the path of one, by which the services take their time; else they
+            answer as fast as the emulator does.
 
     Raises:
-        UsageError: a parameter is unknown or outside the template's limits.
+        UsageError: a parameter is unknown or outside the template's limits, or the latency model is wrong.
         PlaneError: a port is taken, or a part does not start; whatever was started is ended again.
         ToolError: the build or the deployment failed; likewise.
     """
     changes = host_parameters() | (parameters or {})
     check_parameters(changes)
+    model = None if latency is None else load_latency(latency)
     emulator_port, plane_port = _ports(port)
     folder = state_folder()
     with contextlib.ExitStack() as undo:
@@ -129,6 +139,7 @@ def bring_up(progress: Progress, *, port: int = EMULATOR_PORT, parameters: dict[
             port=plane_port,
             folder=str(folder),
             interpreters=_interpreters(endpoint_url),
+            latency=model,
         )
         plane = start_plane(settings, folder)
         undo.callback(plane.end, grace_s=5)
@@ -151,16 +162,25 @@ def take_down(stack: LocalStack) -> None:
 
 
 @contextlib.contextmanager
-def stack_for_a_while(progress: Progress, *, port: int = 0) -> Iterator[LocalStack]:
-    """The stack that is up, or one that lives only as long as the block."""
+def stack_for_a_while(progress: Progress, *, port: int = 0, latency: str | None = None) -> Iterator[LocalStack]:
+    """The stack that is up, or one that lives only as long as the block.
+
+    Raises:
+        UsageError: a latency model is asked for, and the stack that is up has another or none.
+    """
     found = running_stack()
     if found is not None and found.emulator.alive and found.plane.alive:
+        if latency is not None and msgspec.to_builtins(load_latency(latency)) != found.status()["latency"]:
+            raise UsageError(
+                f"--latency {latency} is not what the local stack that is up was brought up with",
+                next_step="end that with `lambdalab down`, or leave --latency out",
+            )
         yield found
         return
     if found is not None:
         progress("clearing away a local stack that has ended")
         take_down(found)
-    stack = bring_up(progress, port=port)
+    stack = bring_up(progress, port=port, latency=latency)
     try:
         yield stack
     except StorageError as error:

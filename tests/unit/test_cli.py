@@ -62,7 +62,7 @@ Call = Callable[..., Ended]
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the project without a local stack, and a machine without AWS."""
-    for name in ("template.yaml", "samconfig.toml", "src", "protocols", "prices", "events"):
+    for name in ("template.yaml", "samconfig.toml", "src", "protocols", "prices", "latencies", "events"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "tiny.toml").write_text(PROTOCOL)
     for name in [name for name in os.environ if name.startswith("AWS_")]:
@@ -206,6 +206,9 @@ def test_completion_knows_the_commands() -> None:
         ("run --resume latest --protocol strict", 2, "--protocol cannot be changed when a run goes on"),
         ("run --stack-name mine", 2, "--stack-name mine names a stack on AWS, and the target is local; add --target"),
         ("run --target aws --up", 2, "--up brings up a local stack, and the target is aws; leave --up or --target aws"),
+        ("run --latency 2026-11-21", 2, "--latency 2026-11-21 is for the local stack that --up brings up; add --up"),
+        ("run --up --latency nope", 2, 'latencies/ has no "nope"; there are: 2026-11-21.'),
+        ("up --latency bad.toml", 2, 'bad.toml: key "scenario" is unknown; there are: name, date, seed, calls.'),
         ("run --target aws", 3, "no AWS region is set for the cloudformation endpoint; set AWS_REGION"),
         ("status", 3, "no local stack is up; start one with"),
         ("status --json", 3, "no local stack is up; start one with"),
