@@ -222,6 +222,7 @@ class InvocationRow(msgspec.Struct, frozen=True, kw_only=True):
     run_id: str
     scenario: str
     target: str
+    latency_model: str | None
     language: str
     architecture: str
     memory_mb: int
