@@ -93,9 +93,9 @@ def resume_run(target: AwsTarget, store: RunDirectory) -> None:
         )
     latency = target.local.status()["latency"] if isinstance(target, LocalTarget) else None
     if latency != manifest.latency:
-        now_called = msgspec.structs.replace(manifest, latency=latency).latency_model
+        began, now = manifest.latency_model, msgspec.structs.replace(manifest, latency=latency).latency_model
         raise UsageError(
-            f"run {manifest.run_id} began with latency model {manifest.latency_model}, and now it is {now_called}",
+            f"run {manifest.run_id} began with latency model {began or 'none'}, and now it is {now or 'none'}",
             next_step="set it back, or start a new run",
         )
     before = msgspec.to_builtins(manifest.functions) | {"plane": {"cpu_limit": manifest.cpu_limit}}
