@@ -229,6 +229,33 @@ async def test_continue_is_not_held_back() -> None:
     assert way.slower.total() == 0
 
 
+@pytest.mark.parametrize("slow", ["the function", "the emulator"])
+async def test_a_side_that_does_not_read_holds_the_other_up(slow: str) -> None:
+    much, filled, over = bytes(64 * 1024 * 1024), asyncio.Event(), asyncio.Event()
+
+    async def fill(writer: asyncio.StreamWriter) -> None:
+        writer.write(much)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(writer.drain(), 1)
+            return
+        filled.set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(len(PUT))
+        if slow == "the function":
+            await fill(writer)
+        await over.wait()
+        writer.transport.abort()
+
+    async with between(serve, ms=1) as (_, url, _), connection(url) as (_, writer):
+        writer.write(PUT)
+        if slow == "the emulator":
+            await fill(writer)
+        await asyncio.wait_for(filled.wait(), WAIT_S)
+        over.set()
+        writer.transport.abort()
+
+
 async def test_a_large_answer_that_is_read_slowly_is_whole() -> None:
     size = 8 * 1024 * 1024
     body = bytes(range(256)) * (size // 256)
