@@ -210,6 +210,11 @@ def _cautions(manifest: Manifest, summary: Summary) -> Iterable[str]:
         wanted = manifest.template_runtimes.get(arm)
         if wanted is not None and wanted != function.runtime:
             yield f"{arm} ran on {function.runtime}; the template's default is {wanted}"
+        if (function.batch_size, function.reserved_concurrency) != (1, 1):
+            yield (
+                f"{arm} ran with batch size {function.batch_size} and reserved concurrency "
+                f"{function.reserved_concurrency or 'unset'}; one message at a time needs 1 and 1"
+            )
     short = [cell for cell in summary.cells if 0 < cell.n_valid < smallest_n(LEVEL)]
     if short:
         yield (

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from lambdalab.target import AwsTarget
 
 RESULTS: Final = Path("results")
+MAX_SEED: Final = 2**32 - 1
+"""Of what is drawn when none is given."""
 Results = Annotated[Path, typer.Option(help="Folder of run directories.")]
 
 
@@ -49,7 +51,7 @@ def run(
         int | None, typer.Option(min=1, max=10_000, help="How often every arm runs; the protocol's own by default.")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed of the order of arms; drawn and recorded by default.")
+        int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of the order of arms; drawn and recorded by default.")
     ] = None,
     resume: Annotated[str | None, typer.Option(help="Go on with an interrupted run: its id, or latest.")] = None,
     results: Results = RESULTS,
@@ -204,7 +206,8 @@ def _execute_and_show(target: "AwsTarget", store: "RunDirectory", *, go_on: str)
             _conclude(store)
         except LambdalabError as second:
             problem.add_note(str(second))
-        problem.add_note(f"what was measured is in {store.folder}; go on with `{go_on}`.")
+        kept = f"what was measured is in {store.folder}" if store.trials() else "nothing was measured"
+        problem.add_note(f"{kept}; go on with `{go_on}`.")
         if isinstance(problem, KeyboardInterrupt):
             complain("interrupted", problem)  # and typer ends with EXIT_INTERRUPTED
         raise

@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from lambdalab.aws import Aws
-from lambdalab.deployment import host_parameters, local_overrides, variables
+from lambdalab.deployment import local_parameters, overrides, variables
 from lambdalab.errors import PlaneError, StorageError, UsageError
 from lambdalab.latency import load_latency
 from lambdalab.local.daemon import Daemon, start_daemon
@@ -118,8 +118,8 @@ def bring_up(
         PlaneError: a port is taken, or a part does not start; whatever was started is ended again.
         ToolError: the build or the deployment failed; likewise.
     """
-    changes = host_parameters() | (parameters or {})
-    check_parameters(changes)
+    merged = local_parameters(parameters or {})
+    check_parameters(merged)
     model = None if latency is None else load_latency(latency)
     emulator_port, plane_port = _ports(port)
     folder = state_folder()
@@ -129,9 +129,9 @@ def bring_up(
         undo.callback(emulator.end, grace_s=2)
         endpoint_url = f"http://127.0.0.1:{emulator_port}"
         progress("building the functions")
-        _sam("build", changes, None, folder)
+        _sam("build", merged, None, folder)
         progress("deploying template.yaml")
-        _sam("deploy", changes, endpoint_url, folder)
+        _sam("deploy", merged, endpoint_url, folder)
         progress("attaching the plane")
         settings = Settings(
             endpoint_url=endpoint_url,
@@ -251,8 +251,8 @@ def start_plane(settings: Settings, folder: Path) -> Daemon:
     return plane
 
 
-def _sam(command: str, changes: dict[str, str], endpoint_url: str | None, folder: Path) -> None:
-    arguments = [str(tool("sam")), command, "--config-env", "local", *local_overrides(changes)]
+def _sam(command: str, parameters: dict[str, str], endpoint_url: str | None, folder: Path) -> None:
+    arguments = [str(tool("sam")), command, "--config-env", "local", *overrides(parameters)]
     with contextlib.chdir(project_root()):
         run_tool(arguments, log_file=folder / f"sam-{command}.log", variables=variables(endpoint_url))
 
