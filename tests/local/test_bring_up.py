@@ -36,7 +36,7 @@ def fails(place: Path, kind: type[LambdalabError], *, port: int = 0, parameters:
         with pytest.raises(kind) as caught:
             bring_up(steps.append, port=port, parameters=parameters)
         assert running_stack() is None
-    wait_until(lambda: processes_of(place) == [], 5)
+    wait_until(lambda: processes_of(place) == [], 30)
     return str(caught.value)
 
 
@@ -143,12 +143,12 @@ def test_interrupt_leaves_nothing_running(place: Path, step: str, later_s: float
     for line in process.stdout:
         if line.strip() == step:
             break
-    wait_until((place / ".lambdalab/emulator.log").exists, 5)
+    wait_until((place / ".lambdalab/emulator.log").exists, 30)
     time.sleep(later_s)
     os.killpg(process.pid, signal.SIGINT)  # as the terminal does
-    _, said = process.communicate(timeout=15)
+    _, said = process.communicate(timeout=60)
     assert "KeyboardInterrupt" in said
-    wait_until(lambda: processes_of(place) == [], 5)
+    wait_until(lambda: processes_of(place) == [], 30)
     assert not (place / ".lambdalab/stack.json").exists()
 
 
