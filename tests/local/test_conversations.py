@@ -31,6 +31,8 @@ NEWEST_PYTHON: Final = ROOT / "tools" / "awslambdaric-newest.txt"
 RECORD: Final = "LAMBDALAB_RECORD"
 QUOTES: Final = 2
 """Bytes that JSON adds to a text."""
+VERSION_SAID: Final = re.compile(rb"(?:aws-lambda-python/[\d.]+-|aws-lambda-go@v)([\d.]+\d)")
+"""A client's own version, in its User-Agent or in a stack trace."""
 AT_LIMIT: Final = RESPONSE_LIMIT_BYTES - QUOTES
 
 Case = tuple[list[dict[str, Any]], dict[str, Any]]
@@ -138,8 +140,10 @@ async def test_client_says_what_it_was_recorded_to_say(
                 await taps[-1].ended()
         places = {str(spec.package): "/var/task", str(client.machine.interpreter.parents[1]): "/var/lang"}
         said = shown(taps, places)
+        versions = {found.decode() for tap in taps for turn in tap.turns for found in VERSION_SAID.findall(turn.data)}
     for tap in taps:
         await tap.close()
+    assert versions <= {(PINNED if client.which == "pinned" else NEWEST)[client.name]}
     compare(client, case, said)
 
 
