@@ -104,6 +104,8 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
         self._transport = None
         self._waiting.clear()
+        self._begin()
+        del self._parser # it knows this connection: without that, bodies would stay until the garbage collector comes
 
     def pause_writing(self) -> None:
         """Who does not take its answers gets no more of them, and is not listened to, until it has."""

@@ -3,8 +3,10 @@
 import asyncio
 import base64
 import contextlib
+import gc
 import json
 import random
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -337,6 +339,26 @@ async def test_large_requests_behind_a_waiting_one_are_refused() -> None:
         client.send(PING)
         assert (await client.receive()).status == 429
         assert await client.ended()
+
+
+async def test_connection_that_has_ended_holds_nothing() -> None:
+    freed = asyncio.Event()
+
+    def answer(exchange: Exchange) -> None:
+        weakref.finalize(exchange._connection, freed.set)
+        exchange.reply(Response(200))
+
+    server = await serve(answer)
+    gc.disable()
+    try:
+        client = Client(*await asyncio.open_connection("127.0.0.1", port_of(server)))
+        await client.call(PING)
+        client.send(RESPONSE[:-1])
+        await client.close()
+        await asyncio.wait_for(freed.wait(), 10)
+    finally:
+        gc.enable()
+        server.close()
 
 
 async def test_client_that_takes_no_answers_gets_no_more_of_them_until_it_does() -> None:
