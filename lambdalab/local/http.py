@@ -105,7 +105,7 @@ class Connection(asyncio.Protocol):
         self._transport = None
         self._waiting.clear()
         self._begin()
-        del self._parser # it knows this connection: without that, bodies would stay until the garbage collector comes
+        del self._parser  # it knows this connection: without that, bodies would stay until the garbage collector comes
 
     def pause_writing(self) -> None:
         """Who does not take its answers gets no more of them, and is not listened to, until it has."""
