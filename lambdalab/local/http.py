@@ -21,7 +21,7 @@ HEAD_LIMIT_BYTES: Final = 1024 * 1024
 BODY_LIMIT_BYTES: Final = 16 * 1024 * 1024
 """Above every Lambda payload limit, so that those are refused by name; what passes this is counted but not kept."""
 PIPELINE_LIMIT: Final = 100
-"""Requests that may wait on one connection behind one that is not answered yet."""
+"""Requests that may wait on one connection behind one that is not answered yet; together at most one largest body."""
 
 
 @dataclass(slots=True)
@@ -90,7 +90,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)
         self._waiting: deque[Exchange] = deque()
-        self._busy = self._dispatching = False
+        self._busy = self._dispatching = self._deaf = False
         self._begin()
 
     @property
@@ -104,6 +104,20 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
         self._transport = None
         self._waiting.clear()
+        self._begin()
+        del self._parser  # it knows this connection: without that, bodies would stay until the garbage collector comes
+
+    def pause_writing(self) -> None:
+        """Who does not take its answers gets no more of them, and is not listened to, until it has."""
+        self._deaf = True
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        self._deaf = False
+        if self._transport is not None:
+            self._transport.resume_reading()
+        self._dispatch_waiting()
 
     def data_received(self, data: bytes) -> None:
         if self.closed:
@@ -164,7 +178,7 @@ class Connection(asyncio.Protocol):
         )
         keep_alive = self._parser.should_keep_alive() and not self._parser.should_upgrade()
         self._begin()
-        if len(self._waiting) >= PIPELINE_LIMIT:
+        if len(self._waiting) >= PIPELINE_LIMIT or sum(len(e.request.body) for e in self._waiting) > BODY_LIMIT_BYTES:
             raise _TooLargeError(HTTPStatus.TOO_MANY_REQUESTS)
         self._waiting.append(Exchange(request, self, keep_alive))
         self._dispatch_waiting()
@@ -181,7 +195,7 @@ class Connection(asyncio.Protocol):
             return
         self._dispatching = True
         try:
-            while self._waiting and not self._busy and not self.closed:
+            while self._waiting and not self._busy and not self._deaf and not self.closed:
                 self._busy = True
                 self._handler(self._waiting.popleft())
         finally:

@@ -3,19 +3,15 @@
 import asyncio
 import inspect
 import os
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lambdalab.local.cgroup import Cgroups
-from lambdalab.tools import search_path
-from local.support import PYTHON_RUNTIME, Machine, interpreter
+from local.support import PYTHON_RUNTIME, Machine, built_go, interpreter
 from local.whole import Up, processes_of, project
 
-HERE = Path(__file__).parent
 LONGEST_TEST_S = 60
 
 
@@ -40,14 +36,7 @@ def machine() -> Iterator[Machine]:
 @pytest.fixture(scope="session")
 def go_package(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The Go function of these tests, built with the real aws-lambda-go."""
-    package = tmp_path_factory.mktemp("go-package")
-    source = tmp_path_factory.mktemp("go-source") / "go"
-    shutil.copytree(HERE / "go", source)
-    variables = {**os.environ, "PATH": search_path(), "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"}
-    command = ["go", "build", "-trimpath", "-tags=lambda.norpc", "-o", str(package / "bootstrap"), "."]
-    built = subprocess.run(command, cwd=source, env=variables, capture_output=True, text=True, check=False)
-    assert built.returncode == 0, built.stderr
-    return package
+    return built_go(tmp_path_factory.mktemp("go-package"))
 
 
 @pytest.fixture(scope="session")

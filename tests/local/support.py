@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import os
 import re
 import secrets
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -19,10 +21,11 @@ from lambdalab.local.function import Credentials, FunctionSpec
 from lambdalab.local.pool import Pool
 from lambdalab.model import PlatformReport
 from lambdalab.platform_log import parse_report
-from lambdalab.tools import interpreter_for
+from lambdalab.tools import interpreter_for, search_path
 
 PYTHON_RUNTIME: Final = f"python{sys.version_info.major}.{sys.version_info.minor}"
 FUNCTIONS: Final = Path(__file__).parent / "functions"
+GO_FUNCTION: Final = Path(__file__).parent / "go"
 CREDENTIALS: Final = Credentials(access_key_id="key", secret_access_key="secret", endpoint_url="http://127.0.0.1:9")
 ARN: Final = "arn:aws:lambda:eu-west-1:123456789012:function:under-test"
 
@@ -58,6 +61,16 @@ class Running:
 
 def interpreter(runtime: str) -> Path:
     return interpreter_for(runtime)
+
+
+def built_go(package: Path, module_file: str = "go.mod") -> Path:
+    """Builds the Go function of these tests into a folder, with the aws-lambda-go that a module file names."""
+    variables = {**os.environ, "PATH": search_path(), "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"}
+    command = ["go", "build", "-trimpath", "-tags=lambda.norpc", f"-modfile={module_file}"]
+    command += ["-o", str(package / "bootstrap"), "."]
+    built = subprocess.run(command, cwd=GO_FUNCTION, env=variables, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
+    return package
 
 
 def python_spec(handler: str = "handlers.handler", **changes: Any) -> FunctionSpec:

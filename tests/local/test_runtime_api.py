@@ -3,18 +3,29 @@
 import asyncio
 import base64
 import contextlib
+import gc
 import json
 import random
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
 
-from lambdalab.local.http import HEAD_LIMIT_BYTES, PIPELINE_LIMIT
+from lambdalab.local.http import (
+    BODY_LIMIT_BYTES,
+    HEAD_LIMIT_BYTES,
+    PIPELINE_LIMIT,
+    Exchange,
+    Response,
+    port_of,
+    serve,
+)
 from lambdalab.local.runtime_api import RESPONSE_LIMIT_BYTES, Answer, Event, InitError, RuntimeApi, State
 
 NEXT = b"GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\nHost: x\r\n\r\n"
+PING = b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n"
 EVENT = Event(request_id="id-1", payload=b'{"n":1}', deadline_ms=1795254600750, function_arn="arn:f", trace_id="Root=1")
 FUZZED_REQUESTS = 4000
 
@@ -317,6 +328,55 @@ async def test_requests_without_end_behind_a_waiting_one_are_refused() -> None:
         client.send(NEXT + b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n" * (PIPELINE_LIMIT + 1))
         assert (await client.receive()).status == 429
         assert await client.ended()
+
+
+async def test_large_requests_behind_a_waiting_one_are_refused() -> None:
+    async with session() as found:
+        client = await found.reach(State.INIT)
+        body = b"x" * (BODY_LIMIT_BYTES // 2)
+        client.send(NEXT + post("init/error", body) * 3)
+        await found.api.initialised
+        client.send(PING)
+        assert (await client.receive()).status == 429
+        assert await client.ended()
+
+
+async def test_connection_that_has_ended_holds_nothing() -> None:
+    freed = asyncio.Event()
+
+    def answer(exchange: Exchange) -> None:
+        weakref.finalize(exchange._connection, freed.set)
+        exchange.reply(Response(200))
+
+    server = await serve(answer)
+    gc.disable()
+    try:
+        client = Client(*await asyncio.open_connection("127.0.0.1", port_of(server)))
+        await client.call(PING)
+        client.send(RESPONSE[:-1])
+        await client.close()
+        await asyncio.wait_for(freed.wait(), 10)
+    finally:
+        gc.enable()
+        server.close()
+
+
+async def test_client_that_takes_no_answers_gets_no_more_of_them_until_it_does() -> None:
+    held_bytes = []
+
+    def answer(exchange: Exchange) -> None:
+        assert exchange._connection._transport is not None
+        held_bytes.append(exchange._connection._transport.get_write_buffer_size())
+        exchange.reply(Response(200, b"x" * 1024 * 1024))
+
+    server = await serve(answer)
+    client = Client(*await asyncio.open_connection("127.0.0.1", port_of(server)))
+    client.send(PING * PIPELINE_LIMIT)
+    assert [len((await client.receive()).body) for _ in range(PIPELINE_LIMIT)] == [1024 * 1024] * PIPELINE_LIMIT
+    assert len(held_bytes) == PIPELINE_LIMIT
+    assert max(held_bytes) < 1024 * 1024
+    await client.close()
+    server.close()
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,10 @@ def leave(event: dict[str, Any], context: Any) -> Any:
     os._exit(event["code"])
 
 
+def quit_python(event: dict[str, Any], context: Any) -> Any:
+    sys.exit(4)
+
+
 def killed(event: dict[str, Any], context: Any) -> Any:
     os.kill(os.getpid(), signal.SIGKILL)
 

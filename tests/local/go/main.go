@@ -57,6 +57,8 @@ func handle(ctx context.Context, e event) (any, error) {
 		return len(block), nil
 	case "stream":
 		return io.MultiReader(strings.NewReader(`"the first half`), broken{}), nil
+	case "stream_whole":
+		return io.MultiReader(strings.NewReader(`"the first half`), strings.NewReader(` and the second"`)), nil
 	case "work":
 		return work(e.Iterations), nil
 	case "write":
@@ -80,4 +82,9 @@ type broken struct{}
 
 func (broken) Read([]byte) (int, error) { return 0, errors.New("broke in the middle") }
 
-func main() { lambda.Start(handle) }
+func main() {
+	if os.Getenv("PANIC_IN_INIT") != "" {
+		panic("before the first next")
+	}
+	lambda.Start(handle)
+}
