@@ -242,7 +242,7 @@ def start_plane(settings: Settings, folder: Path) -> Daemon:
     settings_file.write_bytes(msgspec.json.encode(settings))
     command = [sys.executable, "-m", "lambdalab.local.plane", str(settings_file)]
     log_file = folder / "plane.log"
-    # glibc raises this threshold by itself, and then bodies of megabytes leave holes in the heap that it never gives back.
+    # glibc raises this threshold by itself; bodies of megabytes then leave holes in the heap that are never given back.
     malloc = {"MALLOC_MMAP_THRESHOLD_": str(256 * 1024)}
     plane = start_daemon(command, port=settings.port, log_file=log_file, variables=os.environ | malloc)
     try:
