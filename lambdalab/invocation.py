@@ -2,6 +2,7 @@
 
 import base64
 import sys
+import uuid
 from pathlib import Path
 
 import msgspec
@@ -9,6 +10,8 @@ from botocore.exceptions import ClientError
 
 from lambdalab.aws import access_errors
 from lambdalab.errors import EventError, UsageError
+from lambdalab.live import OnLine, watching
+from lambdalab.local.invoke_api import REQUEST_ID
 from lambdalab.local.stack import LocalStack
 
 
@@ -42,22 +45,27 @@ def read_event(name: str) -> bytes:
     return content
 
 
-def invoke_local(stack: LocalStack, function: str, payload: bytes) -> Result:
+def invoke_local(stack: LocalStack, function: str, payload: bytes, on_line: OnLine = lambda _: None) -> Result:
     """Invokes a function and waits for its answer.
 
     Args:
         stack: a local stack that is up.
         function: logical id in template.yaml, or the deployed name.
         payload: the event, as JSON.
+        on_line: given every line the invocation writes, as it comes.
 
     Raises:
         UsageError: the stack has no such function.
         AccessError: the plane refuses or does not answer.
     """
     status = stack.status()
-    with access_errors(f"function {function}"):
+    client, request_id = stack.aws().lambda_invoke, str(uuid.uuid4())
+    client.meta.events.register(
+        "before-call.lambda.Invoke", lambda params, **_: params["headers"].update({REQUEST_ID: request_id})
+    )
+    with watching(stack, request_id, on_line), access_errors(f"function {function}"):
         try:
-            answer = stack.aws().lambda_invoke.invoke(FunctionName=function, Payload=payload, LogType="Tail")
+            answer = client.invoke(FunctionName=function, Payload=payload, LogType="Tail")
         except ClientError as error:
             if error.response.get("Error", {}).get("Code") != "ResourceNotFoundException":
                 raise
