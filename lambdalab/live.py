@@ -6,15 +6,18 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import datetime
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from lambdalab.aws import access_errors
 from lambdalab.errors import UsageError
 from lambdalab.local.stack import LocalStack
+
+if TYPE_CHECKING:
+    from mypy_boto3_logs import CloudWatchLogsClient
 
 OnLine = Callable[[str], None]
 """Takes one line of output, perhaps with its end."""
@@ -69,16 +72,17 @@ def read_lines(stack: LocalStack, function: str | None, since: int, *, follow: b
             raise no_such_function(name, status["logical_names"])
     groups = {logical.get(name, name): status["functions"][name]["log_group"] for name in wanted}
     seen: dict[str, int] = {}
-    while True:
-        lines = [line for name, group in groups.items() for line in _new_lines(stack, name, group, since, seen)]
-        yield from sorted(lines, key=lambda line: line.timestamp_ms)
-        if not follow:
-            return
-        since = max(since, max(seen.values(), default=0) - OVERLAP_MS)
-        for event_id in [event_id for event_id, timestamp_ms in seen.items() if timestamp_ms < since]:
-            del seen[event_id]
-        time.sleep(FOLLOW_S)
-        stack.require_alive()
+    with closing(stack.aws().logs) as logs:
+        while True:
+            lines = [line for name, group in groups.items() for line in _new_lines(logs, name, group, since, seen)]
+            yield from sorted(lines, key=lambda line: line.timestamp_ms)
+            if not follow:
+                return
+            since = max(since, max(seen.values(), default=0) - OVERLAP_MS)
+            for event_id in [event_id for event_id, timestamp_ms in seen.items() if timestamp_ms < since]:
+                del seen[event_id]
+            time.sleep(FOLLOW_S)
+            stack.require_alive()
 
 
 def no_such_function(name: str, logical_names: dict[str, str]) -> UsageError:
@@ -122,9 +126,8 @@ def _watch(stack: LocalStack, request_id: str, on_line: OnLine, ended: threading
             return
 
 
-def _new_lines(stack: LocalStack, name: str, group: str, since: int, seen: dict[str, int]) -> Iterator[Line]:
+def _new_lines(logs: "CloudWatchLogsClient", name: str, group: str, since: int, seen: dict[str, int]) -> Iterator[Line]:
     """What a group holds since a time and ``seen`` does not; what is given is added to ``seen``."""
-    logs = stack.aws().logs
     start = since
     while True:
         with access_errors(f"log group {group}"):

@@ -57,7 +57,9 @@ class Dap:
         return dict(found.get("body") or {})
 
     def event(self, name: str) -> dict[str, Any]:
-        return dict(self._await(lambda message: message["type"] == "event" and message["event"] == name).get("body") or {})
+        return dict(
+            self._await(lambda message: message["type"] == "event" and message["event"] == name).get("body") or {}
+        )
 
     def _await(self, wanted: Any) -> dict[str, Any]:
         for message in list(self._unread):

@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import secrets
 import signal
 import socket
@@ -17,7 +18,8 @@ from typing import Any
 import pytest
 
 from lambdalab.deployment import host_parameters, local_overrides, variables
-from lambdalab.local.debug import has_debug_information
+from lambdalab.local.cgroup import Unlimited
+from lambdalab.local.debug import Unthrottled, has_debug_information
 from lambdalab.tools import debugger_for, tool
 from local.debuggers import Dap, Delve, connected
 from local.support import cgroup_of
@@ -26,7 +28,16 @@ from local.whole import ROOT, Up, processes_of, wait_until
 LISTENS_WITHIN_S = 60
 HANDLER = ROOT / "src/python/ingest/handler.py"
 BREAK_AT = next(n for n, line in enumerate(HANDLER.read_text().splitlines(), 1) if "return _service.answer(" in line)
+GO_FILE = ROOT / "src/go/ingest/internal/ingest/service.go"
 GO_BREAK_AT = "lambdalab/ingest/internal/ingest.(*Service).Invoke"
+
+
+def launch_configuration(function: str) -> dict[str, Any]:
+    """The one of docs/operations.md."""
+    text = (ROOT / "docs/operations.md").read_text().replace("${workspaceFolder}", str(ROOT))
+    block = text.split("```json\n")[1].split("```")[0]
+    (found,) = (one for one in json.loads(block)["configurations"] if one["name"] == f"Attach to {function}")
+    return dict(found)
 
 
 @dataclass
@@ -118,8 +129,7 @@ def test_debugpy_stops_in_the_handler_and_goes_on(up: Up) -> None:
     with call(up, "PythonIngest") as called, connected(called.port, LISTENS_WITHIN_S) as client, Dap(client) as dap:
         assert up.items("python", called.batch_id) == []
         dap.ask("initialize", adapterID="test", pathFormat="path", linesStartAt1=True, columnsStartAt1=True)
-        mapping = {"localRoot": str(HANDLER.parent), "remoteRoot": "."}  # as in docs/operations.md
-        attached = dap.send("attach", pathMappings=[mapping], justMyCode=True)
+        attached = dap.send("attach", **launch_configuration("PythonIngest"))
         dap.event("initialized")
         breakpoints = dap.ask("setBreakpoints", source={"path": str(HANDLER)}, breakpoints=[{"line": BREAK_AT}])
         assert [found["line"] for found in breakpoints["breakpoints"]] == [BREAK_AT]
@@ -191,6 +201,28 @@ def test_delve_stops_in_the_function_and_goes_on(up: Up) -> None:
         assert_answered(up, "go", called)
 
 
+@pytest.mark.usefixtures("go_with_symbols", "unpooled")
+def test_delve_serves_vs_code_too(up: Up) -> None:
+    lines = GO_FILE.read_text().splitlines()
+    line = next(n for n, text in enumerate(lines, 1) if text.startswith("func (s *Service) Invoke(")) + 1
+    with call(up, "GoIngest") as called, connected(called.port, LISTENS_WITHIN_S) as client, Dap(client) as dap:
+        dap.ask("initialize", adapterID="test", pathFormat="path", linesStartAt1=True, columnsStartAt1=True)
+        attached = dap.send("attach", **launch_configuration("GoIngest"))
+        dap.event("initialized")
+        (set_at,) = dap.ask("setBreakpoints", source={"path": str(GO_FILE)}, breakpoints=[{"line": line}])[
+            "breakpoints"
+        ]
+        assert set_at["verified"], set_at
+        dap.ask("configurationDone")
+        dap.answer(attached)
+        stopped = dap.event("stopped")
+        assert stopped["reason"] == "breakpoint"
+        frame = dap.ask("stackTrace", threadId=stopped["threadId"])["stackFrames"][0]
+        assert (frame["line"], frame["source"]["path"]) == (set_at["line"], str(GO_FILE))
+        dap.send("continue", threadId=stopped["threadId"])
+        assert_answered(up, "go", called)
+
+
 @pytest.mark.usefixtures("unpooled")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill -9"])
 def test_caller_that_leaves_before_anybody_attached_leaves_nothing(up: Up, number: int) -> None:
@@ -243,3 +275,23 @@ def test_only_debugging_keeps_symbols(monkeypatch: pytest.MonkeyPatch) -> None:
     assert flags() == "-trimpath -tags=lambda.norpc"
     monkeypatch.delenv("SAM_BUILD_MODE")
     assert flags() == "-trimpath -ldflags=-s -tags=lambda.norpc"
+
+
+def test_process_that_left_its_group_is_still_one_of_the_debugged() -> None:
+    """As delve's child does; without control groups nothing else would find it."""
+    told: list[str] = []
+    limits = Unthrottled(Unlimited(told.append))
+    child = "import os, time; os.setpgid(0, 0); print(os.getpid(), flush=True); time.sleep(60)"
+    code = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, start_new_session=True) as leader:
+        limits.enter(leader.pid)
+        assert leader.stdout is not None
+        pid = int(leader.stdout.readline())
+        try:
+            assert {leader.pid, pid} <= set(limits.pids())
+            leader.kill()
+            leader.wait()
+            assert pid in limits.pids()
+        finally:
+            os.kill(pid, signal.SIGKILL)
+    limits.close()
