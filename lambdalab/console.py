@@ -1,17 +1,22 @@
 """What a command shows beside its result while it works: a console of the right width, steps, progress over trials."""
 
 import os
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Final
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 from lambdalab.model import Protocol, Trial
+from lambdalab.platform_log import is_platform_line
 
 PIPED_WIDTH: Final = 120
+_COLOURS: Final = ("cyan", "magenta", "green", "yellow", "blue", "bright_red")
 
 
 @contextmanager
@@ -51,6 +56,19 @@ def make_console(*, stderr: bool = False) -> Console:
     if not console.is_terminal and "COLUMNS" not in os.environ:
         console.width = PIPED_WIDTH
     return console
+
+
+def print_line(console: Console, line: str, *, function: str | None = None, timestamp_ms: int | None = None) -> None:
+    """A line of a function's log; on a terminal the function has a colour and what Lambda wrote is dim."""
+    moment = "" if timestamp_ms is None else f"{datetime.fromtimestamp(timestamp_ms / 1000):%H:%M:%S.%f}"[:-3] + " "
+    name = "" if function is None else f"{function} "
+    line = line.removesuffix("\n")
+    if not console.is_terminal:  # rich would expand the tabs
+        typer.echo(f"{moment}{name}{line}", file=console.file)
+        return
+    colour = _COLOURS[zlib.crc32(name.encode()) % len(_COLOURS)]
+    text = Text.assemble((moment, "dim"), (name, colour), (line, "dim" if is_platform_line(line) else ""))
+    console.print(text, soft_wrap=True)
 
 
 def say(text: str) -> None:

@@ -25,7 +25,9 @@ def host_parameters() -> dict[str, str]:
 def variables(endpoint_url: str | None) -> dict[str, str]:
     """The environment sam runs in; with an endpoint, the emulator's fixed credentials as well."""
     # sam's Go builder has no settings for these: a static, stripped binary without the old RPC entry point.
-    go = {"CGO_ENABLED": "0", "GOFLAGS": "-trimpath -ldflags=-s -tags=lambda.norpc"}
+    # With SAM_BUILD_MODE=debug, which is sam's own and switches optimisation off, the symbols stay.
+    stripped = "" if os.environ.get("SAM_BUILD_MODE") == "debug" else "-ldflags=-s "
+    go = {"CGO_ENABLED": "0", "GOFLAGS": f"-trimpath {stripped}-tags=lambda.norpc"}
     found = {**os.environ, **go, "SAM_CLI_TELEMETRY": "0", "PATH": search_path()}
     if endpoint_url is None:
         return found

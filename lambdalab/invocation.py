@@ -2,6 +2,7 @@
 
 import base64
 import sys
+import uuid
 from contextlib import closing
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from botocore.exceptions import ClientError, ParamValidationError
 
 from lambdalab.aws import access_errors
 from lambdalab.errors import AccessError, EventError, LambdalabError, PlaneError, UsageError
+from lambdalab.live import OnLine, watching
+from lambdalab.local.invoke_api import REQUEST_ID
 from lambdalab.local.stack import LocalStack
 
 
@@ -43,13 +46,14 @@ def read_event(name: str) -> bytes:
     return content
 
 
-def invoke_local(stack: LocalStack, function: str, payload: bytes) -> Result:
+def invoke_local(stack: LocalStack, function: str, payload: bytes, on_line: OnLine = lambda _: None) -> Result:
     """Invokes a function and waits for its answer.
 
     Args:
         stack: a local stack that is up.
         function: logical id in template.yaml, or the deployed name.
         payload: the event, as JSON.
+        on_line: given every line the invocation writes, as it comes.
 
     Raises:
         UsageError: the stack has no such function.
@@ -57,8 +61,15 @@ def invoke_local(stack: LocalStack, function: str, payload: bytes) -> Result:
         PlaneError: the function is throttled.
         AccessError: the plane does not answer.
     """
-    known = ", ".join(sorted(stack.status()["logical_names"]))
-    with access_errors(f"function {function}"), closing(stack.aws().lambda_invoke) as client:
+    known, request_id = ", ".join(sorted(stack.status()["logical_names"])), str(uuid.uuid4())
+    with (
+        access_errors(f"function {function}"),
+        closing(stack.aws().lambda_invoke) as client,
+        watching(stack, request_id, on_line),
+    ):
+        client.meta.events.register(
+            "before-call.lambda.Invoke", lambda params, **_: params["headers"].update({REQUEST_ID: request_id})
+        )
         try:
             answer = client.invoke(FunctionName=function, Payload=payload, LogType="Tail")
         except ParamValidationError as error:

@@ -74,6 +74,7 @@ class _Event(msgspec.Struct):
 
 
 _JSON_REPORT = re.compile(r'\{.*"type"\s*:\s*"platform\.report"', re.DOTALL)
+_PLATFORM = re.compile(r"(?:START|END|REPORT) RequestId: |INIT_(?:START|REPORT) |XRAY TraceId: ")
 _OF_REQUEST = re.compile(r"(?:START|END|REPORT) RequestId: (\S+)")
 _MS = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ms")
 _MB = re.compile(r"([0-9]{1,12}) MB")
@@ -119,6 +120,11 @@ def request_id_of(message: str) -> str | None:
     if event.type is not None and event.type.startswith("platform."):
         return event.record.request_id if event.record else None
     return event.request_id if event.emf is not None else None
+
+
+def is_platform_line(line: str) -> bool:
+    """Whether Lambda wrote a line of a text log, not the function."""
+    return _PLATFORM.match(line) is not None
 
 
 def parse_record(message: str) -> FunctionRecord | None:

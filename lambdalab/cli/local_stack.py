@@ -1,12 +1,16 @@
-"""The commands of the local stack: up, status, down, invoke."""
+"""The commands of the local stack: up, status, down, invoke, logs."""
 
 import json
+import os
+import sys
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lambdalab.cli import EXIT_INTERRUPTED
 from lambdalab.cli.app import EXIT_VERDICT, app
-from lambdalab.console import make_console, say
+from lambdalab.console import make_console, print_line, say
 from lambdalab.errors import PlaneError, UsageError
 
 if TYPE_CHECKING:
@@ -33,7 +37,7 @@ def up(
     ] = None,
 ) -> None:
     """Bring up a local stack: emulator, template.yaml deployed to it, and the plane that runs the functions."""
-    from lambdalab.local.stack import bring_up, running_stack
+    from lambdalab.local.stack import bring_up
 
     parameters = {}
     for text in parameter or []:
@@ -41,10 +45,6 @@ def up(
         if not key or not equals:
             raise UsageError(f"--parameter {text!r} is not KEY=VALUE", next_step="write for example MemorySize=512")
         parameters[key] = value
-    if running_stack() is not None:
-        raise UsageError(
-            "a local stack is up already", next_step="see `lambdalab status`, or end it with `lambdalab down`"
-        )
     stack = bring_up(say, port=port, parameters=parameters, latency=latency)
     typer.echo(
         f"The local stack {stack.stack_name} is up.\n"
@@ -86,16 +86,52 @@ def down() -> None:
 def invoke(
     function: Annotated[str, typer.Argument(help="Logical id or name of a function of the local stack.")],
     event: Annotated[str, typer.Option("--event", "-e", help="A JSON file, or - for standard input.")],
+    debug: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=65535, metavar="PORT", help="Run it under a debugger that listens on this port of 127.0.0.1."
+        ),
+    ] = None,
 ) -> None:
-    """Invoke one function of the local stack: its answer on standard output, its log on standard error."""
+    """Invoke one function of the local stack: its answer on standard output, its log on standard error as it comes."""
+    from lambdalab.debugging import debug_local
     from lambdalab.invocation import invoke_local, read_event
 
     payload = read_event(event)
-    result = invoke_local(local_stack(), function, payload)
-    typer.echo(result.log, err=True, nl=False)
+    console = make_console(stderr=True)
+
+    def show(line: str) -> None:
+        print_line(console, line)
+
+    if debug is None:
+        result = invoke_local(local_stack(), function, payload, show)
+    else:
+        result = debug_local(local_stack(), function, payload, port=debug, on_line=show, progress=say)
     typer.echo(result.payload)
     if result.function_error is not None:
         raise typer.Exit(EXIT_VERDICT)
+
+
+@app.command(epilog="Example:  lambdalab logs PythonIngest --follow --since 1h")
+def logs(
+    function: Annotated[
+        str | None, typer.Argument(help="Logical id or name of a function of the local stack; all by default.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on with the lines that come, until Ctrl-C.")] = False,
+    since: Annotated[str, typer.Option(help="Begin at this time: 30s, 5m, 1h, 2d, 1w ago, or ISO 8601.")] = "10m",
+) -> None:
+    """Show what the functions of the local stack, and Lambda about them, wrote to their log groups."""
+    from lambdalab.live import read_lines, since_ms
+
+    begin_ms = since_ms(since, int(time.time() * 1000))
+    console = make_console()
+    try:
+        for line in read_lines(local_stack(), function, begin_ms, follow=follow):
+            print_line(console, line.message, function=line.function, timestamp_ms=line.timestamp_ms)
+    except KeyboardInterrupt:
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except BrokenPipeError:  # who read it has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def local_stack() -> "LocalStack":

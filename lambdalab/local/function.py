@@ -23,6 +23,8 @@ class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True):
     revision_id: str
     package: Path
     reserved_concurrency: int | None = None
+    debugger: tuple[str, ...] = ()
+    """What stands before the function's own program when it runs under a debugger."""
 
     @property
     def region(self) -> str:
@@ -42,9 +44,9 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True):
 def command(spec: FunctionSpec, interpreter: Path | None) -> list[str]:
     """The program of an environment: the package's own bootstrap, or the Python runtime client."""
     if spec.runtime in CUSTOM_RUNTIMES:
-        return [str(spec.package / "bootstrap")]
+        return [*spec.debugger, str(spec.package / "bootstrap")]
     # -B: a package is read-only on Lambda, so byte code is never written beside it and every cold start compiles.
-    return [str(interpreter), "-B", "-m", "awslambdaric", spec.handler]
+    return [str(interpreter), "-B", *spec.debugger, "-m", "awslambdaric", spec.handler]
 
 
 def environment_variables(

@@ -19,12 +19,17 @@ from urllib.parse import parse_qs, unquote
 from lambdalab.local.async_invoke import AsyncQueue
 from lambdalab.local.http import Exchange, Request, Response
 from lambdalab.local.pool import Pool, ThrottledError
+from lambdalab.local.runtime_api import Answer
+from lambdalab.local.watch import Watches
 
 PAYLOAD_LIMITS_BYTES: Final = {"RequestResponse": 6 * 1024 * 1024, "Event": 1024 * 1024, "DryRun": 6 * 1024 * 1024}
 CLIENT_CONTEXT_LIMIT_BYTES: Final = 3583
 """As it is sent, base64 (Invoke API reference)."""
 _FUNCTIONS: Final = "/2015-03-31/functions/"
 _CONTROL: Final = "/_lambdalab/"
+REQUEST_ID: Final = "x-lambdalab-request-id"
+"""The request id a caller chooses, to read the lines of its invocation while it runs."""
+_GONE_S: Final = 0.2
 log: Final = logging.getLogger("lambdalab.plane")
 _LOOPBACK_HOSTS: Final = ("127.0.0.1", "localhost", "[::1]")
 
@@ -40,6 +45,15 @@ class Functions(Protocol):
 
     async def follow(self) -> None:
         """Reads the stack's configuration anew."""
+
+    async def debug(
+        self, name: str, port: int, payload: bytes, *, request_id: str, client_context: str | None
+    ) -> Answer:
+        """Runs one invocation under a debugger that listens on ``port``."""
+
+    @property
+    def watches(self) -> Watches:
+        """The invocations whose lines are asked for while they run."""
 
     def status(self) -> dict[str, Any]:
         """What ``lambdalab status`` shows."""
@@ -66,7 +80,7 @@ class InvokeApi:
         if host not in _LOOPBACK_HOSTS:
             exchange.reply(_error(403, "AccessDeniedException", f"host {host!r} is not this machine's loopback"))
             return
-        task = asyncio.get_running_loop().create_task(self._answer(exchange, self._route(exchange.request)))
+        task = asyncio.get_running_loop().create_task(self._answer(exchange, self._route(exchange)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -77,19 +91,21 @@ class InvokeApi:
             log.exception("%s %s failed", exchange.request.method, exchange.request.path)
             exchange.reply(_error(500, "ServiceException", "the plane failed; see its log"))
 
-    def _route(self, request: Request) -> Awaitable[Response]:
+    def _route(self, exchange: Exchange) -> Awaitable[Response]:
+        request = exchange.request
         path = unquote(request.path)
         if path.startswith(_FUNCTIONS):
             name, _, action = path.removeprefix(_FUNCTIONS).partition("/")
             if action == "invocations" and request.method == "POST":
-                return self._invoke(name, request)
+                invoked = self._invoke(name, request)
+                return self._watched(request, invoked) if REQUEST_ID in request.headers else invoked
         if path.startswith(_CONTROL):
-            return self._control(request.method, path.removeprefix(_CONTROL).split("/"))
+            return self._control(exchange, path.removeprefix(_CONTROL).split("/"))
         return self._pass_on(request)
 
     async def _invoke(self, name: str, request: Request) -> Response:
         """Every answer has its request id, a refusal too."""
-        request_id = str(uuid.uuid4())
+        request_id = request.headers.get(REQUEST_ID) or str(uuid.uuid4())
         answer = await self._invoke_as(request_id, name, request)
         return Response(answer.status, answer.body, {**answer.headers, "x-amzn-RequestId": request_id})
 
@@ -126,8 +142,41 @@ class InvokeApi:
             headers["X-Amz-Log-Result"] = base64.b64encode(outcome.log_tail).decode()
         return Response(200, outcome.answer.payload, headers)
 
-    async def _control(self, method: str, path: list[str]) -> Response:
-        match method, path:
+    async def _watched(self, request: Request, work: Awaitable[Response]) -> Response:
+        """Keeps the lines of an invocation under the request id its caller chose."""
+        request_id = request.headers[REQUEST_ID]
+        self._functions.watches.open(request_id)
+        try:
+            return await work
+        finally:
+            self._functions.watches.close(request_id)
+
+    async def _debug(self, name: str, port: int, exchange: Exchange) -> Response:
+        """Like an invocation, but ended when its caller leaves, since nothing else would end it."""
+        request = exchange.request
+        request_id = request.headers.get(REQUEST_ID, "")
+        if self._functions.pool(name) is None:
+            return _error(404, "ResourceNotFoundException", f"Function not found: {name}")
+        problem = _problem_of(name, request)
+        if problem is not None:
+            return problem
+        context = _client_context(request)
+        work = asyncio.ensure_future(
+            self._functions.debug(name, port, request.body or b"{}", request_id=request_id, client_context=context)
+        )
+        while not work.done():
+            await asyncio.wait((work,), timeout=_GONE_S)
+            if exchange.gone:
+                work.cancel()
+                await asyncio.wait((work,))
+                return Response(204)
+        answer = work.result()
+        failed = {} if answer.error_type is None else {"X-Amz-Function-Error": "Unhandled"}
+        return Response(200, answer.payload, {"Content-Type": "application/json", **failed})
+
+    async def _control(self, exchange: Exchange, path: list[str]) -> Response:
+        request = exchange.request
+        match request.method, path:
             case "GET", ["status"]:
                 return _json(self._functions.status())
             case "POST", ["functions", name, "recycle"]:
@@ -136,6 +185,11 @@ class InvokeApi:
                     return _error(404, "ResourceNotFoundException", f"Function not found: {name}")
                 pool.recycle()
                 return _json({})
+            case "GET", ["invocations", request_id, "lines"]:
+                start = int(parse_qs(request.query).get("from", ["0"])[0])
+                return _json(await self._functions.watches.read(request_id, start))
+            case "POST", ["functions", name, "debug", port] if port.isdecimal() and REQUEST_ID in request.headers:
+                return await self._watched(request, self._debug(name, int(port), exchange))
             case _:
                 return _error(404, "NotFound", "/".join(path))
 

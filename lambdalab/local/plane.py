@@ -26,21 +26,26 @@ from lambdalab.aws import LOCAL_KEY, Aws
 from lambdalab.errors import LambdalabError, PlaneError
 from lambdalab.latency import Draws, LatencyModel
 from lambdalab.local.async_invoke import AsyncQueue, EventConfig, Timing
-from lambdalab.local.cgroup import Cgroups
+from lambdalab.local.cgroup import Cgroups, Limits
+from lambdalab.local.debug import Unthrottled, under_debugger
 from lambdalab.local.destinations import Destinations, Put
-from lambdalab.local.environment import Environment
+from lambdalab.local.environment import Emit, Environment
 from lambdalab.local.function import CUSTOM_RUNTIMES, Credentials, FunctionSpec
 from lambdalab.local.guard import Guard
 from lambdalab.local.http import serve
 from lambdalab.local.invoke_api import InvokeApi
 from lambdalab.local.logs import LogWriter
 from lambdalab.local.poller import Mapping, Poller
-from lambdalab.local.pool import Pool
+from lambdalab.local.pool import Pool, new_trace_id
+from lambdalab.local.runtime_api import Answer
 from lambdalab.local.service_time import ServiceTime
+from lambdalab.local.watch import Watches
 from lambdalab.stack import find_stack
 
 FOLLOW_S: Final = 1.0
 STOP_GRACE_S: Final = 5.0
+_MEASURED: Final = ("REPORT RequestId:", "INIT_REPORT ")
+"""Lines with figures, which mean nothing of an invocation under a debugger."""
 log: Final = logging.getLogger("lambdalab.plane")
 
 
@@ -70,6 +75,8 @@ class Plane:
         self._cgroups = Cgroups(f"lambdalab-{os.getpid()}", tell=self._guard.tell)
         self._credentials: dict[str, Credentials] = {}
         self._service_times: dict[str, ServiceTime] = {}
+        self.watches = Watches()
+        self._debugged: set[Environment] = set()
         self._pools: dict[str, Pool] = {}
         self._queues: dict[str, AsyncQueue] = {}
         self._destinations = Destinations(self._aws, self._executor, self._put)
@@ -106,6 +113,7 @@ class Plane:
             await asyncio.gather(*(pool.close() for pool in self._pools.values()))
             for service_time in self._service_times.values():
                 service_time.close()
+            await asyncio.gather(*(environment.close() for environment in self._debugged))
             await self._logs.close()
             self._cgroups.close()
             self._guard.close()
@@ -133,12 +141,21 @@ class Plane:
                     "memory_mb": pool.spec.memory_mb,
                     "timeout_s": pool.spec.timeout_s,
                     "reserved_concurrency": pool.spec.reserved_concurrency,
+                    "concurrency_limit": pool.limit,
+                    "package": str(pool.spec.package),
+                    "log_group": pool.spec.log_group,
                     "interpreter": self._settings.interpreters.get(pool.spec.runtime),
                     "environments": len(pool.environments),
+                    "idle": len(pool.environments) - pool.in_flight,
                     "in_flight": pool.in_flight,
                     "invocations": pool.invocations,
                     "cold_starts": pool.cold_starts,
+                    "warm_invocations": pool.warm_invocations,
                     "throttles": pool.throttles,
+                    "errors": pool.errors,
+                    "timeouts": pool.timeouts,
+                    "crashes": pool.crashes,
+                    "resets": pool.resets,
                     "events": _status_of(self._queues[name]),
                     **({"service_calls": self._service_times[name].counts()} if name in self._service_times else {}),
                     "pids": [e.pid for e in pool.environments if e.pid is not None],
@@ -210,14 +227,42 @@ class Plane:
         return await self._service_times[name].open()
 
     def _create(self, spec: FunctionSpec) -> Environment:
+        def emit(stream: str, line: str) -> None:
+            self._logs.emit(spec.log_group, stream, line)
+            self.watches.emit(stream, line)
+
+        return self._environment(spec, self._cgroups.create(secrets.token_hex(6)), emit)
+
+    def _environment(self, spec: FunctionSpec, limits: Limits, emit: Emit) -> Environment:
         interpreter = self._settings.interpreters.get(spec.runtime)
         return Environment(
             spec,
             interpreter=None if interpreter is None else Path(interpreter),
             credentials=self._credentials[spec.name],
-            limits=self._cgroups.create(secrets.token_hex(6)),
-            emit=lambda stream, line: self._logs.emit(spec.log_group, stream, line),
+            limits=limits,
+            emit=emit,
         )
+
+    async def debug(
+        self, name: str, port: int, payload: bytes, *, request_id: str, client_context: str | None
+    ) -> Answer:
+        """Runs one invocation under a debugger, in an environment of its own; its lines are written to nobody's log."""
+        spec = under_debugger(self._pools[self._physical(name)].spec, port, Path(self._settings.folder) / "tools")
+
+        def emit(_: str, line: str) -> None:
+            if not line.startswith(_MEASURED):
+                self.watches.add(request_id, line)
+
+        environment = self._environment(spec, Unthrottled(self._cgroups.create(secrets.token_hex(6))), emit)
+        self._debugged.add(environment)
+        try:
+            outcome = await environment.invoke(
+                payload, request_id=request_id, trace_id=new_trace_id(), client_context=client_context
+            )
+        finally:
+            self._debugged.discard(environment)
+            await environment.close()
+        return outcome.answer
 
     async def _follow_function(self, name: str) -> None:
         pool = self._pools[name]

@@ -13,6 +13,8 @@ ACCOUNT_CONCURRENCY: Final = 1000
 IDLE_LIMIT_S: Final = 600.0
 """Lambda promises no lifetime; ten idle minutes are long enough for any protocol and short enough to free memory."""
 
+_CRASHES: Final = ("Runtime.ExitError", "Runtime.OutOfMemory")
+
 
 class ThrottledError(Exception):
     """Every environment the function may have is busy."""
@@ -33,6 +35,7 @@ class Pool:
         self._busy: set[Environment] = set()
         self._closing: set[asyncio.Task[None]] = set()
         self.cold_starts = self.invocations = self.throttles = 0
+        self.warm_invocations = self.errors = self.timeouts = self.crashes = self.resets = 0
 
     @property
     def limit(self) -> int:
@@ -60,12 +63,14 @@ class Pool:
         """
         environment, is_new = self._take()
         request_id = request_id or str(uuid.uuid4())
-        trace_id = f"Root=1-{int(time.time()):08x}-{uuid.uuid4().hex[:24]};Parent={uuid.uuid4().hex[:16]};Sampled=0"
+        trace_id = new_trace_id()
         try:
             if is_new:
                 self.cold_starts += 1
                 await environment.initialise()
             self.invocations += 1
+            self.warm_invocations += not is_new
+            self.resets += environment.pid is None
             outcome = await environment.invoke(
                 payload, request_id=request_id, trace_id=trace_id, client_context=client_context
             )
@@ -74,6 +79,7 @@ class Pool:
             self._dispose(environment)
             raise
         self._give_back(environment)
+        self._count(outcome)
         return request_id, outcome
 
     def recycle(self) -> None:
@@ -124,7 +130,18 @@ class Pool:
         else:
             self._dispose(environment)
 
+    def _count(self, outcome: Outcome) -> None:
+        report = outcome.report
+        self.errors += outcome.answer.error_type is not None
+        self.timeouts += report.status == "timeout"
+        self.crashes += report.error_type in _CRASHES
+
     def _dispose(self, environment: Environment) -> None:
         task = asyncio.get_running_loop().create_task(environment.close())
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
+
+
+def new_trace_id() -> str:
+    """An X-Ray trace header that asks for no sampling."""
+    return f"Root=1-{int(time.time()):08x}-{uuid.uuid4().hex[:24]};Parent={uuid.uuid4().hex[:16]};Sampled=0"

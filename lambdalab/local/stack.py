@@ -1,6 +1,7 @@
 """The local stack: emulator, deployed template and plane, brought up and taken down as one."""
 
 import contextlib
+import fcntl
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,23 +58,37 @@ class LocalStack(msgspec.Struct, frozen=True, kw_only=True):
         return Aws(endpoint_url=self.endpoint_url, lambda_endpoint_url=self.lambda_endpoint_url)
 
     def status(self) -> dict[str, Any]:
-        """What the plane says of itself.
+        """What the plane says of itself (docs/contracts.md).
 
         Raises:
-            PlaneError: the plane or the emulator has ended.
+            PlaneError: the plane or the emulator has ended, or does not answer; it is named.
         """
-        for name, daemon in (("emulator", self.emulator), ("plane", self.plane)):
-            if not daemon.alive:
-                raise PlaneError(
-                    f"the local stack's {name} (pid {daemon.pid}) has ended",
-                    next_step=f"see {state_folder()}/{name}.log, then `lambdalab down` and `lambdalab up`",
-                )
-        try:
-            found: dict[str, Any] = json.loads(_get(f"{self.lambda_endpoint_url}/_lambdalab/status"))
-        except OSError as error:
+        self.require_alive()
+        self._ask("emulator", self.emulator, f"{self.endpoint_url}/_ministack/health")
+        return self._ask("plane", self.plane, f"{self.lambda_endpoint_url}/_lambdalab/status")
+
+    def require_alive(self) -> None:
+        """Looks whether both processes are there, without asking them.
+
+        Raises:
+            PlaneError: one has ended, or both; they are named.
+        """
+        parts = {"emulator": self.emulator, "plane": self.plane}
+        ended = [name for name, daemon in parts.items() if not daemon.alive]
+        if ended:
+            named = " and ".join(f"{name} (pid {parts[name].pid})" for name in ended)
             raise PlaneError(
-                f"the plane (pid {self.plane.pid}) does not answer: {error}",
-                next_step=f"see {state_folder()}/plane.log",
+                f"the local stack's {named} {'has' if len(ended) == 1 else 'have'} ended",
+                next_step=f"see {state_folder()}/{ended[0]}.log, then `lambdalab down` and `lambdalab up`",
+            )
+
+    def _ask(self, name: str, daemon: Daemon, url: str) -> dict[str, Any]:
+        try:
+            found: dict[str, Any] = json.loads(_get(url))
+        except (OSError, HTTPException, ValueError) as error:
+            raise PlaneError(
+                f"the local stack's {name} (pid {daemon.pid}) does not answer at {url}: {error}",
+                next_step=f"see {state_folder()}/{name}.log, then `lambdalab down` and `lambdalab up`",
             ) from error
         return found
 
@@ -115,20 +131,23 @@ def bring_up(
 
     Raises:
         UsageError: a parameter is unknown or outside the template's limits, or the latency model is wrong.
-        PlaneError: a port is taken, or a part does not start; whatever was started is ended again.
+        PlaneError: a stack is up, or is being brought up by somebody else; a port is taken, or a part does not start;
+            whatever was started is ended again.
         ToolError: the build or the deployment failed; likewise.
     """
     merged = local_parameters(parameters or {})
     check_parameters(merged)
     model = None if latency is None else load_latency(latency)
-    emulator_port, plane_port = _ports(port)
     folder = state_folder()
-    with contextlib.ExitStack() as undo:
+    with _only_one(folder), contextlib.ExitStack() as undo:
+        _require_none()
+        emulator_port, plane_port = _ports(port)
         progress("starting the emulator")
         emulator = start_emulator(emulator_port, folder)
         undo.callback(emulator.end, grace_s=2)
         endpoint_url = f"http://127.0.0.1:{emulator_port}"
-        progress("building the functions")
+        debugging = os.environ.get("SAM_BUILD_MODE") == "debug"
+        progress("building the functions" + (" for debugging, not for measuring" if debugging else ""))
         _sam("build", merged, None, folder)
         progress("deploying template.yaml")
         _sam("deploy", merged, endpoint_url, folder)
@@ -196,6 +215,43 @@ def stack_for_a_while(progress: Progress, *, port: int = 0, latency: str | None 
 def _stop(stack: LocalStack, progress: Progress) -> None:
     progress("stopping the local stack")
     take_down(stack)
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Holds ``.lambdalab/lock``, which the kernel gives free when this process ends, however it does."""
+    with (folder / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            raise PlaneError(
+                f"a local stack is being brought up already, by {lock.read() or 'another process'}",
+                next_step="wait for it, then see `lambdalab status`",
+            ) from error
+        lock.truncate(0)
+        lock.write(f"process {os.getpid()}")
+        lock.flush()
+        try:
+            yield
+        finally:
+            lock.truncate(0)
+
+
+def _require_none() -> None:
+    stack = running_stack()
+    if stack is None:
+        return
+    try:
+        stack.require_alive()
+    except PlaneError as error:
+        raise PlaneError(
+            f"{error.problem}, and what is left of it is in the way", next_step="clear it away with `lambdalab down`"
+        ) from error
+    raise PlaneError(
+        f"the local stack {stack.stack_name} is up already, at {stack.endpoint_url}",
+        next_step="see `lambdalab status`, or end it with `lambdalab down`",
+    )
 
 
 def _ports(port: int) -> tuple[int, int]:

@@ -1,30 +1,63 @@
 """The local stack's state as a table."""
 
-from typing import Any
+from typing import Any, Final
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+_FUNCTION: Final = {
+    "environments": "environments",
+    "idle": "idle",
+    "in flight": "in_flight",
+    "cold": "cold_starts",
+    "warm": "warm_invocations",
+    "errors": "errors",
+    "timeouts": "timeouts",
+    "crashes": "crashes",
+    "resets": "resets",
+    "throttles": "throttles",
+}
+_MAPPING: Final = {
+    "batch size": "batch_size",
+    "receives": "receives",
+    "empty": "empty_receives",
+    "failed batches": "failed_batches",
+    "throttles": "throttles",
+}
+
 
 def render_status(endpoint_url: str, lambda_endpoint_url: str, status: dict[str, Any]) -> Group:
     """What the plane says of itself, for a person."""
-    table = Table(box=SIMPLE_HEAD)
-    table.add_column("function", no_wrap=True)
-    for name in ("runtime", "memory", "reserved", "environments", "in flight", "invocations", "cold", "throttles"):
-        table.add_column(name, justify="right")
+    functions = _table("function", "runtime", "memory", "concurrency", *_FUNCTION)
     for name, function in status["functions"].items():
-        reserved = function["reserved_concurrency"]
-        table.add_row(
+        kind = "unreserved" if function["reserved_concurrency"] is None else "reserved"
+        functions.add_row(
             name,
             function["runtime"],
             f"{function['memory_mb']} MB",
-            "-" if reserved is None else str(reserved),
-            *(str(function[key]) for key in ("environments", "in_flight", "invocations", "cold_starts", "throttles")),
+            f"{function['concurrency_limit']} {kind}",
+            *(str(function[key]) for key in _FUNCTION.values()),
         )
     where = f"emulator {endpoint_url}, plane {lambda_endpoint_url}"
     heading = f"{status['stack_name']}: {where}, cpu_limit: {status['cpu_limit']}"
     if (model := status["latency"]) is not None:
         heading += f", latency model: {model['name']} {model['date']}, seed {model['seed']}"
-    return Group(Text(heading), table)
+    parts: list[Text | Table] = [Text(heading), functions]
+    if status["mappings"]:
+        mappings = _table("queue poller of", *_MAPPING)
+        for name, mapping in status["mappings"].items():
+            mappings.add_row(name, *(str(mapping[key]) for key in _MAPPING.values()))
+        parts.append(mappings)
+    if status["log_lines_dropped"]:
+        parts.append(Text(f"{status['log_lines_dropped']} log lines were dropped: the emulator did not take them"))
+    return Group(*parts)
+
+
+def _table(name: str, *numbers: str) -> Table:
+    table = Table(box=SIMPLE_HEAD)
+    table.add_column(name, no_wrap=True)
+    for number in numbers:
+        table.add_column(number, justify="right")
+    return table

@@ -561,3 +561,21 @@ async def test_unpacked_package_may_be_anywhere(machine: Machine, tmp_path: Path
         began = time.time()
         assert answer(await function.invoke(do="facts"))["folder"] == str(package)
     assert not list(package.rglob("__pycache__")), f"byte code was written since {began}"
+
+
+async def test_what_invocations_came_to_is_counted(machine: Machine) -> None:
+    async with running(machine, python_spec(timeout_s=2)) as function:
+
+        async def counts_after(**do: Any) -> tuple[int, ...]:
+            await function.invoke(**do)
+            pool = function.pool
+            return (
+                pool.cold_starts, pool.warm_invocations, pool.errors, pool.timeouts, pool.crashes, pool.resets
+            )  # fmt: skip
+
+        assert await counts_after(do="echo") == (1, 0, 0, 0, 0, 0)
+        assert await counts_after(do="fail") == (1, 1, 1, 0, 0, 0)
+        assert await counts_after(do="leave", code=1) == (1, 2, 2, 0, 1, 0)
+        assert await counts_after(do="echo") == (1, 3, 2, 0, 1, 1)
+        assert await counts_after(do="sleep", s=60) == (1, 4, 3, 1, 1, 1)
+        assert await counts_after(do="echo") == (1, 5, 3, 1, 1, 2)

@@ -28,7 +28,7 @@ from lambdalab.local import stack as local_stack
 from lambdalab.store import RunDirectory
 
 DOCS = (ROOT / "docs" / "cli.md").read_text()
-COMMANDS = ("up", "status", "down", "invoke", "run", "report")
+COMMANDS = ("up", "status", "down", "invoke", "logs", "run", "report")
 PROTOCOL = """
 name = "tiny"
 scenario = "ingest"
@@ -222,6 +222,9 @@ def test_completion_knows_the_commands() -> None:
         ("invoke PythonIngest -e deep.json", 2, "event file deep.json is not JSON: "),
         ("invoke PythonIngest -e latin.json", 2, "event file latin.json is not JSON: "),
         ("invoke PythonIngest -e events/sqs-small.json", 3, "no local stack is up; start one with"),
+        ("invoke PythonIngest -e events/sqs-small.json --debug 5678", 3, "no local stack is up; start one with"),
+        ("logs", 3, "no local stack is up; start one with"),
+        ("logs --since 5", 2, "--since '5' is no time; write 5m, 1h, 2d or 2026-01-31T12:00:00."),
         ("up --parameter MemorySize", 2, "--parameter 'MemorySize' is not KEY=VALUE; write for example Mem"),
         ("up --parameter =1", 2, "--parameter '=1' is not KEY=VALUE;"),
         ("up --parameter Memory=512", 2, "template.yaml has no parameter Memory; name one of its own: perhaps Mem"),
@@ -253,6 +256,7 @@ def test_one_sentence_and_a_next_step(call: Call, project: Path, arguments: str,
         ("run --blocks x", "invalid value 'x' for '--blocks': Input should be a valid integer"),
         ("run --target moon", "invalid value 'moon' for '--target': 'moon' is not one of 'local', 'aws'; see"),
         ("up --port 70000", "invalid value '70000' for '--port': Input should be less than or equal to 65534"),
+        ("invoke F -e x --debug 0", "invalid value '0' for '--debug': Input should be greater than or equal to 1; see"),
         ("invoke", "missing argument 'function'; see `lambdalab invoke --help`."),
     ],
 )

@@ -2,9 +2,14 @@
 
 import os
 import signal
+import socket
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 from samples import ROOT
 
@@ -12,6 +17,7 @@ from lambdalab.errors import PlaneError, StorageError
 from lambdalab.local import stack as module
 from lambdalab.local.daemon import Daemon, start_daemon
 from lambdalab.local.stack import LocalStack, running_stack, stack_for_a_while, take_down
+from lambdalab.local.stack import bring_up as really_bring_up
 
 
 @pytest.fixture
@@ -19,6 +25,7 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalStac
     """Two processes that do nothing, in the place of emulator and plane."""
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(module, "_state_file", lambda: tmp_path / "stack.json")
+    monkeypatch.setattr(module, "state_folder", lambda: tmp_path)
 
     def daemon(name: str) -> Daemon:
         log_file = tmp_path / f"{name}.log"
@@ -71,3 +78,79 @@ def test_ctrl_c_does_not_stop_a_take_down_half_way(stack: LocalStack, monkeypatc
     assert not stack.emulator.alive
     with pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("dead", "said"),
+    [
+        (("emulator",), r"the local stack's emulator \(pid \d+\) has ended; see .*/emulator\.log, then"),
+        (("plane",), r"the local stack's plane \(pid \d+\) has ended; see .*/plane\.log, then"),
+        (("emulator", "plane"), r"the local stack's emulator \(pid \d+\) and plane \(pid \d+\) have ended; see"),
+        ((), r"the local stack's emulator \(pid \d+\) does not answer at http://127\.0\.0\.1:1/\S+: .*refused"),
+    ],
+    ids=["emulator", "plane", "both", "silent"],
+)
+def test_status_names_the_part_that_is_dead(stack: LocalStack, dead: tuple[str, ...], said: str) -> None:
+    for name in dead:
+        getattr(stack, name).end(grace_s=1)
+    with pytest.raises(PlaneError, match=said):
+        stack.status()
+
+
+@pytest.mark.parametrize("answer", [b"", b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{}"])
+def test_status_of_a_part_that_answers_nonsense(stack: LocalStack, answer: bytes) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def reply() -> None:
+            client, _ = listener.accept()
+            with client:
+                client.recv(1000)
+                client.sendall(answer)
+
+        thread = threading.Thread(target=reply)
+        thread.start()
+        emulator = msgspec.structs.replace(stack.emulator, port=listener.getsockname()[1])
+        with pytest.raises(PlaneError, match=r"emulator .* does not answer"):
+            msgspec.structs.replace(stack, emulator=emulator).status()
+        thread.join()
+
+
+def test_a_stack_that_is_up_is_left_alone(stack: LocalStack) -> None:
+    module._save(stack)
+    with pytest.raises(PlaneError, match=r"the local stack s is up already, at \S+; see `lambdalab status`, or end"):
+        really_bring_up(lambda _: None)
+    assert stack.plane.alive
+
+
+def test_what_is_left_of_a_dead_stack_is_named_and_in_the_way(stack: LocalStack) -> None:
+    module._save(stack)
+    stack.plane.end(grace_s=1)
+    with pytest.raises(PlaneError, match=r"plane \(pid \d+\) has ended, .* in the way; clear .* `lambdalab down`"):
+        really_bring_up(lambda _: None)
+    assert stack.emulator.alive
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from lambdalab.local.stack import _only_one
+with _only_one(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_only_one_comes_up_at_a_time(stack: LocalStack, tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        try:
+            assert holder.stdout.readline() == b"held\n"
+            said = rf"a local stack is being brought up already, by process {holder.pid}; wait for it, then"
+            with pytest.raises(PlaneError, match=said) as caught:
+                really_bring_up(lambda _: None)
+            assert caught.value.exit_code == 3
+        finally:
+            holder.kill()
+        holder.wait()
+    with module._only_one(tmp_path):  # whoever is killed holds it no more
+        assert (tmp_path / "lock").read_text() == f"process {os.getpid()}"

@@ -209,22 +209,60 @@ def test_money_has_four_significant_digits(amount: Decimal | None, text: str) ->
     assert _usd(amount) == text
 
 
+COUNTS = (
+    "environments",
+    "idle",
+    "in_flight",
+    "cold_starts",
+    "warm_invocations",
+    "errors",
+    "timeouts",
+    "crashes",
+    "resets",
+    "throttles",
+)
+
+
 def test_the_state_of_a_local_stack() -> None:
     function = {
         "runtime": "python3.12",
         "memory_mb": 128,
         "reserved_concurrency": None,
-        "environments": 1,
-        "in_flight": 0,
-        "invocations": 12,
-        "cold_starts": 2,
-        "throttles": 0,
+        "concurrency_limit": 1000,
+        **{name: number for number, name in enumerate(COUNTS, 1)},
     }
     console = Console(file=io.StringIO(), width=60)
-    status = {"stack_name": "lab", "cpu_limit": "none", "latency": None, "functions": {"lab-python": function}}
+    status: dict[str, Any] = {
+        "stack_name": "lab",
+        "cpu_limit": "none",
+        "latency": None,
+        "log_lines_dropped": 0,
+        "functions": {"lab-python": function, "lab-go": function | {"reserved_concurrency": 3, "concurrency_limit": 3}},
+        "mappings": {},
+    }
     print_whole(console, render_status("http://127.0.0.1:4566", "http://127.0.0.1:4567", status))
     assert isinstance(console.file, io.StringIO)
     lines = console.file.getvalue().splitlines()
     heading = " ".join(line.strip() for line in lines[:2])
     assert heading == "lab: emulator http://127.0.0.1:4566, plane http://127.0.0.1:4567, cpu_limit: none"
-    assert lines[-2].split() == ["lab-python", "python3.12", "128", "MB", "-", "1", "0", "12", "2", "0"]
+    counts = [str(number) for number in range(1, len(COUNTS) + 1)]
+    assert lines[-3].split() == ["lab-python", "python3.12", "128", "MB", "1000", "unreserved", *counts]
+    assert lines[-2].split() == ["lab-go", "python3.12", "128", "MB", "3", "reserved", *counts]
+
+
+def test_the_state_of_pollers_and_of_lost_lines() -> None:
+    mapping = {"batch_size": 10, "receives": 7, "empty_receives": 5, "failed_batches": 1, "throttles": 2, "new": 9}
+    status: dict[str, Any] = {
+        "stack_name": "lab",
+        "cpu_limit": "none",
+        "latency": None,
+        "log_lines_dropped": 4,
+        "functions": {},
+        "mappings": {"lab-python": mapping},
+    }
+    console = Console(file=io.StringIO(), width=60)
+    print_whole(console, render_status("e", "p", status))
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert lines[-3].split() == ["lab-python", "10", "7", "5", "1", "2"]
+    assert " ".join(lines[-1:]) == "4 log lines were dropped: the emulator did not take them"
