@@ -2,7 +2,7 @@
 
 import pytest
 
-from lambdalab.local.poller import failed_message_ids
+from lambdalab.local.batches import failed_message_ids
 
 ALL = {"a", "b", "c"}
 
