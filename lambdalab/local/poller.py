@@ -116,6 +116,7 @@ class Poller:
             "window_s": self.mapping.window_s,
             "maximum_concurrency": self.mapping.maximum_concurrency,
             "filters": len(self.mapping.patterns),
+            "reports_batch_item_failures": self.mapping.reports_batch_item_failures,
             "receives": self.receives,
             "empty_receives": self.empty_receives,
             "failed_batches": self.failed_batches,

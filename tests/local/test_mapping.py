@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -37,8 +37,12 @@ class Under:
 
     aws: Aws
     url: str
-    poller: Poller
     function: Running
+    start: Callable[[], Poller]
+    poller: Poller = field(init=False)
+
+    def restart(self) -> None:
+        self.poller = self.start()
 
     def send(self, *bodies: str, group: Callable[[str], str] | None = None) -> None:
         """Sends in order; ``group`` names the message group of a body."""
@@ -97,9 +101,9 @@ async def mapped(
     spec = python_spec("records.handler", reserved_concurrency=reserved, timeout_s=30)
     with ThreadPoolExecutor(32) as threads:
         async with running(machine, spec) as function:
-            under = Under(aws, url, None, function)  # type: ignore[arg-type]
+            under = Under(aws, url, function, lambda: Poller(mapping, function.pool, aws.sqs, threads))
             under.send(*bodies, group=fifo)
-            under.poller = Poller(mapping, function.pool, aws.sqs, threads)
+            under.restart()
             yield under
             await under.poller.close()
 
@@ -270,9 +274,25 @@ async def test_after_a_failure_the_rest_of_its_group_waits(aws: Aws, machine: Ma
         assert at["1 b", 1] < at["fail 2 0 a", 2]
 
 
-async def test_batch_in_hand_is_given_back_when_closing(aws: Aws, machine: Machine) -> None:
-    async with mapped(aws, machine, batch_size=1, window_s=20) as it:
+async def test_failed_part_of_a_batch_holds_back_the_parts_after_it(aws: Aws, machine: Machine) -> None:
+    bodies = [("fail 2 " if number == 0 else "") + f"{number} " + "x" * 900_000 for number in range(9)]
+    async with mapped(aws, machine, batch_size=10, group=lambda body: "a", visibility_s=4) as it:
+        await it.poller.close()  # until all are sent, which takes a request each
+        for body in bodies:
+            it.send(body, group=lambda body: "a")
+        it.restart()
+        await it.drained()
+        first, again, rest = (i["got"] for i in it.invocations)
+        assert first[0] == [bodies[0][:100], 1]
+        assert [body for body, _ in again] == [body for body, _ in first]
+        assert [body for body, _ in first + rest] == [body[:100] for body in bodies]
+        assert {count for _, count in again + rest} == {2}
+
+
+async def test_batch_not_begun_is_given_back_when_closing(aws: Aws, machine: Machine) -> None:
+    async with mapped(aws, machine, "x", batch_size=50, window_s=20) as it:
+        await it.until(lambda: it.poller.receives >= 2)
         await it.poller.close()
-        it.send("x")
-        assert await asyncio.to_thread(it.depth) == 1
         assert it.got == []
+        found = await asyncio.to_thread(it.aws.sqs.receive_message, QueueUrl=it.url)
+        assert [m["Body"] for m in found["Messages"]] == ["x"]
