@@ -30,6 +30,7 @@ LONGEST_BACKOFF_S: Final = 5.0
 FIRST_BATCHES: Final = 5
 MOST_BATCHES: Final = 1250
 GROWTH_PER_S: Final = 300 / 60
+LONGEST_GAP_S: Final = 1.0
 GATHER_PAUSE_S: Final = 0.1
 T = TypeVar("T")
 log: Final = logging.getLogger("lambdalab.plane")
@@ -63,9 +64,10 @@ class Concurrency:
         return int(self._value)
 
     def all_used(self, now: float) -> None:
-        """Grows by the time that has passed since there was a backlog, or the last step back."""
+        """Grows by the time since all were last in use, or since the last step back; a longer gap was no backlog."""
         if self._grown_at is not None:
-            self._value = min(self._most, self._value + GROWTH_PER_S * (now - self._grown_at))
+            passed_s = min(now - self._grown_at, LONGEST_GAP_S)
+            self._value = min(self._most, self._value + GROWTH_PER_S * passed_s)
         self._grown_at = now
 
     def queue_empty(self, running: int) -> None:

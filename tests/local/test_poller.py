@@ -119,7 +119,8 @@ def test_concurrency_grows_by_300_a_minute(maximum: int | None, first: int, afte
     for now in range(101, 161):
         found.all_used(now)
     assert found.limit == after_a_minute
-    found.all_used(1000)
+    for now in range(161, 500):
+        found.all_used(now)
     assert found.limit == at_last
     found.queue_empty(running=0)
     assert found.limit == first
@@ -127,10 +128,17 @@ def test_concurrency_grows_by_300_a_minute(maximum: int | None, first: int, afte
     assert found.limit == first, "idle time is no backlog"
 
 
-def test_concurrency_falls_back_no_further_than_what_runs() -> None:
+def test_one_moment_of_backlog_after_a_long_time_without_is_not_a_backlog_all_along() -> None:
     found = Concurrency(None)
     found.all_used(0)
-    found.all_used(10)
+    found.all_used(600)
+    assert found.limit == 10
+
+
+def test_concurrency_falls_back_no_further_than_what_runs() -> None:
+    found = Concurrency(None)
+    for now in range(11):
+        found.all_used(now)
     found.queue_empty(running=30)
     assert found.limit == 30
     found.queue_empty(running=3)
