@@ -104,8 +104,10 @@ async def mapped(
             under = Under(aws, url, function, lambda: Poller(mapping, function.pool, aws.sqs, threads))
             under.send(*bodies, group=fifo)
             under.restart()
-            yield under
-            await under.poller.close()
+            try:
+                yield under
+            finally:
+                await under.poller.close()
 
 
 async def test_backlog_opens_five_batches_at_once_then_more(aws: Aws, machine: Machine) -> None:
