@@ -28,6 +28,7 @@ from lambdalab.local.async_invoke import AsyncQueue, EventConfig, Timing
 from lambdalab.local.cgroup import Cgroups
 from lambdalab.local.destinations import Destinations, Put
 from lambdalab.local.environment import Environment
+from lambdalab.local.filters import body_filter
 from lambdalab.local.function import CUSTOM_RUNTIMES, Credentials, FunctionSpec
 from lambdalab.local.guard import Guard
 from lambdalab.local.http import serve
@@ -136,16 +137,7 @@ class Plane:
                 }
                 for name, pool in self._pools.items()
             },
-            "mappings": {
-                poller.mapping.function_name: {
-                    "batch_size": poller.mapping.batch_size,
-                    "receives": poller.receives,
-                    "empty_receives": poller.empty_receives,
-                    "failed_batches": poller.failed_batches,
-                    "throttles": poller.throttles,
-                }
-                for poller in self._pollers.values()
-            },
+            "mappings": {poller.mapping.function_name: poller.status() for poller in self._pollers.values()},
         }
 
     async def follow(self) -> None:
@@ -264,36 +256,41 @@ class Plane:
         """Switches the emulator's own mappings off and runs them here."""
         answer = await self._call(lambda: self._aws.lambda_.list_event_source_mappings(FunctionName=name))
         found = {m["UUID"]: m for m in answer["EventSourceMappings"]}
-        for uuid, poller in list(self._pollers.items()):
-            if poller.mapping.function_name == name and (
-                uuid not in found
-                or _settings_of(found[uuid]) != (poller.mapping.batch_size, poller.mapping.reports_batch_item_failures)
-            ):
-                poller.stop()  # the batch in hand is finished
-                self._retired.append(self._pollers.pop(uuid))
-        self._retired = [poller for poller in self._retired if poller.running]
         for uuid, seen in found.items():
             if seen.get("State") not in ("Disabled", "Disabling"):
                 await self._call(
                     lambda uuid=uuid: self._aws.lambda_.update_event_source_mapping(UUID=uuid, Enabled=False)
                 )
+        mappings = {uuid: await self._read_mapping(name, seen) for uuid, seen in found.items()}
+        for uuid, poller in list(self._pollers.items()):
+            if poller.mapping.function_name == name and poller.mapping != mappings.get(uuid):
+                if uuid in mappings:
+                    body_filter(mappings[uuid].patterns)  # Lambda refuses what cannot be run; the old one stays
+                poller.stop()  # the batches in hand are finished
+                self._retired.append(self._pollers.pop(uuid))
+        self._retired = [poller for poller in self._retired if poller.running]
+        for uuid, mapping in mappings.items():
             if uuid not in self._pollers:
-                mapping = await self._call(lambda seen=seen: self._read_mapping(name, seen))
                 self._pollers[uuid] = Poller(mapping, self._pools[name], self._aws.sqs, self._executor)
 
-    def _read_mapping(self, function_name: str, seen: Any) -> Mapping:
+    async def _read_mapping(self, function_name: str, seen: Any) -> Mapping:
         queue_arn: str = seen["EventSourceArn"]
-        url = self._aws.sqs.get_queue_url(QueueName=queue_arn.rsplit(":", 1)[1])["QueueUrl"]
-        attributes = self._aws.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["VisibilityTimeout"])
-        batch_size, reports = _settings_of(seen)
+        known = self._pollers.get(seen["UUID"])
+        if known is not None and known.mapping.queue_arn == queue_arn:
+            queue_url = known.mapping.queue_url
+        else:
+            queue_name = queue_arn.rsplit(":", 1)[1]
+            queue_url = (await self._call(lambda: self._aws.sqs.get_queue_url(QueueName=queue_name)))["QueueUrl"]
         return Mapping(
             uuid=seen["UUID"],
             function_name=function_name,
             queue_arn=queue_arn,
-            queue_url=url,
-            visibility_timeout_s=int(attributes["Attributes"]["VisibilityTimeout"]),
-            batch_size=batch_size,
-            reports_batch_item_failures=reports,
+            queue_url=queue_url,
+            batch_size=seen.get("BatchSize", 10),
+            window_s=seen.get("MaximumBatchingWindowInSeconds") or 0,
+            maximum_concurrency=(seen.get("ScalingConfig") or {}).get("MaximumConcurrency"),
+            patterns=tuple(f["Pattern"] for f in (seen.get("FilterCriteria") or {}).get("Filters") or ()),
+            reports_batch_item_failures="ReportBatchItemFailures" in (seen.get("FunctionResponseTypes") or ()),
         )
 
     def _physical(self, name: str) -> str:
@@ -311,11 +308,6 @@ class Plane:
 
     async def _call(self, work: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
-
-
-def _settings_of(mapping: Any) -> tuple[int, bool]:
-    """Batch size and whether partial-batch answers count: what a poller is made anew for when it changes."""
-    return mapping.get("BatchSize", 10), "ReportBatchItemFailures" in (mapping.get("FunctionResponseTypes") or ())
 
 
 def _status_of(queue: AsyncQueue) -> dict[str, int]:

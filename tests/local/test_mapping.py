@@ -1,0 +1,300 @@
+"""The event source mapping over a real queue and real environments: each rule of AWS's as a test."""
+
+import asyncio
+import json
+import secrets
+import socket
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from lambdalab.aws import Aws
+from lambdalab.local.poller import Mapping, Poller
+from lambdalab.local.stack import start_emulator
+from local.support import Machine, Running, python_spec, running
+
+
+@pytest.fixture(scope="module")
+def aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    emulator = start_emulator(port, tmp_path_factory.mktemp("emulator"))
+    found = Aws(endpoint_url=f"http://127.0.0.1:{port}")
+    yield found
+    found.sqs.close()
+    emulator.end(grace_s=5)
+
+
+@dataclass
+class Under:
+    """A mapping under test: its queue, its poller and what the function got."""
+
+    aws: Aws
+    url: str
+    function: Running
+    start: Callable[[], Poller]
+    poller: Poller = field(init=False)
+
+    def restart(self) -> None:
+        self.poller = self.start()
+
+    def send(self, *bodies: str, group: Callable[[str], str] | None = None) -> None:
+        """Sends in order; ``group`` names the message group of a body."""
+        for begin in range(0, len(bodies), 10):
+            entries: list[Any] = []
+            for number, body in enumerate(bodies[begin : begin + 10]):
+                more = {"MessageGroupId": group(body), "MessageDeduplicationId": secrets.token_hex()} if group else {}
+                entries.append({"Id": str(number), "MessageBody": body} | more)
+            self.aws.sqs.send_message_batch(QueueUrl=self.url, Entries=entries)
+
+    @property
+    def invocations(self) -> list[dict[str, Any]]:
+        """What each invocation told, in the order of their beginnings."""
+        found = [json.loads(line) for line in self.function.lines if line.startswith('{"got"')]
+        return sorted(found, key=lambda invocation: float(invocation["at"]))
+
+    @property
+    def got(self) -> list[tuple[str, int]]:
+        """Body and receive count of every message that arrived."""
+        return [(body, count) for invocation in self.invocations for body, count in invocation["got"]]
+
+    def depth(self) -> int:
+        names: Any = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible")
+        found = self.aws.sqs.get_queue_attributes(QueueUrl=self.url, AttributeNames=names)["Attributes"]
+        return sum(int(found[name]) for name in names)
+
+    async def until(self, condition: Callable[[], bool], timeout_s: float = 20) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, (self.poller.status(), self.got)
+            await asyncio.sleep(0.02)
+
+    async def drained(self, timeout_s: float = 25) -> None:
+        deadline = time.monotonic() + timeout_s
+        while await asyncio.to_thread(self.depth):
+            assert time.monotonic() < deadline, (self.poller.status(), self.got)
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def mapped(
+    aws: Aws, machine: Machine, *bodies: str, reserved: int | None = None, visibility_s: int = 30, **settings: Any
+) -> AsyncIterator[Under]:
+    """A queue that holds ``bodies`` already, mapped to the function that does what they say."""
+    fifo = settings.pop("group", None)
+    attributes = {"VisibilityTimeout": str(visibility_s)} | ({"FifoQueue": "true"} if fifo else {})
+    name = f"q-{secrets.token_hex(6)}" + (".fifo" if fifo else "")
+    url = aws.sqs.create_queue(QueueName=name, Attributes=attributes)["QueueUrl"]  # type: ignore[arg-type]
+    mapping = Mapping(
+        uuid="1",
+        function_name="under-test",
+        queue_arn=f"arn:aws:sqs:eu-west-1:000000000000:{name}",
+        queue_url=url,
+        **settings,
+    )
+    spec = python_spec("records.handler", reserved_concurrency=reserved, timeout_s=30)
+    with ThreadPoolExecutor(32) as threads:
+        async with running(machine, spec) as function:
+            under = Under(aws, url, function, lambda: Poller(mapping, function.pool, aws.sqs, threads))
+            under.send(*bodies, group=fifo)
+            under.restart()
+            try:
+                yield under
+            finally:
+                await under.poller.close()
+
+
+async def test_backlog_opens_five_batches_at_once_then_more(aws: Aws, machine: Machine) -> None:
+    began = time.monotonic()
+    async with mapped(aws, machine, *(f"sleep 4 {i}" for i in range(9)), batch_size=1) as it:
+        await it.until(lambda: it.poller.most_in_flight == 5)
+        assert it.poller.status()["concurrency"] == 5
+        assert time.monotonic() - began < 0.9
+        await it.until(lambda: it.poller.most_in_flight == 9, 3.5)
+        assert time.monotonic() - began > 0.7  # five a second
+        await it.drained()
+        await it.until(lambda: it.poller.status()["concurrency"] == 5)
+        assert it.poller.status()["in_flight"] == it.poller.throttles == 0
+        assert sorted(it.got) == [(f"sleep 4 {i}", 1) for i in range(9)]
+
+
+async def test_maximum_concurrency_bounds_the_batches(aws: Aws, machine: Machine) -> None:
+    async with mapped(
+        aws, machine, *(f"sleep 0.6 {i}" for i in range(6)), batch_size=1, maximum_concurrency=2, reserved=2
+    ) as it:
+        await it.drained()
+        assert (it.poller.most_in_flight, it.function.pool.cold_starts, it.poller.throttles) == (2, 2, 0)
+
+
+async def test_one_message_at_a_time_is_never_throttled(aws: Aws, machine: Machine) -> None:
+    async with mapped(aws, machine, batch_size=1, reserved=1) as it:
+        for number in range(5):
+            it.send(f"sleep 0.05 {number}")
+            await it.drained()
+        assert it.function.pool.throttles == it.poller.throttles == 0
+        assert it.got == [(f"sleep 0.05 {number}", 1) for number in range(5)]
+
+
+async def test_reserved_concurrency_of_one_throttles_four_of_five(aws: Aws, machine: Machine) -> None:
+    async with mapped(aws, machine, *(f"sleep 0.5 {i}" for i in range(5)), batch_size=1, reserved=1) as it:
+        await it.until(lambda: it.poller.throttles >= 4)
+        await it.drained()
+        assert it.function.pool.cold_starts == 1
+        assert it.poller.given_up == 0
+        assert sorted(it.got) == [(f"sleep 0.5 {i}", 1) for i in range(5)]
+
+
+async def test_throttled_batch_is_given_up_when_visibility_ends(aws: Aws, machine: Machine) -> None:
+    async with mapped(aws, machine, batch_size=1, reserved=1, visibility_s=2) as it:
+        slow = {"Records": [{"body": "sleep 5", "attributes": {"ApproximateReceiveCount": "1"}}]}
+        busy = asyncio.create_task(it.function.invoke(slow))
+        await it.until(lambda: it.function.pool.in_flight == 1)
+        it.send("x")
+        await it.until(lambda: it.poller.given_up >= 1, 4)
+        assert it.poller.status()["in_flight"] == 0
+        await busy
+        await it.drained()
+        ((body, count),) = it.got[1:]
+        assert body == "x"
+        assert count == it.poller.given_up + 1 >= 2
+
+
+async def test_what_passes_no_filter_is_deleted_and_counted(aws: Aws, machine: Machine) -> None:
+    patterns = ('{"body": {"kind": ["a"], "size": [{"numeric": [">", 5]}]}}', '{"body": {"kind": [{"prefix": "b"}]}}')
+    bodies = [
+        '{"kind": "a", "size": 6}',
+        '{"kind": "a", "size": 5}',
+        '{"kind": "bc"}',
+        '{"kind": "c"}',
+        "plain text",
+    ]
+    async with mapped(aws, machine, *bodies, patterns=patterns) as it:
+        await it.drained()
+        assert sorted(it.got) == [(bodies[0], 1), (bodies[2], 1)]
+        assert it.poller.status()["filtered"] == 3
+
+
+async def test_plain_text_filter_drops_json(aws: Aws, machine: Machine) -> None:
+    async with mapped(
+        aws, machine, "hello", "world", '{"hello": 1}', patterns=('{"body": [{"anything-but": "world"}]}',)
+    ) as it:
+        await it.drained()
+        assert it.got == [("hello", 1)]
+        assert it.poller.filtered == 2
+
+
+async def test_batch_without_a_window_is_one_receive(aws: Aws, machine: Machine) -> None:
+    async with mapped(aws, machine, *map(str, range(12)), batch_size=10) as it:
+        await it.drained()
+        assert sorted(len(i["got"]) for i in it.invocations) == [2, 10]
+
+
+async def test_window_gathers_until_the_batch_is_full(aws: Aws, machine: Machine) -> None:
+    began = time.time()
+    async with mapped(aws, machine, *map(str, range(25)), batch_size=25, window_s=20) as it:
+        await it.drained(10)
+        assert [len(i["got"]) for i in it.invocations] == [25]
+        assert time.time() - began < 10
+
+
+async def test_window_ends_with_what_there_is(aws: Aws, machine: Machine) -> None:
+    async with mapped(aws, machine, "0", batch_size=100, window_s=2) as it:
+        began = time.time()
+        await asyncio.sleep(1)
+        it.send("1", "2")
+        await it.drained()
+        (invocation,) = it.invocations
+        assert [body for body, _ in invocation["got"]] == ["0", "1", "2"]
+        assert 1.7 < invocation["at"] - began < 4
+
+
+async def test_payload_never_passes_six_megabytes(aws: Aws, machine: Machine) -> None:
+    bodies = [f"{i:02} " + "x" * 250_000 for i in range(40)]
+    async with mapped(aws, machine, batch_size=100, window_s=5) as it:
+        for begin in range(0, 40, 4):
+            it.send(*bodies[begin : begin + 4])
+        await it.drained()
+        assert sorted(body[:2] for body, _ in it.got) == [f"{i:02}" for i in range(40)]
+        sizes = [i["bytes"] for i in it.invocations]
+        assert max(sizes) <= 6 * 1024 * 1024
+        assert len(sizes) >= 2
+        assert {count for _, count in it.got} == {1}
+
+
+@pytest.mark.parametrize("reports", [True, False])
+async def test_failed_batch_waits_for_visibility_and_slows_down_without_reports(
+    aws: Aws, machine: Machine, reports: bool
+) -> None:
+    async with mapped(
+        aws, machine, "fail 2 a", "b", visibility_s=3, batch_size=10, reports_batch_item_failures=reports
+    ) as it:
+        await it.until(lambda: it.poller.failed_batches == 1)
+        assert it.poller.status()["concurrency"] == (5 if reports else 2)
+        await it.drained()
+        assert it.got == [("fail 2 a", 1), ("b", 1), ("fail 2 a", 2), ("b", 2)]
+        assert it.invocations[1]["at"] - it.invocations[0]["at"] > 2
+
+
+@pytest.mark.parametrize("reports", [True, False])
+async def test_only_reported_items_come_again(aws: Aws, machine: Machine, reports: bool) -> None:
+    async with mapped(
+        aws, machine, "a", "return 2 b", "c", visibility_s=2, batch_size=10, reports_batch_item_failures=reports
+    ) as it:
+        await it.drained()
+        assert it.got == [("a", 1), ("return 2 b", 1), ("c", 1)] + ([("return 2 b", 2)] if reports else [])
+        assert it.poller.failed_batches == 0
+
+
+def last_word(body: str) -> str:
+    return body.split()[-1]
+
+
+async def test_groups_run_in_parallel_and_each_in_order(aws: Aws, machine: Machine) -> None:
+    bodies = [f"sleep 0.3 {number} {group}" for number in range(3) for group in "abc"]
+    async with mapped(aws, machine, *bodies, batch_size=1, group=last_word) as it:
+        await it.drained()
+        for group in "abc":
+            assert [body for body, _ in it.got if last_word(body) == group] == [b for b in bodies if b[-1] == group]
+        assert it.poller.most_in_flight == 3
+        assert {count for _, count in it.got} == {1}
+
+
+async def test_after_a_failure_the_rest_of_its_group_waits(aws: Aws, machine: Machine) -> None:
+    bodies = ["fail 2 0 a", "1 a", "0 b", "1 b"]
+    async with mapped(aws, machine, *bodies, batch_size=1, group=last_word, visibility_s=3) as it:
+        await it.drained()
+        assert [got for got in it.got if got[0][-1] == "a"] == [("fail 2 0 a", 1), ("fail 2 0 a", 2), ("1 a", 1)]
+        assert [got for got in it.got if got[0][-1] == "b"] == [("0 b", 1), ("1 b", 1)]
+        at = {tuple(invocation["got"][0]): invocation["at"] for invocation in it.invocations}
+        assert at["fail 2 0 a", 2] - at["fail 2 0 a", 1] > 2
+        assert at["1 b", 1] < at["fail 2 0 a", 2]
+
+
+async def test_failed_part_of_a_batch_holds_back_the_parts_after_it(aws: Aws, machine: Machine) -> None:
+    bodies = [("fail 2 " if number == 0 else "") + f"{number} " + "x" * 900_000 for number in range(9)]
+    async with mapped(aws, machine, batch_size=10, group=lambda body: "a", visibility_s=4) as it:
+        await it.poller.close()  # until all are sent, which takes a request each
+        for body in bodies:
+            it.send(body, group=lambda body: "a")
+        it.restart()
+        await it.drained()
+        first, again, rest = (i["got"] for i in it.invocations)
+        assert first[0] == [bodies[0][:100], 1]
+        assert [body for body, _ in again] == [body for body, _ in first]
+        assert [body for body, _ in first + rest] == [body[:100] for body in bodies]
+        assert {count for _, count in again + rest} == {2}
+
+
+async def test_batch_not_begun_is_given_back_when_closing(aws: Aws, machine: Machine) -> None:
+    async with mapped(aws, machine, "x", batch_size=50, window_s=20) as it:
+        await it.until(lambda: it.poller.receives >= 2)
+        await it.poller.close()
+        assert it.got == []
+        found = await asyncio.to_thread(it.aws.sqs.receive_message, QueueUrl=it.url)
+        assert [m["Body"] for m in found["Messages"]] == ["x"]
