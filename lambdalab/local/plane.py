@@ -28,7 +28,6 @@ from lambdalab.local.async_invoke import AsyncQueue, EventConfig, Timing
 from lambdalab.local.cgroup import Cgroups
 from lambdalab.local.destinations import Destinations, Put
 from lambdalab.local.environment import Environment
-from lambdalab.local.filters import body_filter
 from lambdalab.local.function import CUSTOM_RUNTIMES, Credentials, FunctionSpec
 from lambdalab.local.guard import Guard
 from lambdalab.local.http import serve
@@ -36,6 +35,7 @@ from lambdalab.local.invoke_api import InvokeApi
 from lambdalab.local.logs import LogWriter
 from lambdalab.local.poller import Mapping, Poller
 from lambdalab.local.pool import Pool
+from lambdalab.local.sqs import Sqs
 from lambdalab.stack import find_stack
 
 FOLLOW_S: Final = 1.0
@@ -66,6 +66,7 @@ class Plane:
         self._credentials = Credentials(
             access_key_id=LOCAL_KEY, secret_access_key=LOCAL_KEY, endpoint_url=settings.endpoint_url
         )
+        self._sqs = Sqs(settings.endpoint_url, self._aws.session)
         self._pools: dict[str, Pool] = {}
         self._queues: dict[str, AsyncQueue] = {}
         self._destinations = Destinations(self._aws, self._executor, self._put)
@@ -101,6 +102,7 @@ class Plane:
             self._report_lost_events()
             await asyncio.gather(*(pool.close() for pool in self._pools.values()))
             await self._logs.close()
+            self._sqs.close()
             self._cgroups.close()
             self._guard.close()
 
@@ -263,15 +265,15 @@ class Plane:
                 )
         mappings = {uuid: await self._read_mapping(name, seen) for uuid, seen in found.items()}
         for uuid, poller in list(self._pollers.items()):
-            if poller.mapping.function_name == name and poller.mapping != mappings.get(uuid):
-                if uuid in mappings:
-                    body_filter(mappings[uuid].patterns)  # Lambda refuses what cannot be run; the old one stays
+            if poller.mapping.function_name == name and uuid not in mappings:
                 poller.stop()  # the batches in hand are finished
                 self._retired.append(self._pollers.pop(uuid))
         self._retired = [poller for poller in self._retired if poller.running]
         for uuid, mapping in mappings.items():
             if uuid not in self._pollers:
-                self._pollers[uuid] = Poller(mapping, self._pools[name], self._aws.sqs, self._executor)
+                self._pollers[uuid] = Poller(mapping, self._pools[name], self._sqs)
+            elif self._pollers[uuid].mapping != mapping:
+                self._pollers[uuid].reconfigure(mapping)
 
     async def _read_mapping(self, function_name: str, seen: Any) -> Mapping:
         queue_arn: str = seen["EventSourceArn"]

@@ -1,26 +1,27 @@
 """An SQS event source mapping: receive, filter, invoke, delete what succeeded, leave the rest to the queue.
 
-One long poll brings batches; so many run at once as Lambda's pollers would have, which is what ``Concurrency`` knows.
-Visibility, receive counts, redrive and the order of message groups are the queue's own; the mapping only deletes.
+One long poll at a time stands for all of Lambda's pollers that have nothing to do; how many there are is what
+``Concurrency`` knows. No message is received before a place is free for it, so none waits here while its visibility
+timeout runs. Visibility, receive counts, redrive and the order of message groups are the queue's own; the mapping only
+deletes.
 Rules: AWS Lambda Developer Guide, "Using Lambda with Amazon SQS".
 """
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Callable
-from concurrent.futures import Executor
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from botocore.exceptions import BotoCoreError, ClientError
 
-from lambdalab.local.batches import Batch, failed_message_ids, group_of, tens
+from lambdalab.local.batches import Batch, failed_message_ids, group_of
 from lambdalab.local.filters import body_filter
 from lambdalab.local.pool import Pool, ThrottledError
+from lambdalab.local.queue import QUEUE_ERRORS, Queue
+from lambdalab.local.sqs import Sqs
 
 if TYPE_CHECKING:
-    from mypy_boto3_sqs import SQSClient
     from mypy_boto3_sqs.type_defs import MessageTypeDef
 
 WAIT_S: Final = 1
@@ -32,7 +33,8 @@ MOST_BATCHES: Final = 1250
 GROWTH_PER_S: Final = 300 / 60
 LONGEST_GAP_S: Final = 1.0
 GATHER_PAUSE_S: Final = 0.1
-T = TypeVar("T")
+RECEIVE_MOST: Final = 10
+"""Messages that one ReceiveMessage brings at most."""
 log: Final = logging.getLogger("lambdalab.plane")
 
 
@@ -48,6 +50,10 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True):
     maximum_concurrency: int | None = None
     patterns: tuple[str, ...] = ()
     reports_batch_item_failures: bool = False
+
+    @property
+    def is_fifo(self) -> bool:
+        return self.queue_arn.endswith(".fifo")
 
 
 class Concurrency:
@@ -93,13 +99,14 @@ class Poller:
         PlaneError: the mapping has a filter that Lambda would refuse.
     """
 
-    def __init__(self, mapping: Mapping, pool: Pool, client: "SQSClient", executor: Executor) -> None:
+    def __init__(self, mapping: Mapping, pool: Pool, sqs: Sqs) -> None:
         self.mapping = mapping
         self._passes = body_filter(mapping.patterns)
         self._pool = pool
-        self._client = client
-        self._executor = executor
+        self._queue = Queue(sqs, mapping.queue_url)
         self._concurrency = Concurrency(mapping.maximum_concurrency)
+        self._in_flight = 0
+        self._ended = asyncio.Event()
         self._batches: set[asyncio.Task[None]] = set()
         self._stopping = self._closing = False
         self.receives = self.empty_receives = self.throttles = self.failed_batches = 0
@@ -112,7 +119,7 @@ class Poller:
         return not self._task.done()
 
     def status(self) -> dict[str, Any]:
-        """Its settings and counters, as JSON-ready values. Messages are counted in filtered and given_up."""
+        """Its settings and counters, as JSON-ready values. Messages are counted in filtered, given_up, undeleted."""
         return {
             "batch_size": self.mapping.batch_size,
             "window_s": self.mapping.window_s,
@@ -125,10 +132,22 @@ class Poller:
             "throttles": self.throttles,
             "filtered": self.filtered,
             "given_up": self.given_up,
+            "undeleted": self._queue.undeleted,
             "concurrency": self._concurrency.limit,
-            "in_flight": len(self._batches),
+            "in_flight": self._in_flight,
             "most_in_flight": self.most_in_flight,
         }
+
+    def reconfigure(self, mapping: Mapping) -> None:
+        """Takes new settings of the same queue; they hold for what the poll under way brings as well.
+
+        Raises:
+            PlaneError: it has a filter that Lambda would refuse; the old settings stay.
+        """
+        self._passes = body_filter(mapping.patterns)
+        if mapping.maximum_concurrency != self.mapping.maximum_concurrency:
+            self._concurrency = Concurrency(mapping.maximum_concurrency)
+        self.mapping = mapping
 
     def stop(self) -> None:
         """Receives no more; what a poll under way still brings is processed."""
@@ -145,86 +164,88 @@ class Poller:
     async def _run(self) -> None:
         backoff_s = FIRST_BACKOFF_S
         while not self._stopping:
-            if len(self._batches) >= self._concurrency.limit:
+            places = self._concurrency.limit - self._in_flight
+            if places <= 0:
                 self._concurrency.all_used(time.monotonic())
-                await asyncio.wait(self._batches, timeout=1 / GROWTH_PER_S, return_when=asyncio.FIRST_COMPLETED)
+                await self._wait_for_a_place()
                 continue
             try:
-                batch = await self._gather()
+                batches = await self._gather(places)
                 backoff_s = FIRST_BACKOFF_S
             except Exception as error:  # whatever it was, the messages are safe in the queue
                 self._tell(error)
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(backoff_s * 2, LONGEST_BACKOFF_S)
                 continue
-            if batch.messages:
+            for batch in batches:
+                self._in_flight += 1
                 task = asyncio.get_running_loop().create_task(self._process(batch))
                 self._batches.add(task)
                 task.add_done_callback(self._batches.discard)
-                self.most_in_flight = max(self.most_in_flight, len(self._batches))
+            self.most_in_flight = max(self.most_in_flight, self._in_flight)
         await asyncio.gather(*self._batches, return_exceptions=True)
+        await self._queue.settled()
+
+    async def _wait_for_a_place(self) -> None:
+        """Until a batch has ended, or the concurrency may have grown."""
+        self._ended.clear()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._ended.wait(), 1 / GROWTH_PER_S)
 
     def _tell(self, error: Exception) -> None:
-        if not isinstance(error, BotoCoreError | ClientError):
+        if not isinstance(error, QUEUE_ERRORS):
             log.error("a batch of %s failed in the plane", self.mapping.function_name, exc_info=error)
 
-    async def _gather(self) -> Batch:
-        """What the first poll brings; with a window, what comes until it ends or the batch is full."""
-        batch = await self._receive_into(Batch(self.mapping.queue_arn, time.monotonic()), WAIT_S)
-        batch.began = time.monotonic()
+    async def _gather(self, places: int) -> list[Batch]:
+        """What one poll brings, for as many batches as have a place; with a window, what comes until it ends."""
+        size = self.mapping.batch_size
+        pollers = 1 if self.mapping.is_fifo else max(1, min(places, RECEIVE_MOST // size))
+        messages = await self._receive(size * pollers, WAIT_S)
+        batches = []
+        for begin in range(0, len(messages), size):
+            batches.append(Batch(self.mapping.queue_arn, time.monotonic()))
+            for message in messages[begin : begin + size]:
+                batches[-1].add(message)
+        if self.mapping.window_s and batches:
+            await self._fill(batches[-1])
+        return batches
+
+    async def _fill(self, batch: Batch) -> None:
+        """Adds what comes until the window ends or the batch is full."""
         end = batch.began + self.mapping.window_s
         while (
-            batch.messages
-            and not self._stopping
+            not self._stopping
             and not batch.is_full
-            and len(batch.messages) < self.mapping.batch_size
+            and (lacks := self.mapping.batch_size - len(batch.messages)) > 0
             and (left_s := end - time.monotonic()) > 0
         ):
-            before = len(batch.messages)
             wait_s = min(WAIT_S, int(left_s))
             try:
-                await self._receive_into(batch, wait_s)
-            except (BotoCoreError, ClientError):
-                break  # what there is must not wait for a queue that does not answer
-            if len(batch.messages) == before and not wait_s:
+                messages = await self._receive(lacks, wait_s)
+            except QUEUE_ERRORS:
+                return  # what there is must not wait for a queue that does not answer
+            for message in messages:
+                batch.add(message)
+            if not messages and not wait_s:
                 await asyncio.sleep(min(GATHER_PAUSE_S, left_s))
-        return batch
 
-    async def _receive_into(self, batch: Batch, wait_s: int) -> Batch:
-        """Adds what one poll brings and passes the filters; what does not pass is deleted."""
+    async def _receive(self, most: int, wait_s: int) -> "list[MessageTypeDef]":
+        """What one poll brings and passes the filters; what does not pass is deleted."""
         self.receives += 1
-        answer = await self._call(
-            lambda: self._client.receive_message(
-                QueueUrl=self.mapping.queue_url,
-                MaxNumberOfMessages=min(self.mapping.batch_size - len(batch.messages), 10),
-                WaitTimeSeconds=wait_s,
-                MessageSystemAttributeNames=["All"],
-                MessageAttributeNames=["All"],
-            )
-        )
-        messages = answer.get("Messages", [])
-        if not messages:
+        found = await self._queue.receive(most, wait_s)
+        if not found:
             self.empty_receives += 1
             if wait_s:
-                self._concurrency.queue_empty(len(self._batches))
-        refused = []
-        for message in messages:
-            if self._passes(message["Body"]):
-                batch.add(message)
-            else:
-                refused.append(message)
-        if refused:
-            self.filtered += len(refused)
-            try:
-                await self._call(lambda: self._delete(refused))
-            except (BotoCoreError, ClientError) as error:  # they come again, and the others must not be lost for it
-                log.warning("filtered messages of %s could not be deleted: %s", self.mapping.queue_arn, error)
-        return batch
+                self._concurrency.queue_empty(self._in_flight)
+        refused = [message for message in found if not self._passes(message["Body"])]
+        self.filtered += len(refused)
+        self._queue.delete(refused)
+        return [message for message in found if message not in refused] if refused else found
 
     async def _process(self, batch: Batch) -> None:
         try:
             if self._closing:
-                await self._call(lambda: self._give_back(batch.messages))
+                await self._queue.give_back(batch.messages)
                 return
             failed: set[str] = set()
             for payload, messages in batch.parts():
@@ -234,9 +255,12 @@ class Poller:
                 failed |= await self._invoke(payload, messages, batch.began)
         except Exception as error:  # whatever it was, the messages are safe in the queue
             self._tell(error)
+        finally:
+            self._in_flight -= 1
+            self._ended.set()
 
     async def _invoke(self, payload: bytes, messages: "list[MessageTypeDef]", began: float) -> set[str]:
-        """Invokes with one payload, deletes what succeeded and returns which messages did not."""
+        """Invokes with one payload, has deleted what succeeded and returns which messages did not."""
         every = {m["MessageId"] for m in messages}
         deadline = None
         backoff_s = FIRST_BACKOFF_S
@@ -247,8 +271,8 @@ class Poller:
             except ThrottledError:
                 self.throttles += 1
                 self._concurrency.throttled(time.monotonic())
-                if deadline is None:
-                    deadline = began + await self._call(self._visibility_timeout_s)
+                if deadline is None:  # the timeout as it is now, which only a throttled batch needs
+                    deadline = began + await self._queue.visibility_timeout_s()
                 if time.monotonic() + backoff_s > deadline:
                     self.given_up += len(messages)  # they reappear with a higher receive count
                     return every
@@ -262,26 +286,5 @@ class Poller:
                 self._concurrency.failed(time.monotonic())
         elif self.mapping.reports_batch_item_failures:
             failed = failed_message_ids(outcome.answer.payload, every)
-        if done := [m for m in messages if m["MessageId"] not in failed]:
-            await self._call(lambda: self._delete(done))
+        self._queue.delete([m for m in messages if m["MessageId"] not in failed])
         return failed
-
-    async def _call(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
-
-    def _visibility_timeout_s(self) -> int:
-        """As it is now: it may change while the mapping runs, and only a throttled batch needs it."""
-        answer = self._client.get_queue_attributes(
-            QueueUrl=self.mapping.queue_url, AttributeNames=["VisibilityTimeout"]
-        )
-        return int(answer["Attributes"]["VisibilityTimeout"])
-
-    def _delete(self, messages: "list[MessageTypeDef]") -> None:
-        for entries in tens(messages, lambda name, m: {"Id": name, "ReceiptHandle": m["ReceiptHandle"]}):
-            self._client.delete_message_batch(QueueUrl=self.mapping.queue_url, Entries=entries)
-
-    def _give_back(self, messages: "list[MessageTypeDef]") -> None:
-        for entries in tens(
-            messages, lambda name, m: {"Id": name, "ReceiptHandle": m["ReceiptHandle"], "VisibilityTimeout": 0}
-        ):
-            self._client.change_message_visibility_batch(QueueUrl=self.mapping.queue_url, Entries=entries)

@@ -6,7 +6,6 @@ import secrets
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 
 from lambdalab.aws import Aws
 from lambdalab.local.poller import Mapping, Poller
+from lambdalab.local.sqs import Sqs
 from lambdalab.local.stack import start_emulator
 from local.support import Machine, Running, python_spec, running
 
@@ -99,15 +99,16 @@ async def mapped(
         **settings,
     )
     spec = python_spec("records.handler", reserved_concurrency=reserved, timeout_s=30)
-    with ThreadPoolExecutor(32) as threads:
-        async with running(machine, spec) as function:
-            under = Under(aws, url, function, lambda: Poller(mapping, function.pool, aws.sqs, threads))
-            under.send(*bodies, group=fifo)
-            under.restart()
-            try:
-                yield under
-            finally:
-                await under.poller.close()
+    sqs = Sqs(aws.sqs.meta.endpoint_url, aws.session)
+    async with running(machine, spec) as function:
+        under = Under(aws, url, function, lambda: Poller(mapping, function.pool, sqs))
+        under.send(*bodies, group=fifo)
+        under.restart()
+        try:
+            yield under
+        finally:
+            await under.poller.close()
+            sqs.close()
 
 
 async def test_backlog_opens_five_batches_at_once_then_more(aws: Aws, machine: Machine) -> None:
