@@ -27,7 +27,12 @@ def rate(here: World, where: str, batch_size: int) -> float:
         )
     arn = aws.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
     aws.lambda_.invoke(FunctionName=name)["Payload"].read()  # warm
-    mapping = aws.lambda_.create_event_source_mapping(EventSourceArn=arn, FunctionName=name, BatchSize=batch_size)
+    mapping = aws.lambda_.create_event_source_mapping(
+        EventSourceArn=arn,
+        FunctionName=name,
+        BatchSize=batch_size,
+        Enabled=where != "plane",  # or MiniStack begins
+    )
     try:
         return _watch(aws, url)
     finally:

@@ -1,16 +1,18 @@
 """An SQS event source mapping: receive, filter, invoke, delete what succeeded, leave the rest to the queue.
 
 One long poll at a time stands for all of Lambda's pollers that have nothing to do; how many there are is what
-``Concurrency`` knows. No message is received before a place is free for it, so none waits here while its visibility
-timeout runs. Visibility, receive counts, redrive and the order of message groups are the queue's own; the mapping only
-deletes.
+``Concurrency`` knows. A message is received when a place is free for it, so that none waits here while its visibility
+timeout runs; only while invocations are much shorter than a poll is one poll made ahead. Visibility, receive counts,
+redrive and the order of message groups are the queue's own; the mapping only deletes.
 Rules: AWS Lambda Developer Guide, "Using Lambda with Amazon SQS".
 """
 
 import asyncio
 import contextlib
 import logging
+import math
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -35,6 +37,8 @@ LONGEST_GAP_S: Final = 1.0
 GATHER_PAUSE_S: Final = 0.1
 RECEIVE_MOST: Final = 10
 """Messages that one ReceiveMessage brings at most."""
+AHEAD_BELOW_S: Final = 0.02
+"""Invocations shorter than this have the next messages ready. AWS does not say what its pollers do."""
 log: Final = logging.getLogger("lambdalab.plane")
 
 
@@ -105,8 +109,10 @@ class Poller:
         self._pool = pool
         self._queue = Queue(sqs, mapping.queue_url)
         self._concurrency = Concurrency(mapping.maximum_concurrency)
+        self._ready: deque[Batch] = deque()
         self._in_flight = 0
         self._ended = asyncio.Event()
+        self._latest_s = self._throttled_at = math.inf
         self._batches: set[asyncio.Task[None]] = set()
         self._stopping = self._closing = False
         self.receives = self.empty_receives = self.throttles = self.failed_batches = 0
@@ -156,6 +162,10 @@ class Poller:
     async def close(self, *, grace_s: float = 0) -> None:
         """Stops and begins no batch; those in hand have ``grace_s``, after that the queue gives them out again."""
         self._stopping = self._closing = True
+        not_begun = [message for batch in self._ready for message in batch.messages]
+        self._ready.clear()
+        with contextlib.suppress(*QUEUE_ERRORS):
+            await self._queue.give_back(not_begun)
         await asyncio.wait((self._task,), timeout=WAIT_S + 1 + grace_s)
         for task in (self._task, *self._batches):
             task.cancel()
@@ -164,27 +174,41 @@ class Poller:
     async def _run(self) -> None:
         backoff_s = FIRST_BACKOFF_S
         while not self._stopping:
-            places = self._concurrency.limit - self._in_flight
-            if places <= 0:
+            if self._in_flight >= self._concurrency.limit:
                 self._concurrency.all_used(time.monotonic())
+            ahead = self._batches_ahead()
+            places = self._concurrency.limit - self._in_flight + ahead - len(self._ready)
+            if places < max(1, ahead):
                 await self._wait_for_a_place()
                 continue
             try:
-                batches = await self._gather(places)
+                self._ready.extend(await self._gather(places))
                 backoff_s = FIRST_BACKOFF_S
             except Exception as error:  # whatever it was, the messages are safe in the queue
                 self._tell(error)
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(backoff_s * 2, LONGEST_BACKOFF_S)
-                continue
-            for batch in batches:
-                self._in_flight += 1
-                task = asyncio.get_running_loop().create_task(self._process(batch))
-                self._batches.add(task)
-                task.add_done_callback(self._batches.discard)
-            self.most_in_flight = max(self.most_in_flight, self._in_flight)
-        await asyncio.gather(*self._batches, return_exceptions=True)
+            self._begin()
+        while self._batches:
+            await asyncio.wait(self._batches)
         await self._queue.settled()
+
+    def _batches_ahead(self) -> int:
+        """How many batches to have ready beyond those that have a place."""
+        mapping = self.mapping
+        calm = self._throttled_at == math.inf or time.monotonic() - self._throttled_at > LONGEST_BACKOFF_S
+        if mapping.is_fifo or mapping.window_s or self._latest_s > AHEAD_BELOW_S or not calm:
+            return 0
+        return RECEIVE_MOST // mapping.batch_size
+
+    def _begin(self) -> None:
+        """Starts what is ready and has a place."""
+        while self._ready and self._in_flight < self._concurrency.limit:
+            self._in_flight += 1
+            task = asyncio.get_running_loop().create_task(self._process(self._ready.popleft()))
+            self._batches.add(task)
+            task.add_done_callback(self._batches.discard)
+        self.most_in_flight = max(self.most_in_flight, self._in_flight)
 
     async def _wait_for_a_place(self) -> None:
         """Until a batch has ended, or the concurrency may have grown."""
@@ -243,6 +267,7 @@ class Poller:
         return [message for message in found if message not in refused] if refused else found
 
     async def _process(self, batch: Batch) -> None:
+        began = time.monotonic()
         try:
             if self._closing:
                 await self._queue.give_back(batch.messages)
@@ -256,7 +281,9 @@ class Poller:
         except Exception as error:  # whatever it was, the messages are safe in the queue
             self._tell(error)
         finally:
+            self._latest_s = time.monotonic() - began
             self._in_flight -= 1
+            self._begin()
             self._ended.set()
 
     async def _invoke(self, payload: bytes, messages: "list[MessageTypeDef]", began: float) -> set[str]:
@@ -270,7 +297,8 @@ class Poller:
                 break
             except ThrottledError:
                 self.throttles += 1
-                self._concurrency.throttled(time.monotonic())
+                self._throttled_at = time.monotonic()
+                self._concurrency.throttled(self._throttled_at)
                 if deadline is None:  # the timeout as it is now, which only a throttled batch needs
                     deadline = began + await self._queue.visibility_timeout_s()
                 if time.monotonic() + backoff_s > deadline:

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 QUEUE_ERRORS: Final = (BotoCoreError, ClientError, OSError)
 """A queue that refuses, or does not answer."""
+DELETE_AFTER_S: Final = 0.005
+"""So that one request can delete what several invocations have done."""
 DELETE_ATTEMPTS: Final = 5
 FIRST_PAUSE_S: Final = 0.1
 log: Final = logging.getLogger("lambdalab.plane")
@@ -23,7 +25,7 @@ log: Final = logging.getLogger("lambdalab.plane")
 class Queue:
     """One queue.
 
-    Deletions are gathered: what is done while one request is under way goes into the next, up to ten at a time.
+    Deletions are gathered, up to ten to a request.
     ``undeleted`` counts messages that could not be deleted and will therefore be received again.
     """
 
@@ -72,6 +74,8 @@ class Queue:
     async def _delete_all(self) -> None:
         try:
             while self._waiting:
+                if len(self._waiting) < 10:
+                    await asyncio.sleep(DELETE_AFTER_S)
                 await self._delete([self._waiting.popleft() for _ in range(min(10, len(self._waiting)))])
         finally:
             self._deleting = None
