@@ -12,6 +12,7 @@ PAYLOAD_BYTES: Final = 6 * 1024 * 1024
 """The most an event may have, metadata of the messages included."""
 _BEGIN: Final = b'{"Records":['
 _END: Final = b"]}"
+_COMPACT: Final = json.JSONEncoder(separators=(",", ":"))
 _EMPTY_BYTES: Final = len(_BEGIN) + len(_END)
 
 
@@ -31,7 +32,7 @@ class Batch:
         self._bytes = _EMPTY_BYTES
 
     def add(self, message: "MessageTypeDef") -> None:
-        text = json.dumps(record(message, self._queue_arn), separators=(",", ":")).encode()
+        text = _COMPACT.encode(record(message, self._queue_arn)).encode()
         self.messages.append(message)
         self._records.append(text)
         self._bytes += len(text) + 1

@@ -36,10 +36,12 @@ from lambdalab.local.logs import LogWriter
 from lambdalab.local.poller import Mapping, Poller
 from lambdalab.local.pool import Pool
 from lambdalab.local.sqs import Sqs
-from lambdalab.stack import find_stack
+from lambdalab.stack import Stack, find_stack
 
 FOLLOW_S: Final = 1.0
 STOP_GRACE_S: Final = 5.0
+RESERVED: Final = "ReservedConcurrency"
+FOLLOW_ERRORS: Final = (BotoCoreError, ClientError, LambdalabError, OSError)
 log: Final = logging.getLogger("lambdalab.plane")
 
 
@@ -74,7 +76,10 @@ class Plane:
         self._retired: list[Poller] = []
         self._following = asyncio.Lock()
         self._logs = LogWriter(self._aws.logs, self._executor)
+        self._stack: Stack | None = None
         self._logical_names: dict[str, str] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._told: dict[str, str] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Attaches, serves until ``stop`` is set, then lets what runs finish and takes everything down.
@@ -100,6 +105,9 @@ class Plane:
                 *(queue.close(grace_s=STOP_GRACE_S) for queue in self._queues.values()),
             )
             self._report_lost_events()
+            for task in self._leaving:
+                task.cancel()
+            await asyncio.gather(*self._leaving, return_exceptions=True)
             await asyncio.gather(*(pool.close() for pool in self._pools.values()))
             await self._logs.close()
             self._sqs.close()
@@ -143,14 +151,28 @@ class Plane:
         }
 
     async def follow(self) -> None:
-        """Reads configuration and mappings anew and takes up what changed; a function that cannot be read stays."""
+        """Reads the stack, its functions and mappings anew and takes up what changed; what cannot be read stays."""
         async with self._following:
+            try:
+                stack = await self._read_stack()
+                if stack != self._stack:
+                    await self._take_up(stack)
+                self._told.pop(stack.name, None)
+            except FOLLOW_ERRORS as error:
+                self._tell(self._settings.stack_name, error)
             for name in self._pools:
                 try:
                     await self._follow_function(name)
                     await self._follow_mappings(name)
-                except (BotoCoreError, ClientError, LambdalabError, OSError) as error:
-                    log.warning("%s cannot be followed now: %s", name, error)
+                    self._told.pop(name, None)
+                except FOLLOW_ERRORS as error:
+                    self._tell(name, error)
+
+    def _tell(self, name: str, error: Exception) -> None:
+        """Once, however often it is tried again."""
+        if self._told.get(name) != str(error):
+            self._told[name] = str(error)
+            log.warning("%s cannot be followed now: %s", name, error)
 
     async def _serve(self, api: InvokeApi) -> asyncio.Server:
         try:
@@ -162,26 +184,62 @@ class Plane:
             ) from error
 
     async def _attach(self) -> None:
-        stack = await self._call(
-            lambda: find_stack(self._aws, self._settings.stack_name, next_step="deploy it with `lambdalab up`")
-        )
-        self._logical_names = stack.functions()
-        if not self._logical_names:
+        stack = await self._read_stack()
+        if not stack.functions():
             raise PlaneError(f"stack {stack.name} has no functions", next_step="deploy this project's template.yaml")
-        # The emulator drops ReservedConcurrentExecutions of a template; the stack's own parameter still says it.
-        reserved = stack.parameters.get("ReservedConcurrency", "")
-        for name in self._logical_names.values():
-            if reserved:
+        await self._take_up(stack)
+        for name in self._pools:
+            await self._follow_function(name)
+            await self._follow_mappings(name)
+
+    async def _read_stack(self) -> Stack:
+        next_step = "deploy it with `lambdalab up`"
+        found: Stack = await self._call(lambda: find_stack(self._aws, self._settings.stack_name, next_step=next_step))
+        return found
+
+    async def _take_up(self, stack: Stack) -> None:
+        """Takes the functions that a deployment brought, drops those it removed, and reserves their concurrency.
+
+        The emulator drops ReservedConcurrentExecutions of a template; the stack's own parameter still says it.
+        """
+        names = stack.functions()
+        for name in self._pools.keys() - names.values():
+            self._drop(name)
+        reserved = stack.parameters.get(RESERVED, "")
+        before = None if self._stack is None else self._stack.parameters.get(RESERVED, "")
+        for name in names.values():
+            if reserved and (name not in self._pools or reserved != before):
                 await self._call(
                     lambda name=name: self._aws.lambda_.put_function_concurrency(
                         FunctionName=name, ReservedConcurrentExecutions=int(reserved)
                     )
                 )
-            pool = Pool(await self._read_spec(name), self._create)
-            self._queues[name] = AsyncQueue(pool, self._destinations.send, self._settings.async_timing)
-            self._pools[name] = pool
-            await self._follow_function(name)
-            await self._follow_mappings(name)
+            elif before and not reserved:
+                await self._call(lambda name=name: self._aws.lambda_.delete_function_concurrency(FunctionName=name))
+            if name not in self._pools:
+                pool = Pool(await self._read_spec(name), self._create)
+                self._queues[name] = AsyncQueue(pool, self._destinations.send, self._settings.async_timing)
+                self._pools[name] = pool
+        self._logical_names = names
+        self._stack = stack
+
+    def _drop(self, name: str) -> None:
+        """What a removed function runs is finished; then its environments end."""
+        pool, queue = self._pools.pop(name), self._queues.pop(name)
+        pollers = [p for p in self._pollers.values() if p.mapping.function_name == name]
+        self._pollers = {uuid: poller for uuid, poller in self._pollers.items() if poller not in pollers}
+
+        async def end() -> None:
+            grace_s = pool.spec.timeout_s
+            try:
+                work = (*(poller.close(grace_s=grace_s) for poller in pollers), queue.close(grace_s=grace_s))
+                await asyncio.gather(*work)
+            finally:
+                await pool.close()
+
+        task = asyncio.get_running_loop().create_task(end())
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
 
     def _create(self, spec: FunctionSpec) -> Environment:
         interpreter = self._settings.interpreters.get(spec.runtime)

@@ -112,7 +112,7 @@ class Poller:
         self._ready: deque[Batch] = deque()
         self._in_flight = 0
         self._ended = asyncio.Event()
-        self._latest_s = self._throttled_at = math.inf
+        self._latest_s, self._throttled_at = math.inf, -math.inf
         self._batches: set[asyncio.Task[None]] = set()
         self._stopping = self._closing = False
         self.receives = self.empty_receives = self.throttles = self.failed_batches = 0
@@ -176,13 +176,11 @@ class Poller:
         while not self._stopping:
             if self._in_flight >= self._concurrency.limit:
                 self._concurrency.all_used(time.monotonic())
-            ahead = self._batches_ahead()
-            places = self._concurrency.limit - self._in_flight + ahead - len(self._ready)
-            if places < max(1, ahead):
+            if not self._wants():
                 await self._wait_for_a_place()
                 continue
             try:
-                self._ready.extend(await self._gather(places))
+                self._ready.extend(await self._gather(self._wants()))
                 backoff_s = FIRST_BACKOFF_S
             except Exception as error:  # whatever it was, the messages are safe in the queue
                 self._tell(error)
@@ -193,13 +191,14 @@ class Poller:
             await asyncio.wait(self._batches)
         await self._queue.settled()
 
-    def _batches_ahead(self) -> int:
-        """How many batches to have ready beyond those that have a place."""
+    def _wants(self) -> int:
+        """How many batches to receive now: those that have a place, or a whole poll ahead of that."""
         mapping = self.mapping
-        calm = self._throttled_at == math.inf or time.monotonic() - self._throttled_at > LONGEST_BACKOFF_S
-        if mapping.is_fifo or mapping.window_s or self._latest_s > AHEAD_BELOW_S or not calm:
-            return 0
-        return RECEIVE_MOST // mapping.batch_size
+        ahead = 0 if mapping.is_fifo or mapping.window_s else RECEIVE_MOST // mapping.batch_size
+        if self._latest_s > AHEAD_BELOW_S or time.monotonic() - self._throttled_at < LONGEST_BACKOFF_S:
+            ahead = 0
+        places = self._concurrency.limit - self._in_flight + ahead - len(self._ready)
+        return places if places >= max(1, ahead) else 0
 
     def _begin(self) -> None:
         """Starts what is ready and has a place."""
@@ -211,7 +210,7 @@ class Poller:
         self.most_in_flight = max(self.most_in_flight, self._in_flight)
 
     async def _wait_for_a_place(self) -> None:
-        """Until a batch has ended, or the concurrency may have grown."""
+        """Until there is one, or the concurrency may have grown."""
         self._ended.clear()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._ended.wait(), 1 / GROWTH_PER_S)
@@ -284,7 +283,8 @@ class Poller:
             self._latest_s = time.monotonic() - began
             self._in_flight -= 1
             self._begin()
-            self._ended.set()
+            if self._wants():
+                self._ended.set()
 
     async def _invoke(self, payload: bytes, messages: "list[MessageTypeDef]", began: float) -> set[str]:
         """Invokes with one payload, has deleted what succeeded and returns which messages did not."""
