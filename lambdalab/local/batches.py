@@ -3,7 +3,7 @@
 import base64
 import json
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
@@ -98,7 +98,7 @@ def failed_message_ids(answer: bytes, message_ids: set[str]) -> set[str]:
     Lambda Developer Guide, "Implementing partial batch responses", success and failure conditions.
     """
     try:
-        body = json.loads(answer) if answer.strip() else None
+        body = json.loads(answer, parse_constant=_refuse_constant) if answer.strip() else None
     except (ValueError, RecursionError):
         return message_ids
     if body is None:
@@ -114,6 +114,10 @@ def failed_message_ids(answer: bytes, message_ids: set[str]) -> set[str]:
     if not all(isinstance(identifier, str) and identifier in message_ids for identifier in identifiers):
         return message_ids
     return {str(identifier) for identifier in identifiers}
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _attribute(value: dict[str, Any]) -> dict[str, Any]:

@@ -329,9 +329,22 @@ class Plane:
         self._retired = [poller for poller in self._retired if poller.running]
         for uuid, mapping in mappings.items():
             if uuid not in self._pollers:
+                await self._check_visibility(mapping)
                 self._pollers[uuid] = Poller(mapping, self._pools[name], self._sqs)
             elif self._pollers[uuid].mapping != mapping:
                 self._pollers[uuid].reconfigure(mapping)
+
+    async def _check_visibility(self, mapping: Mapping) -> None:
+        """As Lambda does when a mapping is created, and not later."""
+        name = "VisibilityTimeout"
+        found = await self._sqs.call("GetQueueAttributes", QueueUrl=mapping.queue_url, AttributeNames=[name])
+        visibility_s, timeout_s = int(found["Attributes"][name]), self._pools[mapping.function_name].spec.timeout_s
+        if timeout_s > visibility_s:
+            raise PlaneError(
+                f"the mapping of {mapping.function_name} is refused as Lambda would: the queue's visibility timeout of "
+                f"{visibility_s} s is shorter than the function's timeout of {timeout_s} s",
+                next_step="give the queue six times the function's timeout",
+            )
 
     async def _read_mapping(self, function_name: str, seen: Any) -> Mapping:
         queue_arn: str = seen["EventSourceArn"]

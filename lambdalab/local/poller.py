@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from lambdalab.errors import PlaneError
 from lambdalab.local.batches import Batch, failed_message_ids, group_of
 from lambdalab.local.filters import body_filter
 from lambdalab.local.pool import Pool, ThrottledError
@@ -59,6 +60,29 @@ class Mapping(msgspec.Struct, frozen=True, kw_only=True):
     def is_fifo(self) -> bool:
         return self.queue_arn.endswith(".fifo")
 
+    def check(self) -> None:
+        """Source: AWS Lambda Developer Guide, "Creating and configuring an Amazon SQS event source mapping".
+
+        Raises:
+            PlaneError: Lambda would refuse it.
+        """
+        most = 10 if self.is_fifo else 10_000
+        for wrong, problem in (
+            (not 1 <= self.batch_size <= most, f"BatchSize {self.batch_size} is not between 1 and {most}"),
+            (not 0 <= self.window_s <= 300, f"a batching window of {self.window_s} s is not between 0 and 300"),
+            (self.is_fifo and self.window_s, "a FIFO queue has no batching window"),
+            (self.batch_size > 10 and not self.window_s, f"BatchSize {self.batch_size} wants a window of 1 s or more"),
+            (
+                self.maximum_concurrency is not None and not 2 <= self.maximum_concurrency <= 1000,
+                f"MaximumConcurrency {self.maximum_concurrency} is not between 2 and 1000",
+            ),
+        ):
+            if wrong:
+                raise PlaneError(
+                    f"the mapping of {self.function_name} is refused as Lambda would: {problem}",
+                    next_step="correct the mapping",
+                )
+
 
 class Concurrency:
     """How many batches may run at once: five at first, more while all are in use, fewer when they come to nothing."""
@@ -100,10 +124,11 @@ class Poller:
     """Runs one mapping until it is stopped.
 
     Raises:
-        PlaneError: the mapping has a filter that Lambda would refuse.
+        PlaneError: Lambda would refuse the mapping.
     """
 
     def __init__(self, mapping: Mapping, pool: Pool, sqs: Sqs) -> None:
+        mapping.check()
         self.mapping = mapping
         self._passes = body_filter(mapping.patterns)
         self._pool = pool
@@ -148,8 +173,9 @@ class Poller:
         """Takes new settings of the same queue; they hold for what the poll under way brings as well.
 
         Raises:
-            PlaneError: it has a filter that Lambda would refuse; the old settings stay.
+            PlaneError: Lambda would refuse them; the old ones stay.
         """
+        mapping.check()
         self._passes = body_filter(mapping.patterns)
         if mapping.maximum_concurrency != self.mapping.maximum_concurrency:
             self._concurrency = Concurrency(mapping.maximum_concurrency)

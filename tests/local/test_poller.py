@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from lambdalab.errors import PlaneError
 from lambdalab.local.batches import Batch, failed_message_ids, tens
-from lambdalab.local.poller import Concurrency
+from lambdalab.local.poller import Concurrency, Mapping
 
 QUEUE_ARN = "arn:aws:sqs:eu-west-1:123456789012:q"
 
@@ -164,3 +165,28 @@ def test_throttles_and_errors_step_back() -> None:
     assert found.limit == 1, "a throttle gives nothing back"
     found.all_used(3)
     assert found.limit == 6
+
+
+@pytest.mark.parametrize(
+    ("settings", "problem"),
+    [
+        ({"batch_size": 0}, "BatchSize 0 is not between 1 and 10000"),
+        ({"batch_size": 10_001, "window_s": 1}, "BatchSize 10001 is not between 1 and 10000"),
+        ({"batch_size": 11}, "BatchSize 11 wants a window of 1 s or more"),
+        ({"window_s": 301}, "a batching window of 301 s is not between 0 and 300"),
+        ({"queue_arn": QUEUE_ARN + ".fifo", "batch_size": 11}, "BatchSize 11 is not between 1 and 10"),
+        ({"queue_arn": QUEUE_ARN + ".fifo", "window_s": 1}, "a FIFO queue has no batching window"),
+        ({"maximum_concurrency": 1}, "MaximumConcurrency 1 is not between 2 and 1000"),
+        ({"maximum_concurrency": 1001}, "MaximumConcurrency 1001 is not between 2 and 1000"),
+        ({"batch_size": 10_000, "window_s": 300, "maximum_concurrency": 1000}, None),
+        ({"queue_arn": QUEUE_ARN + ".fifo", "maximum_concurrency": 2}, None),
+    ],
+    ids=repr,
+)
+def test_settings_that_lambda_refuses(settings: dict[str, Any], problem: str | None) -> None:
+    mapping = Mapping(**({"uuid": "1", "function_name": "f", "queue_arn": QUEUE_ARN, "queue_url": ""} | settings))
+    if problem is None:
+        mapping.check()
+        return
+    with pytest.raises(PlaneError, match=problem):
+        mapping.check()

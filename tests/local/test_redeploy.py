@@ -51,6 +51,10 @@ def resources(name: str) -> dict[str, Any]:
 class Deployed:
     aws: Aws
     stack: LocalStack
+    folder: Path
+
+    def log(self) -> str:
+        return (self.folder / "plane.log").read_text()
 
     def deploy(self, *names: str, reserved: str, visibility_s: int, update: bool = True) -> None:
         template = {
@@ -102,7 +106,7 @@ def deployed(tmp_path: Path) -> Iterator[Deployed]:
             archive.write(FUNCTIONS / "records.py", "records.py")
         s3.put_object(Bucket=BUCKET, Key="records.zip", Body=package.getvalue())
         s3.close()
-        found = Deployed(aws, LocalStack(stack_name=STACK, emulator=emulator, plane=emulator))
+        found = Deployed(aws, LocalStack(stack_name=STACK, emulator=emulator, plane=emulator), tmp_path)
         found.deploy("first", reserved="1", visibility_s=30, update=False)
         settings = Settings(
             endpoint_url=f"http://127.0.0.1:{port}",
@@ -146,3 +150,14 @@ def test_functions_that_come_and_go_with_a_redeploy_are_followed(deployed: Deplo
     assert set(deployed.stack.status()["mappings"]) == {"first"}
     deployed.send("first", "y")
     wait_until(lambda: deployed.invocations("first")() == 2, 15)
+
+
+def test_mapping_that_lambda_would_refuse_is_not_run(deployed: Deployed) -> None:
+    url = deployed.aws.sqs.create_queue(QueueName="short", Attributes={"VisibilityTimeout": "2"})["QueueUrl"]
+    create: Any = deployed.stack.aws().lambda_.create_event_source_mapping
+    create(EventSourceArn="arn:aws:sqs:us-east-1:000000000000:short", FunctionName="first")
+    assert "visibility timeout of 2 s is shorter than the function's timeout of 3 s" in deployed.log()
+    assert deployed.stack.status()["mappings"]["first"]["batch_size"] == 1
+    deployed.aws.sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": "3"})
+    deployed.aws.sqs.send_message(QueueUrl=url, MessageBody="x")
+    wait_until(lambda: deployed.invocations("first")() == 1, 10)
