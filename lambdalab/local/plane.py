@@ -39,11 +39,14 @@ from lambdalab.local.poller import Mapping, Poller
 from lambdalab.local.pool import Pool, new_trace_id
 from lambdalab.local.runtime_api import Answer
 from lambdalab.local.service_time import ServiceTime
+from lambdalab.local.sqs import Sqs
 from lambdalab.local.watch import Watches
-from lambdalab.stack import find_stack
+from lambdalab.stack import Stack, find_stack
 
 FOLLOW_S: Final = 1.0
 STOP_GRACE_S: Final = 5.0
+RESERVED: Final = "ReservedConcurrency"
+FOLLOW_ERRORS: Final = (BotoCoreError, ClientError, LambdalabError, OSError)
 _MEASURED: Final = ("REPORT RequestId:", "INIT_REPORT ")
 """Lines with figures, which mean nothing of an invocation under a debugger."""
 log: Final = logging.getLogger("lambdalab.plane")
@@ -75,6 +78,7 @@ class Plane:
         self._cgroups = Cgroups(f"lambdalab-{os.getpid()}", tell=self._guard.tell)
         self._credentials: dict[str, Credentials] = {}
         self._service_times: dict[str, ServiceTime] = {}
+        self._sqs = Sqs(settings.endpoint_url, self._aws.session)
         self.watches = Watches()
         self._debugged: set[Environment] = set()
         self._pools: dict[str, Pool] = {}
@@ -84,7 +88,10 @@ class Plane:
         self._retired: list[Poller] = []
         self._following = asyncio.Lock()
         self._logs = LogWriter(self._aws.logs, self._executor)
+        self._stack: Stack | None = None
         self._logical_names: dict[str, str] = {}
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._told: dict[str, str] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Attaches, serves until ``stop`` is set, then lets what runs finish and takes everything down.
@@ -110,11 +117,15 @@ class Plane:
                 *(queue.close(grace_s=STOP_GRACE_S) for queue in self._queues.values()),
             )
             self._report_lost_events()
+            for task in self._leaving:
+                task.cancel()
+            await asyncio.gather(*self._leaving, return_exceptions=True)
             await asyncio.gather(*(pool.close() for pool in self._pools.values()))
             for service_time in self._service_times.values():
                 service_time.close()
             await asyncio.gather(*(environment.close() for environment in self._debugged))
             await self._logs.close()
+            self._sqs.close()
             self._cgroups.close()
             self._guard.close()
 
@@ -162,27 +173,32 @@ class Plane:
                 }
                 for name, pool in self._pools.items()
             },
-            "mappings": {
-                poller.mapping.function_name: {
-                    "batch_size": poller.mapping.batch_size,
-                    "receives": poller.receives,
-                    "empty_receives": poller.empty_receives,
-                    "failed_batches": poller.failed_batches,
-                    "throttles": poller.throttles,
-                }
-                for poller in self._pollers.values()
-            },
+            "mappings": {poller.mapping.function_name: poller.status() for poller in self._pollers.values()},
         }
 
     async def follow(self) -> None:
-        """Reads configuration and mappings anew and takes up what changed; a function that cannot be read stays."""
+        """Reads the stack, its functions and mappings anew and takes up what changed; what cannot be read stays."""
         async with self._following:
+            try:
+                stack = await self._read_stack()
+                if stack != self._stack:
+                    await self._take_up(stack)
+                self._told.pop(stack.name, None)
+            except FOLLOW_ERRORS as error:
+                self._tell(self._settings.stack_name, error)
             for name in self._pools:
                 try:
                     await self._follow_function(name)
                     await self._follow_mappings(name)
-                except (BotoCoreError, ClientError, LambdalabError, OSError) as error:
-                    log.warning("%s cannot be followed now: %s", name, error)
+                    self._told.pop(name, None)
+                except FOLLOW_ERRORS as error:
+                    self._tell(name, error)
+
+    def _tell(self, name: str, error: Exception) -> None:
+        """Once, however often it is tried again."""
+        if self._told.get(name) != str(error):
+            self._told[name] = str(error)
+            log.warning("%s cannot be followed now: %s", name, error)
 
     async def _serve(self, api: InvokeApi) -> asyncio.Server:
         try:
@@ -194,29 +210,68 @@ class Plane:
             ) from error
 
     async def _attach(self) -> None:
-        stack = await self._call(
-            lambda: find_stack(self._aws, self._settings.stack_name, next_step="deploy it with `lambdalab up`")
-        )
-        self._logical_names = stack.functions()
-        if not self._logical_names:
+        stack = await self._read_stack()
+        if not stack.functions():
             raise PlaneError(f"stack {stack.name} has no functions", next_step="deploy this project's template.yaml")
-        # The emulator drops ReservedConcurrentExecutions of a template; the stack's own parameter still says it.
-        reserved = stack.parameters.get("ReservedConcurrency", "")
-        for name in self._logical_names.values():
-            if reserved:
+        await self._take_up(stack)
+        for name in self._pools:
+            await self._follow_function(name)
+            await self._follow_mappings(name)
+
+    async def _read_stack(self) -> Stack:
+        next_step = "deploy it with `lambdalab up`"
+        found: Stack = await self._call(lambda: find_stack(self._aws, self._settings.stack_name, next_step=next_step))
+        return found
+
+    async def _take_up(self, stack: Stack) -> None:
+        """Takes the functions that a deployment brought, drops those it removed, and reserves their concurrency.
+
+        The emulator drops ReservedConcurrentExecutions of a template; the stack's own parameter still says it.
+        """
+        names = stack.functions()
+        for name in self._pools.keys() - names.values():
+            self._drop(name)
+        reserved = stack.parameters.get(RESERVED, "")
+        before = None if self._stack is None else self._stack.parameters.get(RESERVED, "")
+        for name in names.values():
+            if reserved and (name not in self._pools or reserved != before):
                 await self._call(
                     lambda name=name: self._aws.lambda_.put_function_concurrency(
                         FunctionName=name, ReservedConcurrentExecutions=int(reserved)
                     )
                 )
-            self._credentials[name] = Credentials(
-                access_key_id=LOCAL_KEY, secret_access_key=LOCAL_KEY, endpoint_url=await self._open_endpoint(name)
-            )
-            pool = Pool(await self._read_spec(name), self._create)
-            self._queues[name] = AsyncQueue(pool, self._destinations.send, self._settings.async_timing)
-            self._pools[name] = pool
-            await self._follow_function(name)
-            await self._follow_mappings(name)
+            elif before and not reserved:
+                await self._call(lambda name=name: self._aws.lambda_.delete_function_concurrency(FunctionName=name))
+            if name not in self._pools:
+                self._credentials[name] = Credentials(
+                    access_key_id=LOCAL_KEY, secret_access_key=LOCAL_KEY, endpoint_url=await self._open_endpoint(name)
+                )
+                pool = Pool(await self._read_spec(name), self._create)
+                self._queues[name] = AsyncQueue(pool, self._destinations.send, self._settings.async_timing)
+                self._pools[name] = pool
+        self._logical_names = names
+        self._stack = stack
+
+    def _drop(self, name: str) -> None:
+        """What a removed function runs is finished; then its environments end."""
+        pool, queue = self._pools.pop(name), self._queues.pop(name)
+        service_time = self._service_times.pop(name, None)
+        pollers = [p for p in self._pollers.values() if p.mapping.function_name == name]
+        self._pollers = {uuid: poller for uuid, poller in self._pollers.items() if poller not in pollers}
+
+        async def end() -> None:
+            grace_s = pool.spec.timeout_s
+            try:
+                work = (*(poller.close(grace_s=grace_s) for poller in pollers), queue.close(grace_s=grace_s))
+                await asyncio.gather(*work)
+            finally:
+                await pool.close()
+                if service_time is not None:
+                    service_time.close()
+
+        task = asyncio.get_running_loop().create_task(end())
+        self._leaving.add(task)
+        task.add_done_callback(self._leaving.discard)
 
     async def _open_endpoint(self, name: str) -> str:
         """Where a function finds AWS: the emulator, or with a latency model a proxy of its own before it."""
@@ -329,36 +384,54 @@ class Plane:
         """Switches the emulator's own mappings off and runs them here."""
         answer = await self._call(lambda: self._aws.lambda_.list_event_source_mappings(FunctionName=name))
         found = {m["UUID"]: m for m in answer["EventSourceMappings"]}
-        for uuid, poller in list(self._pollers.items()):
-            if poller.mapping.function_name == name and (
-                uuid not in found
-                or _settings_of(found[uuid]) != (poller.mapping.batch_size, poller.mapping.reports_batch_item_failures)
-            ):
-                poller.stop()  # the batch in hand is finished
-                self._retired.append(self._pollers.pop(uuid))
-        self._retired = [poller for poller in self._retired if poller.running]
         for uuid, seen in found.items():
             if seen.get("State") not in ("Disabled", "Disabling"):
                 await self._call(
                     lambda uuid=uuid: self._aws.lambda_.update_event_source_mapping(UUID=uuid, Enabled=False)
                 )
+        mappings = {uuid: await self._read_mapping(name, seen) for uuid, seen in found.items()}
+        for uuid, poller in list(self._pollers.items()):
+            if poller.mapping.function_name == name and uuid not in mappings:
+                poller.stop()  # the batches in hand are finished
+                self._retired.append(self._pollers.pop(uuid))
+        self._retired = [poller for poller in self._retired if poller.running]
+        for uuid, mapping in mappings.items():
             if uuid not in self._pollers:
-                mapping = await self._call(lambda seen=seen: self._read_mapping(name, seen))
-                self._pollers[uuid] = Poller(mapping, self._pools[name], self._aws.sqs, self._executor)
+                await self._check_visibility(mapping)
+                self._pollers[uuid] = Poller(mapping, self._pools[name], self._sqs)
+            elif self._pollers[uuid].mapping != mapping:
+                self._pollers[uuid].reconfigure(mapping)
 
-    def _read_mapping(self, function_name: str, seen: Any) -> Mapping:
+    async def _check_visibility(self, mapping: Mapping) -> None:
+        """As Lambda does when a mapping is created, and not later."""
+        name = "VisibilityTimeout"
+        found = await self._sqs.call("GetQueueAttributes", QueueUrl=mapping.queue_url, AttributeNames=[name])
+        visibility_s, timeout_s = int(found["Attributes"][name]), self._pools[mapping.function_name].spec.timeout_s
+        if timeout_s > visibility_s:
+            raise PlaneError(
+                f"the mapping of {mapping.function_name} is refused as Lambda would: the queue's visibility timeout of "
+                f"{visibility_s} s is shorter than the function's timeout of {timeout_s} s",
+                next_step="give the queue six times the function's timeout",
+            )
+
+    async def _read_mapping(self, function_name: str, seen: Any) -> Mapping:
         queue_arn: str = seen["EventSourceArn"]
-        url = self._aws.sqs.get_queue_url(QueueName=queue_arn.rsplit(":", 1)[1])["QueueUrl"]
-        attributes = self._aws.sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["VisibilityTimeout"])
-        batch_size, reports = _settings_of(seen)
+        known = self._pollers.get(seen["UUID"])
+        if known is not None and known.mapping.queue_arn == queue_arn:
+            queue_url = known.mapping.queue_url
+        else:
+            queue_name = queue_arn.rsplit(":", 1)[1]
+            queue_url = (await self._call(lambda: self._aws.sqs.get_queue_url(QueueName=queue_name)))["QueueUrl"]
         return Mapping(
             uuid=seen["UUID"],
             function_name=function_name,
             queue_arn=queue_arn,
-            queue_url=url,
-            visibility_timeout_s=int(attributes["Attributes"]["VisibilityTimeout"]),
-            batch_size=batch_size,
-            reports_batch_item_failures=reports,
+            queue_url=queue_url,
+            batch_size=seen.get("BatchSize", 10),
+            window_s=seen.get("MaximumBatchingWindowInSeconds") or 0,
+            maximum_concurrency=(seen.get("ScalingConfig") or {}).get("MaximumConcurrency"),
+            patterns=tuple(f["Pattern"] for f in (seen.get("FilterCriteria") or {}).get("Filters") or ()),
+            reports_batch_item_failures="ReportBatchItemFailures" in (seen.get("FunctionResponseTypes") or ()),
         )
 
     def _physical(self, name: str) -> str:
@@ -376,11 +449,6 @@ class Plane:
 
     async def _call(self, work: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
-
-
-def _settings_of(mapping: Any) -> tuple[int, bool]:
-    """Batch size and whether partial-batch answers count: what a poller is made anew for when it changes."""
-    return mapping.get("BatchSize", 10), "ReportBatchItemFailures" in (mapping.get("FunctionResponseTypes") or ())
 
 
 def _status_of(queue: AsyncQueue) -> dict[str, int]:

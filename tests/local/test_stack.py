@@ -171,6 +171,49 @@ def test_only_the_poison_of_a_batch_fails(up: Up) -> None:
         resize(1)
 
 
+def test_every_setting_of_a_mapping_is_followed(up: Up) -> None:
+    name = up.arm("go").function_name
+    (deployed,) = up.aws.lambda_.list_event_source_mappings(FunctionName=name)["EventSourceMappings"]
+    good, other = batch(label="WANTED"), batch(label="OTHER")
+
+    def update(**settings: Any) -> None:
+        up.aws.lambda_.update_event_source_mapping(UUID=deployed["UUID"], Enabled=False, **settings)
+
+    def followed(**wanted: Any) -> bool:
+        found = up.status()["mappings"][name]
+        return {key: found[key] for key in wanted} == wanted
+
+    pattern = json.dumps({"body": {"label": ["WANTED"]}})
+    changes: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        ({"ScalingConfig": {"MaximumConcurrency": 2}}, {"maximum_concurrency": 2}),
+        ({"MaximumBatchingWindowInSeconds": 1}, {"window_s": 1}),
+        ({"BatchSize": 20}, {"batch_size": 20}),
+        ({"FilterCriteria": {"Filters": [{"Pattern": pattern}]}}, {"filters": 1}),
+        ({"FunctionResponseTypes": []}, {"reports_batch_item_failures": False}),
+    ]
+    try:
+        for settings, wanted in changes:
+            update(**settings)
+            wait_until(lambda wanted=wanted: followed(**wanted), 5)  # type: ignore[misc]
+        update(FilterCriteria={"Filters": [{"Pattern": "not a pattern"}]})  # what Lambda refuses changes nothing
+        time.sleep(2.5)
+        assert followed(filters=1)
+        up.send("go", good)
+        up.send("go", other)
+        settle(up, "go")
+        assert up.status()["mappings"][name]["filtered"] == 1
+        assert [len(up.items("go", sent["batch_id"])) for sent in (good, other)] == [3, 0]
+    finally:
+        update(
+            BatchSize=1,
+            MaximumBatchingWindowInSeconds=0,
+            ScalingConfig={},
+            FilterCriteria={"Filters": []},
+            FunctionResponseTypes=["ReportBatchItemFailures"],
+        )
+    wait_until(lambda: followed(batch_size=1, filters=0, maximum_concurrency=None, window_s=0), 5)
+
+
 def test_environment_killed_in_the_middle_of_a_batch_loses_nothing(up: Up) -> None:
     message = large()
 

@@ -22,11 +22,19 @@ type event struct {
 	MB         int     `json:"mb"`
 	Text       string  `json:"text"`
 	Iterations int     `json:"iterations"`
+	Records    []struct {
+		Body       string
+		Attributes map[string]string
+	}
 }
 
 var kept [][]byte
 
 func handle(ctx context.Context, e event) (any, error) {
+	if len(e.Records) > 0 { // answers the first time with what a message says, as it is
+		answer := map[string]string{"1": strings.TrimPrefix(e.Records[0].Body, "raw")}[e.Records[0].Attributes["ApproximateReceiveCount"]]
+		return strings.NewReader(answer), nil
+	}
 	switch e.Do {
 	case "facts":
 		deadline, _ := ctx.Deadline()

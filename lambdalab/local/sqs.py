@@ -1,0 +1,155 @@
+"""SQS calls on the event loop, over kept-alive connections.
+
+A mapping makes two calls for every few messages. Through boto3 each costs a change of thread and over a millisecond of
+CPU, more than an invocation costs here. Signing is botocore's own. The protocol is AWS JSON 1.0, as botocore's model of
+SQS states it.
+"""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import boto3
+import httptools
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.exceptions import ClientError
+
+ANSWER_LIMIT_S: Final = 30.0
+"""Longer than the longest poll; a service that takes longer is taken for gone."""
+
+
+class Sqs:
+    """Calls of one endpoint.
+
+    Args:
+        endpoint_url: where SQS is.
+        session: credentials and region to sign with.
+    """
+
+    def __init__(self, endpoint_url: str, session: boto3.Session) -> None:
+        credentials = session.get_credentials()
+        assert credentials is not None
+        self._auth: Any = SigV4Auth(credentials, "sqs", session.region_name)
+        self._url = endpoint_url.rstrip("/") + "/"
+        self._idle: list[_Connection] = []
+
+    async def call(self, action: str, **parameters: Any) -> dict[str, Any]:
+        """Does one action, such as ``ReceiveMessage``, with its parameters as the API reference names them.
+
+        Raises:
+            ClientError: SQS refused it.
+            OSError: there was no answer.
+        """
+        request = self._request(action, json.dumps(parameters).encode())
+        while True:
+            connection = self._idle.pop() if self._idle else None
+            kept_alive = connection is not None
+            connection = connection or await self._connect()
+            try:
+                status, body = await asyncio.wait_for(connection.exchange(request), ANSWER_LIMIT_S)
+                break
+            except ConnectionError:
+                if not kept_alive:  # one that was may have been closed meanwhile
+                    raise
+            except BaseException:
+                connection.close()
+                raise
+        if connection.usable:
+            self._idle.append(connection)
+        return _answer(action, status, body)
+
+    def close(self) -> None:
+        """Closes the connections that are not in use."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def _request(self, action: str, body: bytes) -> bytes:
+        headers = {"Content-Type": "application/x-amz-json-1.0", "X-Amz-Target": f"AmazonSQS.{action}"}
+        request = AWSRequest("POST", self._url, headers=headers, data=body)
+        self._auth.add_auth(request)
+        where = urlsplit(self._url)
+        lines = [f"POST {where.path} HTTP/1.1", f"Host: {where.netloc}", f"Content-Length: {len(body)}"]
+        lines += [f"{name}: {value}" for name, value in request.headers.items()]
+        return "\r\n".join([*lines, "\r\n"]).encode("latin-1") + body
+
+    async def _connect(self) -> "_Connection":
+        where = urlsplit(self._url)
+        secure = where.scheme == "https"
+        _, connection = await asyncio.get_running_loop().create_connection(
+            _Connection, where.hostname or "", where.port or (443 if secure else 80), ssl=secure or None
+        )
+        return connection
+
+
+class _Connection(asyncio.Protocol):
+    """One exchange at a time; the callbacks named ``on_*`` belong to the parser."""
+
+    def __init__(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._transport: asyncio.Transport | None = None
+        self._answer: asyncio.Future[tuple[int, bytes]] | None = None
+        self._body: list[bytes] = []
+        self._keep_alive = True
+
+    @property
+    def usable(self) -> bool:
+        return self._keep_alive and self._transport is not None and not self._transport.is_closing()
+
+    def exchange(self, request: bytes) -> "asyncio.Future[tuple[int, bytes]]":
+        """Sends a request; the future is the answer's status and body."""
+        self._answer = asyncio.get_running_loop().create_future()
+        if self._transport is None:
+            self._answer.set_exception(ConnectionResetError("SQS has closed the connection"))
+        else:
+            self._transport.write(request)
+        return self._answer
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_exception(ConnectionResetError(f"SQS has closed the connection: {exc or 'at its end'}"))
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.close()  # which ends the exchange
+
+    def on_body(self, body: bytes) -> None:
+        self._body.append(body)
+
+    def on_message_complete(self) -> None:
+        status = self._parser.get_status_code()
+        self._keep_alive = self._parser.should_keep_alive()
+        body, self._body = b"".join(self._body), []
+        if not self._keep_alive:
+            self.close()
+        if status >= 200 and self._answer is not None and not self._answer.done():
+            self._answer.set_result((status, body))
+
+
+def _answer(action: str, status: int, body: bytes) -> dict[str, Any]:
+    try:
+        answer = json.loads(body or b"{}")
+    except ValueError:
+        answer = None
+    if status == 200 and isinstance(answer, dict):
+        return answer
+    details: Mapping[str, Any] = answer if isinstance(answer, dict) else {}
+    code = str(details.get("__type", status)).rpartition("#")[2]
+    message = str(details.get("message") or details.get("Message") or body[:200].decode("utf-8", "replace"))
+    raise ClientError(
+        {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}},  # type: ignore[typeddict-item]
+        action,
+    )
