@@ -281,7 +281,8 @@ def _write(file: Path, value: int | str) -> None:
 
 def _pids(folder: Path) -> list[int]:
     try:
-        return [int(pid) for pid in (folder / "cgroup.procs").read_text().split()]
+        with open(f"{folder}/cgroup.procs", "rb") as file:  # noqa: PTH123 - on the path of every invocation
+            return [int(pid) for pid in file.read().split()]
     except OSError:
         return []
 

@@ -31,6 +31,7 @@ LINE_LIMIT_BYTES: Final = 256 * 1024
 """A longer line is logged in pieces."""
 _TAIL_BYTES: Final = 4096
 _READ_BYTES: Final = 64 * 1024
+_STATUS_BYTES: Final = 8192
 _READS_AT_ONCE: Final = 16
 """A function that never stops writing must not keep the plane from its other work."""
 Emit = Callable[[str, str], None]
@@ -110,8 +111,19 @@ class Environment:
         except EnvironmentFailedError as failure:
             self._log_init_failure("init", failure)
 
-    async def invoke(self, payload: bytes, *, request_id: str, trace_id: str, client_context: str | None) -> Outcome:
-        """Runs one invocation to its end; never raises for what the function does."""
+    async def invoke(
+        self,
+        payload: bytes,
+        *,
+        request_id: str,
+        trace_id: str,
+        client_context: str | None,
+        answered: Callable[[Answer], None] | None = None,
+    ) -> Outcome:
+        """Runs one invocation to its end; never raises for what the function does.
+
+        ``answered`` is called, if the function came to its end by itself, before what is left to do is done.
+        """
         self._tail = b""
         self._log(render_start(request_id, "$LATEST"))
         init_ms, self._init_ms = self._init_ms, None
@@ -137,6 +149,10 @@ class Environment:
             answer = Answer(payload=error.payload or body, error_type=error.error_type)
             if error.error_type == "Runtime.ExitError" and self._api is not None and self._api.answer is not None:
                 answer = self._api.answer  # it ended after its answer, as Go does after a panic
+        if failure is None:
+            self._freeze()
+            if answered is not None:
+                answered(answer)
         return self._finish(request_id, answer, failure, init_ms, (ended_ns - self._began_ns) / 1e6)
 
     async def close(self) -> None:
@@ -155,9 +171,7 @@ class Environment:
         duration_ms: float,
     ) -> Outcome:
         self._measure_peak()
-        if failure is None:
-            self._freeze()
-        else:
+        if failure is not None:
             self._kill()
         self._flush_output()
         duration_ms = round(duration_ms, 2)
@@ -362,10 +376,9 @@ def _entry_message(error: OSError) -> str:
 
 def _vm_hwm_kb(pid: int) -> int | None:
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
+        with open(f"/proc/{pid}/status", "rb", buffering=0) as file:  # noqa: PTH123 - on the path of every invocation
+            status = file.read(_STATUS_BYTES)
     except OSError:
         return None
-    for line in status.splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1])
-    return None
+    _, found, rest = status.partition(b"VmHWM:")
+    return int(rest.split(None, 1)[0]) if found else None

@@ -57,12 +57,13 @@ class Response:
 class Exchange:
     """One request waiting for its answer."""
 
-    __slots__ = ("_connection", "_keep_alive", "request")
+    __slots__ = ("_answered", "_connection", "_keep_alive", "request")
 
     def __init__(self, request: Request, connection: "Connection", keep_alive: bool) -> None:
         self.request = request
         self._connection = connection
         self._keep_alive = keep_alive
+        self._answered = False
 
     @property
     def gone(self) -> bool:
@@ -70,7 +71,10 @@ class Exchange:
         return self._connection.closed
 
     def reply(self, response: Response) -> None:
-        """Sends the answer; silently dropped when the client has left."""
+        """Sends the answer; silently dropped when the client has left or has had one."""
+        if self._answered:
+            return
+        self._answered = True
         if not self._keep_alive:
             response = Response(response.status, response.body, {**response.headers, "Connection": "close"})
         self._connection.finish(response.encode(), self._keep_alive)

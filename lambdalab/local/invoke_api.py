@@ -19,6 +19,7 @@ from urllib.parse import parse_qs, unquote
 from lambdalab.local.async_invoke import AsyncQueue
 from lambdalab.local.http import Exchange, Request, Response
 from lambdalab.local.pool import Pool, ThrottledError
+from lambdalab.local.runtime_api import Answer
 
 PAYLOAD_LIMITS_BYTES: Final = {"RequestResponse": 6 * 1024 * 1024, "Event": 1024 * 1024, "DryRun": 6 * 1024 * 1024}
 CLIENT_CONTEXT_LIMIT_BYTES: Final = 3583
@@ -66,7 +67,7 @@ class InvokeApi:
         if host not in _LOOPBACK_HOSTS:
             exchange.reply(_error(403, "AccessDeniedException", f"host {host!r} is not this machine's loopback"))
             return
-        task = asyncio.get_running_loop().create_task(self._answer(exchange, self._route(exchange.request)))
+        task = asyncio.get_running_loop().create_task(self._answer(exchange, self._route(exchange)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -77,23 +78,25 @@ class InvokeApi:
             log.exception("%s %s failed", exchange.request.method, exchange.request.path)
             exchange.reply(_error(500, "ServiceException", "the plane failed; see its log"))
 
-    def _route(self, request: Request) -> Awaitable[Response]:
+    def _route(self, exchange: Exchange) -> Awaitable[Response]:
+        request = exchange.request
         path = unquote(request.path)
         if path.startswith(_FUNCTIONS):
             name, _, action = path.removeprefix(_FUNCTIONS).partition("/")
             if action == "invocations" and request.method == "POST":
-                return self._invoke(name, request)
+                return self._invoke(name, exchange)
         if path.startswith(_CONTROL):
             return self._control(request.method, path.removeprefix(_CONTROL).split("/"))
         return self._pass_on(request)
 
-    async def _invoke(self, name: str, request: Request) -> Response:
+    async def _invoke(self, name: str, exchange: Exchange) -> Response:
         """Every answer has its request id, a refusal too."""
         request_id = str(uuid.uuid4())
-        answer = await self._invoke_as(request_id, name, request)
-        return Response(answer.status, answer.body, {**answer.headers, "x-amzn-RequestId": request_id})
+        answer = await self._invoke_as(request_id, name, exchange)
+        return _with_id(request_id, answer)
 
-    async def _invoke_as(self, request_id: str, name: str, request: Request) -> Response:
+    async def _invoke_as(self, request_id: str, name: str, exchange: Exchange) -> Response:
+        request = exchange.request
         pool, events = self._functions.pool(name), self._functions.events(name)
         if pool is None or events is None:
             return _error(404, "ResourceNotFoundException", f"Function not found: {name}")
@@ -107,8 +110,16 @@ class InvokeApi:
             case "Event":  # the client context is for synchronous invocations only
                 events.put(payload, request_id=request_id)
                 return Response(202)
+        wants_tail = request.headers.get("x-amz-log-type") == "Tail"
+
+        def answered(answer: Answer) -> None:
+            if not wants_tail:
+                exchange.reply(_with_id(request_id, _answer_of(answer)))
+
         try:
-            _, outcome = await pool.invoke(payload, request_id=request_id, client_context=_client_context(request))
+            _, outcome = await pool.invoke(
+                payload, request_id=request_id, client_context=_client_context(request), answered=answered
+            )
         except ThrottledError:
             body = {
                 "Reason": "ReservedFunctionConcurrentInvocationLimitExceeded",
@@ -116,15 +127,7 @@ class InvokeApi:
                 "message": "Rate Exceeded.",
             }
             return Response(429, json.dumps(body).encode(), _error_headers("TooManyRequestsException"))
-        headers = {
-            "Content-Type": "application/json",
-            "X-Amz-Executed-Version": "$LATEST",
-        }
-        if outcome.answer.error_type is not None:
-            headers["X-Amz-Function-Error"] = "Unhandled"
-        if request.headers.get("x-amz-log-type") == "Tail":
-            headers["X-Amz-Log-Result"] = base64.b64encode(outcome.log_tail).decode()
-        return Response(200, outcome.answer.payload, headers)
+        return _answer_of(outcome.answer, outcome.log_tail if wants_tail else None)
 
     async def _control(self, method: str, path: list[str]) -> Response:
         match method, path:
@@ -201,6 +204,19 @@ def _problem_of(name: str, request: Request) -> Response | None:
 
 def _invocation_type(request: Request) -> str:
     return request.headers.get("x-amz-invocation-type", "RequestResponse")
+
+
+def _with_id(request_id: str, response: Response) -> Response:
+    return Response(response.status, response.body, {**response.headers, "x-amzn-RequestId": request_id})
+
+
+def _answer_of(answer: Answer, log_tail: bytes | None = None) -> Response:
+    headers = {"Content-Type": "application/json", "X-Amz-Executed-Version": "$LATEST"}
+    if answer.error_type is not None:
+        headers["X-Amz-Function-Error"] = "Unhandled"
+    if log_tail is not None:
+        headers["X-Amz-Log-Result"] = base64.b64encode(log_tail).decode()
+    return Response(200, answer.payload, headers)
 
 
 def _refuse_constant(name: str) -> NoReturn:

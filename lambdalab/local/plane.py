@@ -39,6 +39,8 @@ from lambdalab.stack import find_stack
 
 FOLLOW_S: Final = 1.0
 STOP_GRACE_S: Final = 5.0
+SWITCH_S: Final = 0.0002
+"""How long a thread that speaks to the emulator may keep the interpreter from an invocation; Python's own 5 ms show."""
 log: Final = logging.getLogger("lambdalab.plane")
 
 
@@ -337,6 +339,7 @@ async def _serve(settings: Settings) -> None:
 def main() -> int:
     """Runs a plane from a settings file until it is asked to end."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    sys.setswitchinterval(SWITCH_S)
     try:
         settings = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Settings)
         asyncio.run(_serve(settings))

@@ -8,6 +8,7 @@ from typing import Final
 
 from lambdalab.local.environment import Environment, Outcome
 from lambdalab.local.function import FunctionSpec
+from lambdalab.local.runtime_api import Answer
 
 ACCOUNT_CONCURRENCY: Final = 1000
 IDLE_LIMIT_S: Final = 600.0
@@ -51,9 +52,16 @@ class Pool:
         return len(self._busy)
 
     async def invoke(
-        self, payload: bytes, *, request_id: str | None = None, client_context: str | None = None
+        self,
+        payload: bytes,
+        *,
+        request_id: str | None = None,
+        client_context: str | None = None,
+        answered: Callable[[Answer], None] | None = None,
     ) -> tuple[str, Outcome]:
         """Runs one invocation; returns its request id, a new one if none is given, and what became of it.
+
+        ``answered`` gets the answer a little earlier, unless the environment failed.
 
         Raises:
             ThrottledError: the limit is reached.
@@ -67,7 +75,11 @@ class Pool:
                 await environment.initialise()
             self.invocations += 1
             outcome = await environment.invoke(
-                payload, request_id=request_id, trace_id=trace_id, client_context=client_context
+                payload,
+                request_id=request_id,
+                trace_id=trace_id,
+                client_context=client_context,
+                answered=answered,
             )
         except BaseException:
             self._busy.discard(environment)
