@@ -24,5 +24,7 @@ def render_status(endpoint_url: str, lambda_endpoint_url: str, status: dict[str,
             *(str(function[key]) for key in ("environments", "in_flight", "invocations", "cold_starts", "throttles")),
         )
     where = f"emulator {endpoint_url}, plane {lambda_endpoint_url}"
-    heading = f"{status['stack_name']}: {where}, cpu_limit: {status['cpu_limit']}"
-    return Group(Text(heading), table)
+    lines = [f"{status['stack_name']}: {where}, cpu_limit: {status['cpu_limit']}"]
+    if dropped := status["log_lines_dropped"]:
+        lines.append(f"{dropped} log lines are lost: the log service did not take them, see the plane's log")
+    return Group(Text("\n".join(lines)), table)

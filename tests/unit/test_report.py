@@ -221,10 +221,25 @@ def test_the_state_of_a_local_stack() -> None:
         "throttles": 0,
     }
     console = Console(file=io.StringIO(), width=60)
-    status = {"stack_name": "lab", "cpu_limit": "none", "functions": {"lab-python": function}}
+    status = {
+        "stack_name": "lab",
+        "cpu_limit": "none",
+        "log_lines_dropped": 0,
+        "functions": {"lab-python": function},
+    }
     print_whole(console, render_status("http://127.0.0.1:4566", "http://127.0.0.1:4567", status))
     assert isinstance(console.file, io.StringIO)
-    lines = console.file.getvalue().splitlines()
+    text = console.file.getvalue()
+    assert "lost" not in text
+    lines = text.splitlines()
     heading = " ".join(line.strip() for line in lines[:2])
     assert heading == "lab: emulator http://127.0.0.1:4566, plane http://127.0.0.1:4567, cpu_limit: none"
     assert lines[-2].split() == ["lab-python", "python3.12", "128", "MB", "-", "1", "0", "12", "2", "0"]
+
+
+def test_the_state_of_a_local_stack_says_that_log_lines_are_lost() -> None:
+    console = Console(file=io.StringIO(), width=200)
+    status = {"stack_name": "lab", "cpu_limit": "none", "log_lines_dropped": 17, "functions": {}}
+    print_whole(console, render_status("http://127.0.0.1:4566", "http://127.0.0.1:4567", status))
+    assert isinstance(console.file, io.StringIO)
+    assert "17 log lines are lost" in console.file.getvalue()
