@@ -20,6 +20,9 @@ HEAD_LIMIT_BYTES: Final = 1024 * 1024
 """Request line and headers together; Lambda's own limit (AWS quota page)."""
 BODY_LIMIT_BYTES: Final = 16 * 1024 * 1024
 """Above every Lambda payload limit, so that those are refused by name; what passes this is counted but not kept."""
+_OK: Final = HTTPStatus.OK.value
+_BODILESS: Final = (HTTPStatus.NO_CONTENT.value, HTTPStatus.NOT_MODIFIED.value)
+_STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}" for status in HTTPStatus}
 PIPELINE_LIMIT: Final = 100
 """Requests that may wait on one connection behind one that is not answered yet."""
 
@@ -47,9 +50,9 @@ class Response:
 
     def encode(self) -> bytes:
         """The bytes on the wire."""
-        lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}"]
+        lines = [_STATUS_LINES[self.status]]
         lines += [f"{name}: {value}" for name, value in self.headers.items()]
-        if self.status >= HTTPStatus.OK and self.status not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
+        if self.status >= _OK and self.status not in _BODILESS:
             lines.append(f"Content-Length: {len(self.body)}")
         return "\r\n".join([*lines, "\r\n"]).encode("latin-1") + self.body
 

@@ -89,6 +89,8 @@ class Plane:
             server = await self._serve(api)
             while not stop.is_set():
                 await self.follow()
+                for pool in self._pools.values():
+                    pool.expire()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), FOLLOW_S)
         finally:

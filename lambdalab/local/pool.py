@@ -1,6 +1,7 @@
 """Which environment an invocation gets: re-use, scale-out up to the limit, throttle, expiry, replacement."""
 
 import asyncio
+import secrets
 import time
 import uuid
 from collections.abc import Callable
@@ -57,7 +58,7 @@ class Pool:
         *,
         request_id: str | None = None,
         client_context: str | None = None,
-        answered: Callable[[Answer], None] | None = None,
+        answered: Callable[[Answer], None] = lambda _: None,
     ) -> tuple[str, Outcome]:
         """Runs one invocation; returns its request id, a new one if none is given, and what became of it.
 
@@ -68,7 +69,8 @@ class Pool:
         """
         environment, is_new = self._take()
         request_id = request_id or str(uuid.uuid4())
-        trace_id = f"Root=1-{int(time.time()):08x}-{uuid.uuid4().hex[:24]};Parent={uuid.uuid4().hex[:16]};Sampled=0"
+        random_hex = secrets.token_hex(20)
+        trace_id = f"Root=1-{int(time.time()):08x}-{random_hex[:24]};Parent={random_hex[24:]};Sampled=0"
         try:
             if is_new:
                 self.cold_starts += 1
@@ -116,7 +118,8 @@ class Pool:
         await asyncio.gather(*self._closing)
 
     def _take(self) -> tuple[Environment, bool]:
-        self.expire()
+        while self._idle and not self._idle[-1].alive:
+            self._dispose(self._idle.pop())
         if self._idle:
             environment, is_new = self._idle.pop(), False
         elif len(self._busy) < self.limit:
