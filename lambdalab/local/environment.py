@@ -17,10 +17,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
-from lambdalab.local.cgroup import Limits
+from lambdalab.local.cgroup import Limits, read_kernel_file
 from lambdalab.local.function import Credentials, FunctionSpec, command, environment_variables
 from lambdalab.local.runtime_api import Answer, Event, InitError, RuntimeApi
 from lambdalab.model import PlatformReport
@@ -33,6 +34,7 @@ _TAIL_BYTES: Final = 4096
 _READ_BYTES: Final = 64 * 1024
 _READS_AT_ONCE: Final = 16
 """A function that never stops writing must not keep the plane from its other work."""
+T = TypeVar("T")
 Emit = Callable[[str, str], None]
 """Takes (log stream, line); must not block."""
 
@@ -56,6 +58,10 @@ class EnvironmentFailedError(Exception):
     error_type: str
     message: str
     payload: bytes | None = None
+
+
+class _NoCallError(Exception):
+    """The function will not make the call that is waited for, or not in time."""
 
 
 class Environment:
@@ -110,16 +116,27 @@ class Environment:
         except EnvironmentFailedError as failure:
             self._log_init_failure("init", failure)
 
-    async def invoke(self, payload: bytes, *, request_id: str, trace_id: str, client_context: str | None) -> Outcome:
-        """Runs one invocation to its end; never raises for what the function does."""
+    async def invoke(
+        self,
+        payload: bytes,
+        *,
+        request_id: str,
+        trace_id: str,
+        client_context: str | None,
+        answered: Callable[[Answer], None] = lambda _: None,
+    ) -> Outcome:
+        """Runs one invocation to its end; never raises for what the function does.
+
+        ``answered`` is called, if the function came to its end by itself, before END and REPORT are logged.
+        """
         self._tail = b""
-        self._log(render_start(request_id, "$LATEST"))
         init_ms, self._init_ms = self._init_ms, None
         self._began_ns = 0
         deadline_s = time.time() + self.spec.timeout_s
         failure: EnvironmentFailedError | None = None
         try:
-            if self._process is None:
+            if is_reset := self._process is None:
+                self._log(render_start(request_id, "$LATEST"))
                 await self._restart(self.spec.timeout_s)
             event = Event(
                 request_id=request_id,
@@ -129,7 +146,10 @@ class Environment:
                 trace_id=trace_id,
                 client_context=client_context,
             )
-            answer, ended_ns = await self._run(event, deadline_s - time.time())
+            call = self._hand_over(event, answered)
+            if not is_reset:  # the function is at work already; what it writes is read later
+                self._log(render_start(request_id, "$LATEST"))
+            answer, ended_ns = await self._call(call, deadline_s - time.time(), self.spec.timeout_s)
         except EnvironmentFailedError as error:
             failure, ended_ns = error, time.perf_counter_ns()
             message = f"RequestId: {request_id} Error: {error.message}"
@@ -137,6 +157,8 @@ class Environment:
             answer = Answer(payload=error.payload or body, error_type=error.error_type)
             if error.error_type == "Runtime.ExitError" and self._api is not None and self._api.answer is not None:
                 answer = self._api.answer  # it ended after its answer, as Go does after a panic
+        if failure is None:
+            self._freeze()
         return self._finish(request_id, answer, failure, init_ms, (ended_ns - self._began_ns) / 1e6)
 
     async def close(self) -> None:
@@ -154,10 +176,7 @@ class Environment:
         init_ms: float | None,
         duration_ms: float,
     ) -> Outcome:
-        self._measure_peak()
-        if failure is None:
-            self._freeze()
-        else:
+        if failure is not None:
             self._kill()
         self._flush_output()
         duration_ms = round(duration_ms, 2)
@@ -177,19 +196,34 @@ class Environment:
         self.idle_since = time.monotonic()
         return Outcome(answer=answer, report=report, log_tail=self._tail)
 
-    async def _run(self, event: Event, timeout_s: float) -> tuple[Answer, int]:
+    def _hand_over(self, event: Event, answered: Callable[[Answer], None]) -> asyncio.Future[tuple[Answer, int]]:
         assert self._api is not None
-        assert self._exited is not None
         if not self._cpu_limited:
             self._limits.limit_cpu(self.spec.memory_mb)
             self._cpu_limited = True
         self._signal(signal.SIGCONT)
-        done, handed_ns = self._api.invoke(event)
+        # Its peak is measured at its answer, in the time it takes to come to its next, not in the caller's.
+        done, handed_ns = self._api.invoke(event, at_answer=self._measure_peak, at_next=answered)
         self._began_ns = self._began_ns or handed_ns
-        await asyncio.wait((done, self._exited), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        if done.done():
-            return done.result()
-        raise self._why_ended(f"Task timed out after {self.spec.timeout_s:.2f} seconds")
+        return done
+
+    async def _call(self, call: asyncio.Future[T], left_s: float, timeout_s: float) -> T:
+        """Waits for a call of the function; one that came with the end of its process still counts.
+
+        Raises:
+            EnvironmentFailedError: its process has ended, or the time is over.
+        """
+        assert self._exited is not None
+        give_up = partial(_give_up, call)
+        timer = asyncio.get_running_loop().call_later(left_s, give_up)
+        self._exited.add_done_callback(give_up)
+        try:
+            return await call
+        except _NoCallError:
+            raise self._why_ended(f"Task timed out after {timeout_s:.2f} seconds") from None
+        finally:
+            timer.cancel()
+            self._exited.remove_done_callback(give_up)
 
     async def _restart(self, timeout_s: float) -> None:
         """Init inside an invocation, after a reset or a failed init."""
@@ -232,13 +266,8 @@ class Environment:
         self._watch(self._process, read_end)
         with contextlib.suppress(ProcessLookupError):  # it has ended already; that is found below
             self._limits.enter(self._process.pid)
-        assert self._exited is not None
-        ready = self._api.initialised
-        await asyncio.wait((ready, self._exited), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-        if not ready.done():
-            raise self._why_ended(f"Task timed out after {timeout_s:.2f} seconds")
         try:
-            return (ready.result() - self._spawned_ns) / 1e6
+            return (await self._call(self._api.initialised, timeout_s, timeout_s) - self._spawned_ns) / 1e6
         except InitError as error:
             answer = error.answer
             self._kill()
@@ -353,6 +382,11 @@ def _status(failure: EnvironmentFailedError | None) -> str | None:
     return "timeout" if failure.error_type == "Sandbox.Timedout" else "error"
 
 
+def _give_up(call: asyncio.Future[Any], *_: object) -> None:
+    if not call.done():
+        call.set_exception(_NoCallError)
+
+
 def _entry_message(error: OSError) -> str:
     """Why the program of an environment does not start, in Lambda's words."""
     if isinstance(error, FileNotFoundError):
@@ -362,10 +396,8 @@ def _entry_message(error: OSError) -> str:
 
 def _vm_hwm_kb(pid: int) -> int | None:
     try:
-        status = Path(f"/proc/{pid}/status").read_text()
+        status = read_kernel_file(f"/proc/{pid}/status")
     except OSError:
         return None
-    for line in status.splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1])
-    return None
+    _, found, rest = status.partition(b"VmHWM:")
+    return int(rest.split(None, 1)[0]) if found else None

@@ -20,6 +20,9 @@ HEAD_LIMIT_BYTES: Final = 1024 * 1024
 """Request line and headers together; Lambda's own limit (AWS quota page)."""
 BODY_LIMIT_BYTES: Final = 16 * 1024 * 1024
 """Above every Lambda payload limit, so that those are refused by name; what passes this is counted but not kept."""
+_OK: Final = HTTPStatus.OK.value
+_BODILESS: Final = (HTTPStatus.NO_CONTENT.value, HTTPStatus.NOT_MODIFIED.value)
+_STATUS_LINES: Final = {status.value: f"HTTP/1.1 {status.value} {status.phrase}" for status in HTTPStatus}
 PIPELINE_LIMIT: Final = 100
 """Requests that may wait on one connection behind one that is not answered yet; together at most one largest body."""
 
@@ -47,9 +50,9 @@ class Response:
 
     def encode(self) -> bytes:
         """The bytes on the wire."""
-        lines = [f"HTTP/1.1 {self.status} {HTTPStatus(self.status).phrase}"]
+        lines = [_STATUS_LINES[self.status]]
         lines += [f"{name}: {value}" for name, value in self.headers.items()]
-        if self.status >= HTTPStatus.OK and self.status not in (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED):
+        if self.status >= _OK and self.status not in _BODILESS:
             lines.append(f"Content-Length: {len(self.body)}")
         return "\r\n".join([*lines, "\r\n"]).encode("latin-1") + self.body
 
@@ -57,12 +60,13 @@ class Response:
 class Exchange:
     """One request waiting for its answer."""
 
-    __slots__ = ("_connection", "_keep_alive", "request")
+    __slots__ = ("_answered", "_connection", "_keep_alive", "request")
 
     def __init__(self, request: Request, connection: "Connection", keep_alive: bool) -> None:
         self.request = request
         self._connection = connection
         self._keep_alive = keep_alive
+        self._answered = False
 
     @property
     def gone(self) -> bool:
@@ -70,7 +74,10 @@ class Exchange:
         return self._connection.closed
 
     def reply(self, response: Response) -> None:
-        """Sends the answer; silently dropped when the client has left."""
+        """Sends the answer; silently dropped when the client has left or has had one."""
+        if self._answered:
+            return
+        self._answered = True
         if not self._keep_alive:
             response = Response(response.status, response.body, {**response.headers, "Connection": "close"})
         self._connection.finish(response.encode(), self._keep_alive)

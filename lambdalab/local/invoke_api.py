@@ -97,19 +97,20 @@ class InvokeApi:
         if path.startswith(_FUNCTIONS):
             name, _, action = path.removeprefix(_FUNCTIONS).partition("/")
             if action == "invocations" and request.method == "POST":
-                invoked = self._invoke(name, request)
+                invoked = self._invoke(name, exchange)
                 return self._watched(request, invoked) if REQUEST_ID in request.headers else invoked
         if path.startswith(_CONTROL):
             return self._control(exchange, path.removeprefix(_CONTROL).split("/"))
         return self._pass_on(request)
 
-    async def _invoke(self, name: str, request: Request) -> Response:
+    async def _invoke(self, name: str, exchange: Exchange) -> Response:
         """Every answer has its request id, a refusal too."""
-        request_id = request.headers.get(REQUEST_ID) or str(uuid.uuid4())
-        answer = await self._invoke_as(request_id, name, request)
-        return Response(answer.status, answer.body, {**answer.headers, "x-amzn-RequestId": request_id})
+        request_id = exchange.request.headers.get(REQUEST_ID) or str(uuid.uuid4())
+        answer = await self._invoke_as(request_id, name, exchange)
+        return _with_id(request_id, answer)
 
-    async def _invoke_as(self, request_id: str, name: str, request: Request) -> Response:
+    async def _invoke_as(self, request_id: str, name: str, exchange: Exchange) -> Response:
+        request = exchange.request
         pool, events = self._functions.pool(name), self._functions.events(name)
         if pool is None or events is None:
             return _error(404, "ResourceNotFoundException", f"Function not found: {name}")
@@ -123,8 +124,16 @@ class InvokeApi:
             case "Event":  # the client context is for synchronous invocations only
                 events.put(payload, request_id=request_id)
                 return Response(202)
+        wants_tail = request.headers.get("x-amz-log-type") == "Tail"
+
+        def answered(answer: Answer) -> None:
+            if not wants_tail:
+                exchange.reply(_with_id(request_id, _answer_of(answer)))
+
         try:
-            _, outcome = await pool.invoke(payload, request_id=request_id, client_context=_client_context(request))
+            _, outcome = await pool.invoke(
+                payload, request_id=request_id, client_context=_client_context(request), answered=answered
+            )
         except ThrottledError:
             body = {
                 "Reason": "ReservedFunctionConcurrentInvocationLimitExceeded",
@@ -132,15 +141,7 @@ class InvokeApi:
                 "message": "Rate Exceeded.",
             }
             return Response(429, json.dumps(body).encode(), _error_headers("TooManyRequestsException"))
-        headers = {
-            "Content-Type": "application/json",
-            "X-Amz-Executed-Version": "$LATEST",
-        }
-        if outcome.answer.error_type is not None:
-            headers["X-Amz-Function-Error"] = "Unhandled"
-        if request.headers.get("x-amz-log-type") == "Tail":
-            headers["X-Amz-Log-Result"] = base64.b64encode(outcome.log_tail).decode()
-        return Response(200, outcome.answer.payload, headers)
+        return _answer_of(outcome.answer, outcome.log_tail if wants_tail else None)
 
     async def _watched(self, request: Request, work: Awaitable[Response]) -> Response:
         """Keeps the lines of an invocation under the request id its caller chose."""
@@ -255,6 +256,19 @@ def _problem_of(name: str, request: Request) -> Response | None:
 
 def _invocation_type(request: Request) -> str:
     return request.headers.get("x-amz-invocation-type", "RequestResponse")
+
+
+def _with_id(request_id: str, response: Response) -> Response:
+    return Response(response.status, response.body, {**response.headers, "x-amzn-RequestId": request_id})
+
+
+def _answer_of(answer: Answer, log_tail: bytes | None = None) -> Response:
+    headers = {"Content-Type": "application/json", "X-Amz-Executed-Version": "$LATEST"}
+    if answer.error_type is not None:
+        headers["X-Amz-Function-Error"] = "Unhandled"
+    if log_tail is not None:
+        headers["X-Amz-Log-Result"] = base64.b64encode(log_tail).decode()
+    return Response(200, answer.payload, headers)
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -2,30 +2,37 @@
 
 import asyncio
 import contextlib
+import logging
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from concurrent.futures import Executor
 from typing import TYPE_CHECKING, Final
 
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ConnectionError, HTTPClientError  # noqa: A004 - botocore's own
 
 if TYPE_CHECKING:
     from mypy_boto3_logs import CloudWatchLogsClient
     from mypy_boto3_logs.type_defs import InputLogEventTypeDef
 
-FLUSH_S: Final = 0.05
+FLUSH_S: Final = 0.2
+"""Each write costs milliseconds of CPU, here and in the log service, that invocations then lack."""
 BATCH_EVENTS: Final = 1000
 BATCH_CHARACTERS: Final = 250_000
 """PutLogEvents takes 1 MiB, and a character may take four bytes."""
 WAITING_LIMIT: Final = 100_000
 """Lines kept while the log service does not answer; beyond it new ones are dropped and counted."""
+RETRY_S: Final = 1.0
+REFUSALS: Final = 5
+"""After so many a batch is dropped: the fault lies in it, and the lines behind it must not wait for ever."""
+_AWAY: Final = (ConnectionError, HTTPClientError)
+log: Final = logging.getLogger("lambdalab.plane")
 
 
 class LogWriter:
     """Collects lines and writes them in batches, per stream in order.
 
-    ``dropped`` counts lines lost because the log service stayed away; a run that misses one says so, since its
-    REPORT is then not found.
+    ``dropped`` counts lines lost because the log service stayed away or refused them; ``lambdalab status`` shows it,
+    and a run that misses a REPORT says so itself. What a stream is refused keeps no other from being written.
     """
 
     def __init__(self, client: "CloudWatchLogsClient", executor: Executor) -> None:
@@ -34,6 +41,7 @@ class LogWriter:
         self._waiting: dict[tuple[str, str], list[InputLogEventTypeDef]] = defaultdict(list)
         self._count = 0
         self._streams: set[tuple[str, str]] = set()
+        self._refusals: Counter[tuple[str, str]] = Counter()
         self._wake = asyncio.Event()
         self._stopping = False
         self.dropped = 0
@@ -49,10 +57,13 @@ class LogWriter:
         self._wake.set()
 
     async def close(self) -> None:
-        """Writes what waits, then stops."""
+        """Writes what waits, then stops; what the log service does not take now is dropped and counted."""
         self._stopping = True
         self._wake.set()
         await self._task
+        if self._count:
+            self._drop(self._count, "the log service did not take them before the end")
+            self._waiting.clear()
 
     async def _run(self) -> None:
         while not (self._stopping and not self._count):
@@ -60,28 +71,43 @@ class LogWriter:
             if not self._stopping:
                 await asyncio.sleep(FLUSH_S)  # gather the lines of one invocation
             self._wake.clear()
+            waiting = self._count
             if not await self._flush():
-                if self._stopping:
+                if not self._stopping:
+                    await asyncio.sleep(RETRY_S)
+                elif self._count >= waiting:
                     return
-                await asyncio.sleep(1)
                 self._wake.set()
 
     async def _flush(self) -> bool:
+        """Writes one batch of every stream; whether all were taken."""
         loop = asyncio.get_running_loop()
+        all_taken = True
         for key in [key for key, events in self._waiting.items() if events]:
             events = _batch(self._waiting[key])
             try:
                 await loop.run_in_executor(self._executor, self._put, key, events)
-            except (BotoCoreError, ClientError):
-                self._streams.discard(key)
-                return False
+            except Exception as error:  # whatever it is, the other streams must go on
+                all_taken = False
+                self._streams.discard(key)  # it may be gone, as after a restart of the log service
+                if isinstance(error, _AWAY):
+                    return False
+                self._refusals[key] += 1
+                if self._refusals[key] < REFUSALS:
+                    continue
+                self._drop(len(events), f"{key[1]} in {key[0]} was refused {REFUSALS} times: {error}")
+            del self._refusals[key]
             del self._waiting[key][: len(events)]
             self._count -= len(events)
             if self._waiting[key]:
                 self._wake.set()
             else:
                 del self._waiting[key]
-        return True
+        return all_taken
+
+    def _drop(self, lines: int, why: str) -> None:
+        self.dropped += lines
+        log.warning("%d log lines are lost: %s", lines, why)
 
     def _put(self, key: tuple[str, str], events: "list[InputLogEventTypeDef]") -> None:
         group, stream = key

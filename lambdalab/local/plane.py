@@ -49,6 +49,8 @@ RESERVED: Final = "ReservedConcurrency"
 FOLLOW_ERRORS: Final = (BotoCoreError, ClientError, LambdalabError, OSError)
 _MEASURED: Final = ("REPORT RequestId:", "INIT_REPORT ")
 """Lines with figures, which mean nothing of an invocation under a debugger."""
+SWITCH_S: Final = 0.0002
+"""How long a thread that speaks to the emulator may keep the interpreter from an invocation; Python's own 5 ms show."""
 log: Final = logging.getLogger("lambdalab.plane")
 
 
@@ -106,6 +108,8 @@ class Plane:
             server = await self._serve(api)
             while not stop.is_set():
                 await self.follow()
+                for pool in self._pools.values():
+                    pool.expire()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), FOLLOW_S)
         finally:
@@ -470,6 +474,7 @@ async def _serve(settings: Settings) -> None:
 def main() -> int:
     """Runs a plane from a settings file until it is asked to end."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    sys.setswitchinterval(SWITCH_S)
     try:
         settings = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Settings)
         asyncio.run(_serve(settings))

@@ -1,6 +1,7 @@
 """Which environment an invocation gets: re-use, scale-out up to the limit, throttle, expiry, replacement."""
 
 import asyncio
+import secrets
 import time
 import uuid
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from typing import Final
 
 from lambdalab.local.environment import Environment, Outcome
 from lambdalab.local.function import FunctionSpec
+from lambdalab.local.runtime_api import Answer
 
 ACCOUNT_CONCURRENCY: Final = 1000
 IDLE_LIMIT_S: Final = 600.0
@@ -54,9 +56,16 @@ class Pool:
         return len(self._busy)
 
     async def invoke(
-        self, payload: bytes, *, request_id: str | None = None, client_context: str | None = None
+        self,
+        payload: bytes,
+        *,
+        request_id: str | None = None,
+        client_context: str | None = None,
+        answered: Callable[[Answer], None] = lambda _: None,
     ) -> tuple[str, Outcome]:
         """Runs one invocation; returns its request id, a new one if none is given, and what became of it.
+
+        ``answered`` gets the answer a little earlier, unless the environment failed.
 
         Raises:
             ThrottledError: the limit is reached.
@@ -72,7 +81,11 @@ class Pool:
             self.warm_invocations += not is_new
             self.resets += environment.pid is None
             outcome = await environment.invoke(
-                payload, request_id=request_id, trace_id=trace_id, client_context=client_context
+                payload,
+                request_id=request_id,
+                trace_id=trace_id,
+                client_context=client_context,
+                answered=answered,
             )
         except BaseException:
             self._busy.discard(environment)
@@ -110,7 +123,8 @@ class Pool:
         await asyncio.gather(*self._closing)
 
     def _take(self) -> tuple[Environment, bool]:
-        self.expire()
+        while self._idle and not self._idle[-1].alive:
+            self._dispose(self._idle.pop())
         if self._idle:
             environment, is_new = self._idle.pop(), False
         elif len(self._busy) < self.limit:
@@ -144,4 +158,5 @@ class Pool:
 
 def new_trace_id() -> str:
     """An X-Ray trace header that asks for no sampling."""
-    return f"Root=1-{int(time.time()):08x}-{uuid.uuid4().hex[:24]};Parent={uuid.uuid4().hex[:16]};Sampled=0"
+    random_hex = secrets.token_hex(20)
+    return f"Root=1-{int(time.time()):08x}-{random_hex[:24]};Parent={random_hex[24:]};Sampled=0"

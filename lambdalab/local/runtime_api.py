@@ -71,6 +71,8 @@ class RuntimeApi:
         self._parked: Exchange | None = None
         self._request_id: str | None = None
         self._answer: Answer | None = None
+        self._at_answer: Callable[[], None] = lambda: None
+        self._at_next: Callable[[Answer], None] = lambda _: None
         self._done: asyncio.Future[tuple[Answer, int]] | None = None
 
     @property
@@ -88,8 +90,19 @@ class RuntimeApi:
         if self._server is not None:
             self._server.close()
 
-    def invoke(self, event: Event) -> tuple[asyncio.Future[tuple[Answer, int]], int]:
+    def invoke(
+        self,
+        event: Event,
+        *,
+        at_answer: Callable[[], None] = lambda: None,
+        at_next: Callable[[Answer], None] = lambda _: None,
+    ) -> tuple[asyncio.Future[tuple[Answer, int]], int]:
         """Hands an event to the waiting ``next``.
+
+        Args:
+            event: what the function gets.
+            at_answer: called when the function has answered; it is still at work.
+            at_next: called with the answer at the ``next`` after it, before the future's own callbacks.
 
         Returns:
             A future of (answer, ``perf_counter_ns`` when the next ``next`` came), and the ``perf_counter_ns`` of
@@ -108,6 +121,7 @@ class RuntimeApi:
             headers["Lambda-Runtime-Client-Context"] = event.client_context
         parked, self._parked = self._parked, None
         self._request_id, self._answer = event.request_id, None
+        self._at_answer, self._at_next = at_answer, at_next
         self._done = asyncio.get_running_loop().create_future()
         self.state = State.RUNNING
         started_ns = time.perf_counter_ns()
@@ -138,13 +152,15 @@ class RuntimeApi:
         match self.state:
             case State.INIT:
                 self._park(exchange)
-                self.initialised.set_result(now_ns)
+                if not self.initialised.done():
+                    self.initialised.set_result(now_ns)
             case State.ANSWERED:
                 self._park(exchange)
                 assert self._done is not None
                 assert self._answer is not None
                 if not self._done.done():
                     self._done.set_result((self._answer, now_ns))
+                    self._at_next(self._answer)
             case State.READY if self._parked is not None and self._parked.gone:
                 self._parked = exchange
             case _:
@@ -164,6 +180,7 @@ class RuntimeApi:
             answer, response = accept(exchange)
             self._answer, self.state = answer, State.ANSWERED
             exchange.reply(response)
+            self._at_answer()
 
     def _success(self, exchange: Exchange) -> tuple[Answer, Response]:
         size = exchange.request.body_bytes
@@ -186,9 +203,9 @@ class RuntimeApi:
             return
         self.state = State.FAILED
         exchange.reply(_ACCEPTED)
-        self.initialised.set_exception(
-            InitError(Answer(payload=exchange.request.body, error_type=_error_type(exchange)))
-        )
+        if not self.initialised.done():
+            answer = Answer(payload=exchange.request.body, error_type=_error_type(exchange))
+            self.initialised.set_exception(InitError(answer))
 
 
 class InitError(Exception):

@@ -50,8 +50,8 @@ def render_status(endpoint_url: str, lambda_endpoint_url: str, status: dict[str,
         for name, mapping in status["mappings"].items():
             mappings.add_row(name, *(str(mapping[key]) for key in _MAPPING.values()))
         parts.append(mappings)
-    if status["log_lines_dropped"]:
-        parts.append(Text(f"{status['log_lines_dropped']} log lines were dropped: the emulator did not take them"))
+    if dropped := status["log_lines_dropped"]:
+        parts.append(Text(f"{dropped} log lines are lost: the log service did not take them, see the plane's log"))
     return Group(*parts)
 
 

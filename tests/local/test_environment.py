@@ -17,9 +17,10 @@ import pytest
 
 from lambdalab.local import environment as environment_module
 from lambdalab.local import pool as pool_module
-from lambdalab.local.environment import LINE_LIMIT_BYTES
+from lambdalab.local.environment import LINE_LIMIT_BYTES, Outcome
 from lambdalab.local.function import FunctionSpec, environment_variables
 from lambdalab.local.pool import ThrottledError
+from lambdalab.local.runtime_api import Answer
 from lambdalab.platform_log import billed_ms
 from local.support import (
     ARN,
@@ -68,6 +69,35 @@ async def test_first_invocation_is_cold_and_the_second_warm(machine: Machine, sp
         assert report.max_memory_mb is not None
         assert 2 < report.max_memory_mb < 100
     assert (function.pool.cold_starts, function.pool.invocations) == (1, 2)
+
+
+async def test_caller_has_the_answer_before_the_report_unless_the_environment_failed(
+    machine: Machine, spec: FunctionSpec
+) -> None:
+    async with running(machine, spec) as function:
+        seen: list[tuple[bytes, int]] = []
+
+        def answered(given: Answer) -> None:
+            seen.append((given.payload, len(function.reports)))
+
+        payload = b'{"do":"facts"}'
+        _, outcome = await function.pool.invoke(payload, answered=answered)
+        assert seen == [(outcome.answer.payload, 0)]
+        assert len(function.reports) == 1
+        await function.pool.invoke(b'{"do":"leave","code":1}', answered=answered)
+    assert len(seen) == 1
+
+
+async def test_environment_is_free_for_who_follows_the_answer_at_once(machine: Machine) -> None:
+    async with running(machine, python_spec(reserved_concurrency=1)) as function:
+        running_on: list[asyncio.Task[tuple[str, Outcome]]] = []
+        for _ in range(20):
+            given: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+            work = function.pool.invoke(b'{"do":"echo"}', answered=given.set_result)
+            running_on.append(asyncio.create_task(work))
+            await given
+        await asyncio.gather(*running_on)
+    assert (function.pool.cold_starts, function.pool.throttles, len(function.reports)) == (1, 0, 20)
 
 
 async def test_lines_stand_in_lambdas_order(machine: Machine) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import gc
 import json
 import random
+import re
 import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -198,8 +199,10 @@ async def test_one_whole_life() -> None:
         client = await found.connect()
         client.send(NEXT)
         initialised_ns = await found.api.initialised
-        done, started_ns = found.api.invoke(EVENT)
+        told: list[object] = []
+        done, started_ns = found.api.invoke(EVENT, at_answer=lambda: told.append("answer"), at_next=told.append)
         event = await client.receive()
+        assert told == []
         assert (event.status, event.body) == (200, b'{"n":1}')
         assert {name: value for name, value in event.headers.items() if name.startswith("lambda-")} == {
             "lambda-runtime-aws-request-id": "id-1",
@@ -209,10 +212,12 @@ async def test_one_whole_life() -> None:
         }
         assert (await client.call(post("invocation/id-1/response", b"42"))).status == 202
         assert not done.done()  # only the next `next` ends an invocation
+        assert told == ["answer"]
         assert found.api.answer == Answer(payload=b"42")
         client.send(NEXT)
         answer, ended_ns = await done
         assert answer == Answer(payload=b"42")
+        assert told == ["answer", answer]
         assert initialised_ns < started_ns < ended_ns
         assert found.api.state is State.READY
         found.api.invoke(EVENT)
@@ -541,3 +546,20 @@ async def test_mutated_requests_neither_stop_nor_stall_the_server(caplog: pytest
                     found.api.initialised.exception()
     assert problems == []
     assert caplog.records == []
+
+
+async def test_an_exchange_is_answered_once() -> None:
+    def twice(exchange: Exchange) -> None:
+        exchange.reply(Response(200, exchange.request.body))
+        exchange.reply(Response(500, b"again"))
+
+    server = await serve(twice)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port_of(server))
+    for body in (b"first", b"later"):
+        writer.write(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n" + body)
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    received = await reader.read()
+    writer.close()
+    server.close()
+    assert re.findall(rb"first|later|again", received) == [b"first", b"later"]
+    assert received.count(b"HTTP/1.1 200 OK") == 3

@@ -242,7 +242,9 @@ def test_the_state_of_a_local_stack() -> None:
     }
     print_whole(console, render_status("http://127.0.0.1:4566", "http://127.0.0.1:4567", status))
     assert isinstance(console.file, io.StringIO)
-    lines = console.file.getvalue().splitlines()
+    text = console.file.getvalue()
+    assert "lost" not in text
+    lines = text.splitlines()
     heading = " ".join(line.strip() for line in lines[:2])
     assert heading == "lab: emulator http://127.0.0.1:4566, plane http://127.0.0.1:4567, cpu_limit: none"
     counts = [str(number) for number in range(1, len(COUNTS) + 1)]
@@ -263,6 +265,6 @@ def test_the_state_of_pollers_and_of_lost_lines() -> None:
     console = Console(file=io.StringIO(), width=60)
     print_whole(console, render_status("e", "p", status))
     assert isinstance(console.file, io.StringIO)
-    lines = console.file.getvalue().splitlines()
-    assert lines[-3].split() == ["lab-python", "10", "7", "5", "1", "2"]
-    assert " ".join(lines[-1:]) == "4 log lines were dropped: the emulator did not take them"
+    text = console.file.getvalue()
+    assert ["lab-python", "10", "7", "5", "1", "2"] in [line.split() for line in text.splitlines()]
+    assert "4 log lines are lost: the log service did not take them" in text.replace("\n", " ")
