@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import secrets
 import signal
 import subprocess
@@ -27,6 +28,8 @@ from lambdalab.model import PlatformReport
 from lambdalab.platform_log import billed_ms, render_end, render_init_report, render_report, render_start
 
 INIT_LIMIT_S: Final = 10.0
+DESCRIPTOR_LIMIT: Final = 1024
+"""Open files of one process (AWS Lambda Developer Guide, "Lambda quotas")."""
 LINE_LIMIT_BYTES: Final = 256 * 1024
 """A longer line is logged in pieces."""
 _TAIL_BYTES: Final = 4096
@@ -232,11 +235,16 @@ class Environment:
         self._watch(self._process, read_end)
         with contextlib.suppress(ProcessLookupError):  # it has ended already; that is found below
             self._limits.enter(self._process.pid)
+            _limit_descriptors(self._process.pid)
         assert self._exited is not None
         ready = self._api.initialised
         await asyncio.wait((ready, self._exited), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         if not ready.done():
             raise self._why_ended(f"Task timed out after {timeout_s:.2f} seconds")
+        with contextlib.suppress(
+            ProcessLookupError
+        ):  # Go's start, which raises it to what it found, may have been faster
+            _limit_descriptors(self._process.pid)
         try:
             return (ready.result() - self._spawned_ns) / 1e6
         except InitError as error:
@@ -358,6 +366,12 @@ def _entry_message(error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         return f"Couldn't find valid bootstrap(s): [{error.filename}]"
     return f"fork/exec {error.filename}: {str(error.strerror).lower()}"
+
+
+def _limit_descriptors(pid: int) -> None:
+    """Set from outside: between fork and exec it would cost the plane a slow fork at each start."""
+    limit = min(DESCRIPTOR_LIMIT, resource.prlimit(pid, resource.RLIMIT_NOFILE)[1])
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, limit))
 
 
 def _vm_hwm_kb(pid: int) -> int | None:
