@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from lambdalab.local.cgroup import Limits
+from lambdalab.local.filesystem import FileSystem
 from lambdalab.local.function import Credentials, FunctionSpec, command, environment_variables
 from lambdalab.local.runtime_api import Answer, Event, InitError, RuntimeApi
 from lambdalab.model import PlatformReport
@@ -72,6 +73,7 @@ class Environment:
         credentials: Credentials,
         limits: Limits,
         emit: Emit,
+        files: FileSystem | None = None,
     ) -> None:
         self.spec = spec
         self.log_stream = f"{datetime.now(UTC):%Y/%m/%d}/[$LATEST]{secrets.token_hex(16)}"
@@ -80,6 +82,7 @@ class Environment:
         self._interpreter = interpreter
         self._credentials = credentials
         self._limits = limits
+        self._files = files
         self._emit = emit
         self._api: RuntimeApi | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -148,6 +151,8 @@ class Environment:
         if self._exited is not None:
             await self._exited
         await asyncio.to_thread(self._limits.close)
+        if self._files is not None:
+            await asyncio.to_thread(self._files.close)
 
     def _finish(
         self,
@@ -207,17 +212,21 @@ class Environment:
 
     async def _start(self, timeout_s: float) -> float:
         """Spawns the processes and waits for their first ``next``; returns the milliseconds that took."""
+        if self._files is not None:
+            await self._files.prepare()
         self._api = RuntimeApi()
         address = await self._api.start()
         read_end, write_end = os.pipe()
         os.set_blocking(read_end, False)
-        variables = environment_variables(self.spec, self._credentials, runtime_api=address, log_stream=self.log_stream)
+        variables = environment_variables(
+            self.spec, self._credentials, runtime_api=address, log_stream=self.log_stream, files=self._files
+        )
         self._limits.limit_cpu(None)
         self._cpu_limited = False
         self._oom_kills = self._limits.oom_kills()
-        self._spawned_ns = time.perf_counter_ns()
-        try:
-            self._process = subprocess.Popen(  # noqa: ASYNC220 - a spawn of under 2 ms, timed
+
+        def spawn() -> subprocess.Popen[bytes]:
+            return subprocess.Popen(
                 command(self.spec, self._interpreter),
                 cwd=self.spec.package,
                 env=variables,
@@ -226,6 +235,13 @@ class Environment:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+        self._spawned_ns = time.perf_counter_ns()
+        try:
+            if self._files is None:
+                self._process = spawn()
+            else:
+                self._process, self._spawned_ns = self._files.spawn(spawn)
         except OSError as error:
             os.close(read_end)
             self._api.close()
@@ -241,9 +257,7 @@ class Environment:
         await asyncio.wait((ready, self._exited), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         if not ready.done():
             raise self._why_ended(f"Task timed out after {timeout_s:.2f} seconds")
-        with contextlib.suppress(
-            ProcessLookupError
-        ):  # Go's start, which raises it to what it found, may have been faster
+        with contextlib.suppress(ProcessLookupError):  # again: Go sets at its start what it read before the first time
             _limit_descriptors(self._process.pid)
         try:
             return (ready.result() - self._spawned_ns) / 1e6

@@ -28,6 +28,7 @@ from lambdalab.local.async_invoke import AsyncQueue, EventConfig, Timing
 from lambdalab.local.cgroup import Cgroups
 from lambdalab.local.destinations import Destinations, Put
 from lambdalab.local.environment import Environment
+from lambdalab.local.filesystem import FileSystems, enter_user_namespace, needed_folders
 from lambdalab.local.function import CUSTOM_RUNTIMES, Credentials, FunctionSpec
 from lambdalab.local.guard import Guard
 from lambdalab.local.http import serve
@@ -51,6 +52,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     folder: str
     interpreters: dict[str, str]
     async_timing: Timing = Timing()
+    cpu_scale: float = 1.0
 
 
 class Plane:
@@ -61,7 +63,10 @@ class Plane:
         self._aws = Aws(endpoint_url=settings.endpoint_url)
         self._executor: Executor = ThreadPoolExecutor(32, thread_name_prefix="aws")
         self._guard = Guard()
-        self._cgroups = Cgroups(f"lambdalab-{os.getpid()}", tell=self._guard.tell)
+        self._cgroups = Cgroups(
+            f"lambdalab-{os.getpid()}", tell=self._guard.tell, cpu_scale=settings.cpu_scale
+        )
+        self._files = FileSystems(Path(settings.folder))
         self._credentials = Credentials(
             access_key_id=LOCAL_KEY, secret_access_key=LOCAL_KEY, endpoint_url=settings.endpoint_url
         )
@@ -101,6 +106,7 @@ class Plane:
             await asyncio.gather(*(pool.close() for pool in self._pools.values()))
             await self._logs.close()
             self._cgroups.close()
+            self._files.close()
             self._guard.close()
 
     def pool(self, name: str) -> Pool | None:
@@ -117,6 +123,9 @@ class Plane:
             "pid": os.getpid(),
             "stack_name": self._settings.stack_name,
             "cpu_limit": self._cgroups.kind,
+            "cpu_scale": self._settings.cpu_scale,
+            "controllers": self._cgroups.controllers,
+            "tmp_limit": self._files.kind,
             "logical_names": self._logical_names,
             "log_lines_dropped": self._logs.dropped,
             "functions": {
@@ -191,11 +200,15 @@ class Plane:
 
     def _create(self, spec: FunctionSpec) -> Environment:
         interpreter = self._settings.interpreters.get(spec.runtime)
+        python = None if interpreter is None else Path(interpreter)
         return Environment(
             spec,
-            interpreter=None if interpreter is None else Path(interpreter),
+            interpreter=python,
             credentials=self._credentials,
             limits=self._cgroups.create(secrets.token_hex(6)),
+            files=self._files.create(
+                tmp_mb=spec.tmp_mb, needed=needed_folders(spec.package, python), layers=spec.layers
+            ),
             emit=lambda stream, line: self._logs.emit(spec.log_group, stream, line),
         )
 
@@ -231,7 +244,21 @@ class Plane:
             revision_id=found["RevisionId"],
             package=await self._call(lambda: self._unpack(answer["Code"]["Location"])),
             reserved_concurrency=concurrency.get("ReservedConcurrentExecutions"),
+            tmp_mb=found.get("EphemeralStorage", {}).get("Size", 512),
+            layers=await self._read_layers([layer["Arn"] for layer in found.get("Layers", ())]),
         )
+
+    async def _read_layers(self, arns: list[str]) -> Path | None:
+        """One folder with what the layers hold, the later over the earlier, as Lambda merges them."""
+        if not arns:
+            return None
+        found = [await self._call(lambda arn=arn: self._aws.lambda_.get_layer_version_by_arn(Arn=arn)) for arn in arns]
+        folders = [await self._call(lambda one=one: self._unpack(one["Content"]["Location"])) for one in found]
+        merged = Path(self._settings.folder) / "layers" / hashlib.sha256("".join(map(str, folders)).encode()).hexdigest()[:16]
+        if not merged.is_dir():
+            for folder in folders:
+                await self._call(lambda folder=folder: shutil.copytree(folder, merged, dirs_exist_ok=True))
+        return merged
 
     async def _read_event_configs(self, name: str) -> list[Any]:
         try:
@@ -339,6 +366,8 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         settings = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Settings)
+        if os.geteuid() != 0:
+            enter_user_namespace()
         asyncio.run(_serve(settings))
     except LambdalabError as error:
         log.error("%s", error)

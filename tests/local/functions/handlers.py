@@ -152,4 +152,6 @@ def start_threads(event: dict[str, Any], context: Any) -> Any:
         return {"started": len(threads) - 1, "error": str(error)}
     finally:
         done.set()
+        for thread in filter(threading.Thread.is_alive, threads):
+            thread.join()
     return {"started": len(threads)}
