@@ -45,7 +45,7 @@ check: setup ## Format, lint, types, import contracts, template, Go vet and race
 format: setup ## Format Python and Go
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
-	gofmt -w src/go
+	PATH="$$($(BIN)/python -m lambdalab.tools --go-folder):$$PATH" gofmt -w src/go tests/local/go benchmarks/functions/go
 
 build: setup ## sam build, for AWS
 	$(BIN)/sam build
@@ -56,8 +56,9 @@ deploy: build ## sam build && sam deploy, to AWS
 destroy: setup ## Delete the AWS stack, after asking
 	$(BIN)/sam delete
 
-sam-local: build ## Invoke the Python function once in Docker with sam local
-	$(BIN)/sam local invoke PythonIngest -e events/sqs-small.json
+sam-local: setup ## Invoke the Python function once in Docker with sam local, built for this machine
+	$(BIN)/sam build --config-env local
+	$(BIN)/sam local invoke PythonIngest --config-env local -e events/sqs-small.json
 
 clean: ## Remove what was built and installed; results/ stays
 	@test ! -e .lambdalab/stack.json || $(BIN)/lambdalab down

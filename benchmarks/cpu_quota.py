@@ -1,9 +1,9 @@
 """Is the CPU share of the local plane real? The same work at several memory sizes, in Python and in Go.
 
 Lambda gives CPU in proportion to memory, so duration x memory of CPU-bound work has to be constant up to one core;
-beyond it one worker gains nothing and two do; init, which Lambda does not throttle, must not depend on memory. Sizes are
-measured in blocks, in random order, so that a machine whose speed wanders treats all alike. Beside each Duration stands
-the CPU time the function used: where that grows, the processor did the same work more slowly; where the share
+beyond it one worker gains nothing and two do; init, which Lambda does not throttle, must not depend on memory. Sizes
+are measured in blocks, in random order, so that a machine whose speed wanders treats all alike. Beside each Duration
+stands the CPU time the function used: where that grows, the processor did the same work more slowly; where the share
 that was delivered is off, the quota is. Exit code 0: all holds; 1: something does not; 3: no control groups.
 """
 

@@ -61,6 +61,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     protocol: str
     target: str
     cpu_limit: str
+    latency_model: str | None
     memory_mb: tuple[int, ...]
     architecture: tuple[str, ...]
     price_sheet: str
@@ -107,6 +108,7 @@ def summarise(
         protocol=protocol.name,
         target=manifest.target,
         cpu_limit=manifest.cpu_limit,
+        latency_model=manifest.latency_model,
         memory_mb=tuple(sorted({f.memory_mb for f in manifest.functions.values()})),
         architecture=tuple(sorted({f.architecture for f in manifest.functions.values()})),
         price_sheet=manifest.price_sheet,
@@ -199,10 +201,20 @@ def _cautions(manifest: Manifest, summary: Summary) -> Iterable[str]:
             "cpu_limit: none - no CPU quota and no memory limit held, so times do not depend on the memory size; "
             "run as root, or in a delegated cgroup, to have them"
         )
+    if manifest.latency_model is not None:
+        yield (
+            f"latency model {manifest.latency_model}: DynamoDB, SQS and S3 answered as late as a model says, "
+            "so these times must not be set beside times without it"
+        )
     for arm, function in manifest.functions.items():
         wanted = manifest.template_runtimes.get(arm)
         if wanted is not None and wanted != function.runtime:
             yield f"{arm} ran on {function.runtime}; the template's default is {wanted}"
+        if (function.batch_size, function.reserved_concurrency) != (1, 1):
+            yield (
+                f"{arm} ran with batch size {function.batch_size} and reserved concurrency "
+                f"{function.reserved_concurrency or 'unset'}; one message at a time needs 1 and 1"
+            )
     short = [cell for cell in summary.cells if 0 < cell.n_valid < smallest_n(LEVEL)]
     if short:
         yield (

@@ -168,6 +168,7 @@ def _row(
         run_id=manifest.run_id,
         scenario=manifest.protocol.scenario,
         target=manifest.target,
+        latency_model=manifest.latency_model,
         language=function.language,
         architecture=function.architecture,
         memory_mb=function.memory_mb if report is None else report.memory_mb,

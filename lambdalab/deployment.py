@@ -39,9 +39,14 @@ def variables(endpoint_url: str | None) -> dict[str, str]:
     }
 
 
-def local_overrides(changes: dict[str, str]) -> list[str]:
-    """``--parameter-overrides`` for a local build or deploy: samconfig's list, with ``changes`` over it."""
+def local_parameters(changes: dict[str, str]) -> dict[str, str]:
+    """The parameters of a local stack: samconfig's, then this machine's, then ``changes``."""
     settings = tomllib.loads((project_root() / "samconfig.toml").read_text())
     written: list[str] = settings["local"]["global"]["parameters"]["parameter_overrides"]
-    merged = dict(pair.split("=", 1) for pair in written) | changes
-    return ["--parameter-overrides", *(f"{key}={value}" for key, value in merged.items())]
+    settled = {key: value.strip('"') for key, value in (pair.split("=", 1) for pair in written)}
+    return settled | host_parameters() | changes
+
+
+def overrides(parameters: dict[str, str]) -> list[str]:
+    """``parameters`` as sam takes them on its command line, where nothing is written as a pair of quotes."""
+    return ["--parameter-overrides", *(f"{key}=" + (value or '""') for key, value in parameters.items())]

@@ -6,7 +6,8 @@
     ├── UsageError            2   what was typed or written in a file is wrong
     │   ├── ProtocolError         a protocol file or a setting in it
     │   ├── EventError            an event file for a function
-    │   └── PriceSheetError       a price sheet
+    │   ├── PriceSheetError       a price sheet
+    │   └── LatencyError          a latency model
     ├── SetupError            3   this machine or this account cannot do it now
     │   ├── ToolError             sam, uv, go or MiniStack is missing or failed
     │   ├── StackError            the deployed stack is absent or not what is needed
@@ -54,6 +55,10 @@ class EventError(UsageError):
 
 class PriceSheetError(UsageError):
     """A price sheet is absent or wrong."""
+
+
+class LatencyError(UsageError):
+    """A latency model is absent or wrong."""
 
 
 class SetupError(LambdalabError):

@@ -24,7 +24,7 @@ from lambdalab.errors import StorageError, UsageError
 from lambdalab.model import FunctionFacts, Manifest, Protocol, Trial
 from lambdalab.project import project_root
 from lambdalab.protocol import schedule
-from lambdalab.runner import Progress, Runner, remaining
+from lambdalab.runner import Progress, Runner, remaining, require_empty_queues
 from lambdalab.store import SCHEMA_VERSION, RunDirectory
 from lambdalab.target import AwsTarget, LocalTarget
 from lambdalab.template import parameter_default
@@ -44,8 +44,9 @@ def new_run(target: AwsTarget, protocol: Protocol, results: Path, *, seed: int |
 
     Raises:
         StorageError: the folder cannot be written.
-        StackError, AccessError: the target is not what the protocol needs.
+        StackError, AccessError: the target is not what the protocol needs, or its queues are not empty.
     """
+    require_empty_queues(target, protocol.arms)  # else there would be a run without a trial
     now = datetime.now(UTC)
     prices = load_price_sheet(target.region)
     status = target.local.status() if isinstance(target, LocalTarget) else {}
@@ -62,8 +63,10 @@ def new_run(target: AwsTarget, protocol: Protocol, results: Path, *, seed: int |
         endpoint=target.aws.lambda_.meta.endpoint_url,
         price_sheet=f"{prices.region} {prices.date}",
         prices=msgspec.to_builtins(prices),
+        parameters=target.stack.parameters,
         functions=functions,
         cpu_limit=_cpu_limit(target),
+        latency=status.get("latency"),
         interpreters={
             name: status["functions"][f.function_name]["interpreter"] or f.runtime for name, f in functions.items()
         }
@@ -90,6 +93,14 @@ def resume_run(target: AwsTarget, store: RunDirectory) -> None:
             f"not on {target.name} stack {target.stack.name}",
             next_step="resume it where it was made, or start a new run",
         )
+    latency = target.local.status()["latency"] if isinstance(target, LocalTarget) else None
+    if latency != manifest.latency:
+        began, now = manifest.latency_model, msgspec.structs.replace(manifest, latency=latency).latency_model
+        changed = "another of that name" if began == now else now or "none"
+        raise UsageError(
+            f"run {manifest.run_id} began with latency model {began or 'none'}, and now it is {changed}",
+            next_step="set it back, or start a new run",
+        )
     before = msgspec.to_builtins(manifest.functions) | {"plane": {"cpu_limit": manifest.cpu_limit}}
     after = {name: msgspec.to_builtins(target.facts(target.arm(name))) for name in manifest.functions}
     after["plane"] = {"cpu_limit": _cpu_limit(target)}
@@ -100,8 +111,9 @@ def resume_run(target: AwsTarget, store: RunDirectory) -> None:
                     f"run {manifest.run_id} began with {name} {key} {value}, and now it is {after[name][key]}",
                     next_step="set it back, or start a new run",
                 )
-    now = datetime.now(UTC).isoformat(timespec="milliseconds")
-    store.write_manifest(msgspec.structs.replace(manifest, resumed_at=(*manifest.resumed_at, now)))
+    if trials_left(store):
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        store.write_manifest(msgspec.structs.replace(manifest, resumed_at=(*manifest.resumed_at, now)))
 
 
 def trials_left(store: RunDirectory) -> list[Trial]:

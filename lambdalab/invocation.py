@@ -2,13 +2,14 @@
 
 import base64
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ParamValidationError
 
 from lambdalab.aws import access_errors
-from lambdalab.errors import EventError, UsageError
+from lambdalab.errors import AccessError, EventError, LambdalabError, PlaneError, UsageError
 from lambdalab.local.stack import LocalStack
 
 
@@ -52,21 +53,38 @@ def invoke_local(stack: LocalStack, function: str, payload: bytes) -> Result:
 
     Raises:
         UsageError: the stack has no such function.
-        AccessError: the plane refuses or does not answer.
+        EventError: the event is too large, or not one that Lambda takes.
+        PlaneError: the function is throttled.
+        AccessError: the plane does not answer.
     """
-    status = stack.status()
-    with access_errors(f"function {function}"):
+    known = ", ".join(sorted(stack.status()["logical_names"]))
+    with access_errors(f"function {function}"), closing(stack.aws().lambda_invoke) as client:
         try:
-            answer = stack.aws().lambda_invoke.invoke(FunctionName=function, Payload=payload, LogType="Tail")
+            answer = client.invoke(FunctionName=function, Payload=payload, LogType="Tail")
+        except ParamValidationError as error:
+            raise UsageError(f"{function!r} is no name of a function", next_step=f"name one of: {known}") from error
         except ClientError as error:
-            if error.response.get("Error", {}).get("Code") != "ResourceNotFoundException":
-                raise
-            known = ", ".join(sorted(status["logical_names"]))
-            raise UsageError(
-                f"the local stack has no function {function!r}", next_step=f"name one of: {known}"
-            ) from error
+            raise _refusal(error, function, known) from error
         return Result(
             payload=answer["Payload"].read().decode(),
             log=base64.b64decode(answer.get("LogResult", "")).decode("utf-8", "replace"),
             function_error=answer.get("FunctionError"),
         )
+
+
+def _refusal(error: ClientError, function: str, known: str) -> LambdalabError:
+    """What the plane's refusal means to who invokes; ``known`` lists the functions there are."""
+    said = error.response.get("Error", {}).get("Message", str(error))
+    match error.response["ResponseMetadata"]["HTTPStatusCode"]:
+        case 404:
+            return UsageError(f"the local stack has no function {function!r}", next_step=f"name one of: {known}")
+        case 400 | 413:
+            return EventError(f"{function} does not take this event: {said}", next_step="mend it, or see events/")
+        case 429:
+            return PlaneError(
+                f"{function} is throttled: {said}", next_step="wait for its invocations, or raise ReservedConcurrency"
+            )
+        case status:
+            return AccessError(
+                f"the plane answered {status} for {function}: {said}", next_step="see `lambdalab status`"
+            )

@@ -66,9 +66,9 @@ class TrialResult(msgspec.Struct, frozen=True, kw_only=True):
     message_id: str | None
     sent_at_ms: int | None
     drained_at_ms: int | None
-    message_bytes: int
-    items_expected: int
-    items_found: int | None
+    message_bytes: Count
+    items_expected: Count
+    items_found: Count | None
     reason: str | None
 
     @property
@@ -78,7 +78,10 @@ class TrialResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FunctionFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """The function behind one arm, as configured when the run began."""
+    """The function behind one arm, its queue and its event source mapping, as configured when the run began.
+
+    ``code_sha256`` is Lambda's own digest of the package. None of a limit: it is not set.
+    """
 
     function_name: str
     language: str
@@ -87,13 +90,21 @@ class FunctionFacts(msgspec.Struct, frozen=True, kw_only=True):
     memory_mb: int
     timeout_s: int
     log_group: str
+    code_sha256: str
+    batch_size: int
+    maximum_concurrency: int | None
+    reserved_concurrency: int | None
+    visibility_timeout_s: int
+    max_receive_count: int | None
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """``run.json``: everything a reader needs to judge or repeat a run, except what was measured.
 
     ``prices`` is the whole price sheet, so that the run costs the same when it is reported again years later.
-    ``endpoint`` is where Lambda was spoken to; ``cpu_limit`` says what held the functions to their share of CPU.
+    ``parameters`` are the deployed stack's. ``endpoint`` is where Lambda was spoken to; ``cpu_limit`` says what held
+    the functions to their share of CPU; ``latency`` is the whole model by which services took their time, None when
+    there was none.
     """
 
     schema_version: int
@@ -107,13 +118,21 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str
     price_sheet: str
     prices: dict[str, object]
+    parameters: dict[str, str]
     functions: dict[str, FunctionFacts]
     cpu_limit: str
     interpreters: dict[str, str]
     template_runtimes: dict[str, str]
     versions: dict[str, str]
     machine: dict[str, str]
+    latency: dict[str, object] | None = None
     resumed_at: tuple[str, ...] = ()
+
+    @property
+    def latency_model(self) -> str | None:
+        """Name, date and seed of the latency model; None when services answered as fast as they could."""
+        found = self.latency
+        return None if found is None else f"{found['name']} {found['date']}, seed {found['seed']}"
 
 
 class PlatformReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -214,6 +233,7 @@ class InvocationRow(msgspec.Struct, frozen=True, kw_only=True):
     run_id: str
     scenario: str
     target: str
+    latency_model: str | None
     language: str
     architecture: str
     memory_mb: int

@@ -47,6 +47,24 @@ def remaining(schedule: Sequence[Trial], done: Iterable[TrialResult]) -> list[Tr
     return left
 
 
+def require_empty_queues(target: AwsTarget, arms: Iterable[str]) -> None:
+    """Waits a while until the arms' queues and dead-letter queues are empty, since a message must be alone.
+
+    Raises:
+        StackError: one is not.
+    """
+    deadline = time.monotonic() + EMPTY_QUEUE_WAIT_S
+    for arm in map(target.arm, arms):
+        for url in (arm.queue_url, arm.dead_letter_queue_url):
+            while (depth := target.queue_depth(url)) > 0:
+                if time.monotonic() > deadline:
+                    raise StackError(
+                        f"queue {url} is not empty ({depth} messages), and the protocol sends one at a time",
+                        next_step=target.emptying(url),
+                    )
+                time.sleep(target.poll_s)
+
+
 class Runner:
     """One run on one target.
 
@@ -73,11 +91,11 @@ class Runner:
         too, the error carries a note.
 
         Raises:
-            StackError: a queue is not empty at the start, so that the messages would not be alone.
+            StackError: a queue is not empty at the start.
             InvalidRunError: a message did not drain; the messages after it would not be alone.
             AccessError, PlaneError, StorageError: the target or the disk cannot go on.
         """
-        self._require_empty_queues()
+        require_empty_queues(self._target, self._arms)
         try:
             for _, trials in groupby(remaining(schedule, self._store.trials()), key=lambda trial: trial.block):
                 block_began_ms = _now_ms()
@@ -166,18 +184,6 @@ class Runner:
                 if record.batch_id == batch_id and record.error is not None:
                     return f"the function reported {record.error.code}: {record.error.message}"
         return None
-
-    def _require_empty_queues(self) -> None:
-        deadline = time.monotonic() + EMPTY_QUEUE_WAIT_S
-        for arm in self._arms.values():
-            for url in (arm.queue_url, arm.dead_letter_queue_url):
-                while (depth := self._target.queue_depth(url)) > 0:
-                    if time.monotonic() > deadline:
-                        raise StackError(
-                            f"queue {url} is not empty ({depth} messages), and the protocol sends one at a time",
-                            next_step=self._target.emptying(url),
-                        )
-                    time.sleep(self._target.poll_s)
 
     def _collect(self, since_ms: int) -> None:
         for arm in self._arms.values():

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from lambdalab.deployment import host_parameters, local_overrides, variables
+from lambdalab.deployment import local_parameters, overrides, variables
 from lambdalab.errors import LambdalabError, StackError
 from lambdalab.local.stack import running_stack
 from lambdalab.tools import tool
@@ -26,11 +26,11 @@ def command_of(given: Sequence[str]) -> str:
 
 
 def arguments(given: Sequence[str]) -> list[str]:
-    """What sam is called with: the user's arguments, completed for a local build or deploy."""
+    """What sam is called with: the user's arguments, completed for a local build, deploy or ``sam local``."""
     chosen = any(argument.startswith("--parameter-overrides") for argument in given)
-    if not is_local(given) or command_of(given) not in ("build", "deploy") or chosen:
+    if not is_local(given) or command_of(given) not in ("build", "deploy", "local") or chosen:
         return list(given)
-    return [*given, *local_overrides(host_parameters())]
+    return [*given, *overrides(local_parameters({}))]
 
 
 def main() -> int:  # returns only when sam cannot be started

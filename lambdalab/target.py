@@ -5,6 +5,7 @@ lines. The two differ only in how a cold start is forced: on AWS by a configurat
 the plane's own control call.
 """
 
+import json
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
@@ -13,7 +14,7 @@ from typing import Final
 import msgspec
 
 from lambdalab.aws import Aws, access_errors
-from lambdalab.errors import AccessError
+from lambdalab.errors import AccessError, StackError
 from lambdalab.local.stack import LocalStack
 from lambdalab.model import FunctionFacts, LogLine
 from lambdalab.stack import Stack, find_stack
@@ -70,9 +71,25 @@ class AwsTarget:
         )
 
     def facts(self, arm: Arm) -> FunctionFacts:
-        """The function's configuration now."""
-        with access_errors(f"function {arm.function_name}"):
-            found = self.aws.lambda_.get_function_configuration(FunctionName=arm.function_name)
+        """What is configured now, of the function and of the way to it.
+
+        Raises:
+            StackError: no event source mapping leads from the arm's queue to its function.
+            AccessError: it cannot be asked for.
+        """
+        name = arm.function_name
+        with access_errors(f"function {name}"):
+            found = self.aws.lambda_.get_function_configuration(FunctionName=name)
+            reserved = self.aws.lambda_.get_function_concurrency(FunctionName=name)
+            mappings = self.aws.lambda_.list_event_source_mappings(FunctionName=name)["EventSourceMappings"]
+        with access_errors(f"queue {arm.queue_url}"):
+            queue = self.aws.sqs.get_queue_attributes(QueueUrl=arm.queue_url, AttributeNames=["All"])["Attributes"]
+        mapping = next((mapping for mapping in mappings if mapping["EventSourceArn"] == queue["QueueArn"]), None)
+        if mapping is None:
+            raise StackError(
+                f"nothing leads from queue {arm.queue_url} to {name}", next_step="deploy this project's template.yaml"
+            )
+        receives = json.loads(queue.get("RedrivePolicy", "{}")).get("maxReceiveCount")
         return FunctionFacts(
             function_name=arm.function_name,
             language=arm.name,
@@ -81,6 +98,12 @@ class AwsTarget:
             memory_mb=found["MemorySize"],
             timeout_s=found["Timeout"],
             log_group=arm.log_group,
+            code_sha256=found["CodeSha256"],
+            batch_size=mapping["BatchSize"],
+            maximum_concurrency=mapping.get("ScalingConfig", {}).get("MaximumConcurrency"),
+            reserved_concurrency=reserved.get("ReservedConcurrentExecutions"),
+            visibility_timeout_s=int(queue["VisibilityTimeout"]),
+            max_receive_count=None if receives is None else int(receives),
         )
 
     def start_cold(self, arm: Arm) -> None:

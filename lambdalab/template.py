@@ -18,20 +18,33 @@ def parameter_default(name: str) -> str:
 
 
 def check_parameters(values: dict[str, str]) -> None:
-    """Refuses what CloudFormation would refuse; the emulator would take any nonsense.
+    """Refuses what AWS would refuse; the emulator would take any nonsense.
 
     Raises:
-        UsageError: a parameter is unknown, or its value is outside the template's limits.
+        UsageError: a parameter is unknown, its value is outside the template's limits, or two do not go together.
     """
     parameters = _parameters(project_root())
     for name, value in values.items():
         if name not in parameters:
             near = difflib.get_close_matches(name, parameters, n=1)
-            known = f"did you mean {near[0]}?" if near else f"it has {', '.join(sorted(parameters))}"
+            known = f"perhaps {near[0]} is meant" if near else f"it has {', '.join(sorted(parameters))}"
             raise UsageError(f"template.yaml has no parameter {name}", next_step=f"name one of its own: {known}")
         if not _allowed(parameters[name], value):
             rule = parameters[name].get("ConstraintDescription", "see template.yaml")
             raise UsageError(f"{name}={value} is not allowed by template.yaml", next_step=f"it {rule}")
+    together = {name: str(parameter["Default"]) for name, parameter in parameters.items()} | values
+    timeout_s, visibility_s = together["Timeout"], together["VisibilityTimeout"]
+    if int(visibility_s) < int(timeout_s):
+        raise UsageError(
+            f"VisibilityTimeout={visibility_s} is less than Timeout={timeout_s}, which Lambda refuses of a queue",
+            next_step=f"set VisibilityTimeout={6 * int(timeout_s)}, six times Timeout, or lower Timeout",
+        )
+    if together["ReservedConcurrency"] == "1" and together["MaximumConcurrency"]:
+        raise UsageError(
+            f"MaximumConcurrency={together['MaximumConcurrency']} does not go with ReservedConcurrency=1: "
+            "the queue would be throttled",
+            next_step="leave one of them empty, for example ReservedConcurrency=",
+        )
 
 
 def _allowed(parameter: dict[str, Any], value: str) -> bool:

@@ -27,6 +27,10 @@ def up(
         list[str] | None,
         typer.Option(help="Template parameter KEY=VALUE that differs from samconfig's local ones; may be repeated."),
     ] = None,
+    latency: Annotated[
+        str | None,
+        typer.Option(help="A latency model of latencies/, or the path of one: services answer as late as it says."),
+    ] = None,
 ) -> None:
     """Bring up a local stack: emulator, template.yaml deployed to it, and the plane that runs the functions."""
     from lambdalab.local.stack import bring_up, running_stack
@@ -41,7 +45,7 @@ def up(
         raise UsageError(
             "a local stack is up already", next_step="see `lambdalab status`, or end it with `lambdalab down`"
         )
-    stack = bring_up(say, port=port, parameters=parameters)
+    stack = bring_up(say, port=port, parameters=parameters, latency=latency)
     typer.echo(
         f"The local stack {stack.stack_name} is up.\n"
         f"  export AWS_ENDPOINT_URL={stack.endpoint_url} AWS_ENDPOINT_URL_LAMBDA={stack.lambda_endpoint_url}\n"

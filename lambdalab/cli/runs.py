@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from lambdalab.target import AwsTarget
 
 RESULTS: Final = Path("results")
+MAX_SEED: Final = 2**32 - 1
+"""Of what is drawn when none is given."""
 Results = Annotated[Path, typer.Option(help="Folder of run directories.")]
 
 
@@ -49,13 +51,17 @@ def run(
         int | None, typer.Option(min=1, max=10_000, help="How often every arm runs; the protocol's own by default.")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(min=0, help="Seed of the order of arms; drawn and recorded by default.")
+        int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of the order of arms; drawn and recorded by default.")
     ] = None,
     resume: Annotated[str | None, typer.Option(help="Go on with an interrupted run: its id, or latest.")] = None,
     results: Results = RESULTS,
     temporary: Annotated[
         bool, typer.Option("--up", help="Bring a local stack up for this run when none is up, and end it afterwards.")
     ] = False,
+    latency: Annotated[
+        str | None,
+        typer.Option(help="With --up: a latency model of latencies/, or its path; services answer as late as it says."),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="On AWS: spend without asking.")] = False,
 ) -> None:
     """Run a protocol: send, drain, verify, collect, and print the comparison."""
@@ -71,7 +77,7 @@ def run(
             f"run {resume} is of scenario {plan.scenario}, not {scenario}",
             next_step=f"run `lambdalab run {plan.scenario} --resume {resume}`",
         )
-    with _target(target, stack_name, temporary=temporary) as place:
+    with _target(target, stack_name, temporary=temporary, latency=latency) as place:
         if target is TargetName.AWS:
             _confirm(place, schedule(plan, seed or 0) if previous is None else trials_left(previous), yes=yes)
         store = previous or new_run(place, plan, results, seed=seed)
@@ -81,6 +87,7 @@ def run(
         go_on += ["--stack-name", stack_name] if target is TargetName.AWS else []
         go_on += ["--results", str(results)] if results != RESULTS else []
         go_on += ["--up"] if temporary else []
+        go_on += ["--latency", latency] if latency is not None else []
         _execute_and_show(place, store, go_on=shlex.join(go_on))
 
 
@@ -119,6 +126,11 @@ def _refuse_contradictions(context: typer.Context, target: TargetName) -> None:
         raise UsageError(
             "--up brings up a local stack, and the target is aws", next_step="leave --up or --target aws out"
         )
+    if "latency" in given and "temporary" not in given:
+        raise UsageError(
+            f"--latency {context.params['latency']} is for the local stack that --up brings up",
+            next_step="add --up, or bring a stack up with `lambdalab up --latency NAME`",
+        )
 
 
 def _protocol(scenario: str, name: str, blocks: int | None) -> "Protocol":
@@ -140,14 +152,14 @@ def _protocol(scenario: str, name: str, blocks: int | None) -> "Protocol":
 
 
 @contextmanager
-def _target(name: TargetName, stack_name: str, *, temporary: bool) -> "Iterator[AwsTarget]":
+def _target(name: TargetName, stack_name: str, *, temporary: bool, latency: str | None) -> "Iterator[AwsTarget]":
     from lambdalab.local.stack import stack_for_a_while
     from lambdalab.target import aws_target, local_target
 
     if name is TargetName.AWS:
         yield aws_target(stack_name)
     elif temporary:
-        with stack_for_a_while(say) as stack:
+        with stack_for_a_while(say, latency=latency) as stack:
             yield local_target(stack)
     else:
         yield local_target(local_stack())
@@ -194,7 +206,8 @@ def _execute_and_show(target: "AwsTarget", store: "RunDirectory", *, go_on: str)
             _conclude(store)
         except LambdalabError as second:
             problem.add_note(str(second))
-        problem.add_note(f"what was measured is in {store.folder}; go on with `{go_on}`.")
+        kept = f"what was measured is in {store.folder}" if store.trials() else "nothing was measured"
+        problem.add_note(f"{kept}; go on with `{go_on}`.")
         if isinstance(problem, KeyboardInterrupt):
             complain("interrupted", problem)  # and typer ends with EXIT_INTERRUPTED
         raise

@@ -239,26 +239,27 @@ class Environment:
         self._spawned_ns = time.perf_counter_ns()
         try:
             if self._files is None:
-                self._process = spawn()
+                process = spawn()
             else:
-                self._process, self._spawned_ns = self._files.spawn(spawn)
+                process, self._spawned_ns = self._files.spawn(spawn)
         except OSError as error:
             os.close(read_end)
             self._api.close()
             raise EnvironmentFailedError("Runtime.InvalidEntrypoint", _entry_message(error)) from error
         finally:
             os.close(write_end)
-        self._watch(self._process, read_end)
+        self._process = process
+        self._watch(process, read_end)
         with contextlib.suppress(ProcessLookupError):  # it has ended already; that is found below
-            self._limits.enter(self._process.pid)
-            _limit_descriptors(self._process.pid)
+            self._limits.enter(process.pid)
+            _limit_descriptors(process.pid)
         assert self._exited is not None
         ready = self._api.initialised
         await asyncio.wait((ready, self._exited), timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         if not ready.done():
             raise self._why_ended(f"Task timed out after {timeout_s:.2f} seconds")
         with contextlib.suppress(ProcessLookupError):  # again: Go sets at its start what it read before the first time
-            _limit_descriptors(self._process.pid)
+            _limit_descriptors(process.pid)
         try:
             return (ready.result() - self._spawned_ns) / 1e6
         except InitError as error:

@@ -30,6 +30,7 @@ from typing import Final, TypeVar
 
 from lambdalab.errors import PlaneError
 
+KINDS: Final = ("image", "folder", "none")
 _CLONE_FS: Final = 0x00000200
 _CLONE_NEWNS: Final = 0x00020000
 _CLONE_NEWUSER: Final = 0x10000000
@@ -40,6 +41,7 @@ _MS_PRIVATE: Final = 1 << 18
 _IMAGE_EXTRA_MB: Final = 26
 """What ext4 needs for itself at 512 MB; a little more for larger ones."""
 _OWN_NAMESPACE: Final = "/proc/thread-self/ns/mnt"
+_TMP: Final = Path("/tmp")  # noqa: S108 - the function's own
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 T = TypeVar("T")
 
@@ -135,32 +137,35 @@ class FileSystem:
         _checked(_libc.unshare(_CLONE_NEWNS))
         _mount(None, "/", None, _MS_REC | _MS_PRIVATE)
         # The project itself may lie below what is hidden now: then that part of it is seen again at its place.
-        held = {path: os.open(path, os.O_PATH) for path in self._needed}
-        try:
-            if self._systems.kind == "image":
-                image = self._folder / "image"
-                _make_image(image, self._tmp_mb)
-                _run("mount", "-n", "-o", "loop,nosuid,nodev", str(image), "/tmp")  # noqa: S108 - the function's own
-                image.unlink()  # the mount holds it
-                Path("/tmp/lost+found").rmdir()  # noqa: S108
-            else:
-                _mount(self._folder, "/tmp", None, _MS_BIND)  # noqa: S108
-            Path("/tmp").chmod(0o1777)  # noqa: S103, S108
-            if self._layers is not None:
-                layers = os.open(self._layers, os.O_PATH)
-                try:
-                    _mount(None, "/opt", "tmpfs", _MS_NOSUID_NODEV)
-                    for entry in os.listdir(f"/proc/self/fd/{layers}"):
-                        _show(Path(f"/proc/self/fd/{layers}", entry), Path("/opt", entry))
-                finally:
-                    os.close(layers)
-            for path, descriptor in held.items():
+        with contextlib.ExitStack() as descriptors:
+
+            def hold(path: Path) -> Path:
+                descriptor = os.open(path, os.O_PATH)
+                descriptors.callback(os.close, descriptor)
+                return Path(f"/proc/{os.getpid()}/fd/{descriptor}")
+
+            held = {path: hold(path) for path in self._needed}
+            layers = None if self._layers is None else hold(self._layers)
+            self._make_tmp(hold(self._folder))
+            if layers is not None:
+                _mount(None, "/opt", "tmpfs", _MS_NOSUID_NODEV)
+                for entry in layers.iterdir():
+                    _show(entry, Path("/opt", entry.name))
+            for path, source in held.items():
                 if not path.exists():
-                    _show(Path(f"/proc/self/fd/{descriptor}"), path)
-        finally:
-            for descriptor in held.values():
-                os.close(descriptor)
+                    _show(source, path)
         self._namespace = os.open(_OWN_NAMESPACE, os.O_RDONLY | os.O_CLOEXEC)
+
+    def _make_tmp(self, folder: Path) -> None:
+        if self._systems.kind == "image":
+            image = folder / "image"
+            _make_image(image, self._tmp_mb)
+            _run("mount", "-n", "-o", "loop,nosuid,nodev", str(image), str(_TMP))
+            image.unlink()  # the mount holds it
+            (_TMP / "lost+found").rmdir()
+        else:
+            _mount(folder, str(_TMP), None, _MS_BIND)
+        _TMP.chmod(0o1777)
 
 
 class FileSystems:
@@ -178,7 +183,7 @@ class FileSystems:
         self._home = os.open("/proc/self/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
         self._makers = ThreadPoolExecutor(2, thread_name_prefix="make")
         self._spawner = ThreadPoolExecutor(1, thread_name_prefix="spawn")
-        for self.kind in ("image", "folder", "none"):
+        for self.kind in KINDS:
             trial = FileSystem(self, tmp_mb=512, needed=(), layers=None)
             try:
                 self.make(trial._make).result()
@@ -252,7 +257,10 @@ def _mount(source: Path | None, target: str, kind: str | None, flags: int) -> No
 def _run(*command: str) -> None:
     path = os.pathsep.join(("/usr/sbin", "/sbin", os.environ.get("PATH", os.defpath)))
     subprocess.run(
-        [shutil.which(command[0], path=path) or command[0], *command[1:]], check=True, capture_output=True, stdin=subprocess.DEVNULL
+        [shutil.which(command[0], path=path) or command[0], *command[1:]],
+        check=True,
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
     )
 
 
@@ -279,7 +287,6 @@ def layer_variables(opt: Path | None, runtime: str) -> dict[str, str]:
     if runtime.startswith("python"):
         found["PYTHONPATH"] = f"{python / 'lib' / runtime / 'site-packages'}:{python}"
     return found
-
 
 
 def needed_folders(package: Path, interpreter: Path | None) -> list[Path]:

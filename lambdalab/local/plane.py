@@ -5,17 +5,12 @@ Started as a process of its own by ``lambdalab up``: ``python -m lambdalab.local
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import os
 import secrets
-import shutil
 import signal
 import sys
-import urllib.request
-import zipfile
 from concurrent.futures import Executor, ThreadPoolExecutor
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +19,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from lambdalab.aws import LOCAL_KEY, Aws
 from lambdalab.errors import LambdalabError, PlaneError
+from lambdalab.latency import Draws, LatencyModel
 from lambdalab.local.async_invoke import AsyncQueue, EventConfig, Timing
 from lambdalab.local.cgroup import Cgroups
 from lambdalab.local.destinations import Destinations, Put
@@ -34,8 +30,10 @@ from lambdalab.local.guard import Guard
 from lambdalab.local.http import serve
 from lambdalab.local.invoke_api import InvokeApi
 from lambdalab.local.logs import LogWriter
+from lambdalab.local.packages import merge_layers, unpack
 from lambdalab.local.poller import Mapping, Poller
 from lambdalab.local.pool import Pool
+from lambdalab.local.service_time import ServiceTime
 from lambdalab.stack import find_stack
 
 FOLLOW_S: Final = 1.0
@@ -44,7 +42,10 @@ log: Final = logging.getLogger("lambdalab.plane")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a plane is started with. ``interpreters`` maps a runtime such as ``python3.12`` to its Python."""
+    """What a plane is started with. ``interpreters`` maps a runtime such as ``python3.12`` to its Python.
+
+    Without a ``latency`` model functions speak to the emulator itself.
+    """
 
     endpoint_url: str
     stack_name: str
@@ -52,6 +53,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     folder: str
     interpreters: dict[str, str]
     async_timing: Timing = Timing()
+    latency: LatencyModel | None = None
     cpu_scale: float = 1.0
 
 
@@ -63,13 +65,10 @@ class Plane:
         self._aws = Aws(endpoint_url=settings.endpoint_url)
         self._executor: Executor = ThreadPoolExecutor(32, thread_name_prefix="aws")
         self._guard = Guard()
-        self._cgroups = Cgroups(
-            f"lambdalab-{os.getpid()}", tell=self._guard.tell, cpu_scale=settings.cpu_scale
-        )
+        self._cgroups = Cgroups(f"lambdalab-{os.getpid()}", tell=self._guard.tell, cpu_scale=settings.cpu_scale)
         self._files = FileSystems(Path(settings.folder))
-        self._credentials = Credentials(
-            access_key_id=LOCAL_KEY, secret_access_key=LOCAL_KEY, endpoint_url=settings.endpoint_url
-        )
+        self._credentials: dict[str, Credentials] = {}
+        self._service_times: dict[str, ServiceTime] = {}
         self._pools: dict[str, Pool] = {}
         self._queues: dict[str, AsyncQueue] = {}
         self._destinations = Destinations(self._aws, self._executor, self._put)
@@ -104,6 +103,8 @@ class Plane:
             )
             self._report_lost_events()
             await asyncio.gather(*(pool.close() for pool in self._pools.values()))
+            for service_time in self._service_times.values():
+                service_time.close()
             await self._logs.close()
             self._cgroups.close()
             self._files.close()
@@ -128,6 +129,7 @@ class Plane:
             "tmp_limit": self._files.kind,
             "logical_names": self._logical_names,
             "log_lines_dropped": self._logs.dropped,
+            "latency": msgspec.to_builtins(self._settings.latency),
             "functions": {
                 name: {
                     "runtime": pool.spec.runtime,
@@ -141,6 +143,7 @@ class Plane:
                     "cold_starts": pool.cold_starts,
                     "throttles": pool.throttles,
                     "events": _status_of(self._queues[name]),
+                    **({"service_calls": self._service_times[name].counts()} if name in self._service_times else {}),
                     "pids": [e.pid for e in pool.environments if e.pid is not None],
                 }
                 for name, pool in self._pools.items()
@@ -192,11 +195,22 @@ class Plane:
                         FunctionName=name, ReservedConcurrentExecutions=int(reserved)
                     )
                 )
+            self._credentials[name] = Credentials(
+                access_key_id=LOCAL_KEY, secret_access_key=LOCAL_KEY, endpoint_url=await self._open_endpoint(name)
+            )
             pool = Pool(await self._read_spec(name), self._create)
             self._queues[name] = AsyncQueue(pool, self._destinations.send, self._settings.async_timing)
             self._pools[name] = pool
             await self._follow_function(name)
             await self._follow_mappings(name)
+
+    async def _open_endpoint(self, name: str) -> str:
+        """Where a function finds AWS: the emulator, or with a latency model a proxy of its own before it."""
+        if self._settings.latency is None:
+            return self._settings.endpoint_url
+        draws = Draws(self._settings.latency, name)
+        self._service_times[name] = ServiceTime(self._settings.endpoint_url, draws)
+        return await self._service_times[name].open()
 
     def _create(self, spec: FunctionSpec) -> Environment:
         interpreter = self._settings.interpreters.get(spec.runtime)
@@ -204,7 +218,7 @@ class Plane:
         return Environment(
             spec,
             interpreter=python,
-            credentials=self._credentials,
+            credentials=self._credentials[spec.name],
             limits=self._cgroups.create(secrets.token_hex(6)),
             files=self._files.create(
                 tmp_mb=spec.tmp_mb, needed=needed_folders(spec.package, python), layers=spec.layers
@@ -242,23 +256,15 @@ class Plane:
             variables=dict(found.get("Environment", {}).get("Variables", {})),
             log_group=found.get("LoggingConfig", {}).get("LogGroup") or f"/aws/lambda/{name}",
             revision_id=found["RevisionId"],
-            package=await self._call(lambda: self._unpack(answer["Code"]["Location"])),
+            package=await self._call(lambda: unpack(answer["Code"]["Location"], Path(self._settings.folder))),
             reserved_concurrency=concurrency.get("ReservedConcurrentExecutions"),
             tmp_mb=found.get("EphemeralStorage", {}).get("Size", 512),
-            layers=await self._read_layers([layer["Arn"] for layer in found.get("Layers", ())]),
+            layers=await self._call(lambda: self._layers([layer["Arn"] for layer in found.get("Layers", ())])),
         )
 
-    async def _read_layers(self, arns: list[str]) -> Path | None:
-        """One folder with what the layers hold, the later over the earlier, as Lambda merges them."""
-        if not arns:
-            return None
-        found = [await self._call(lambda arn=arn: self._aws.lambda_.get_layer_version_by_arn(Arn=arn)) for arn in arns]
-        folders = [await self._call(lambda one=one: self._unpack(one["Content"]["Location"])) for one in found]
-        merged = Path(self._settings.folder) / "layers" / hashlib.sha256("".join(map(str, folders)).encode()).hexdigest()[:16]
-        if not merged.is_dir():
-            for folder in folders:
-                await self._call(lambda folder=folder: shutil.copytree(folder, merged, dirs_exist_ok=True))
-        return merged
+    def _layers(self, arns: list[str]) -> Path | None:
+        found = [self._aws.lambda_.get_layer_version_by_arn(Arn=arn)["Content"]["Location"] for arn in arns]
+        return merge_layers(found, Path(self._settings.folder))
 
     async def _read_event_configs(self, name: str) -> list[Any]:
         try:
@@ -266,26 +272,6 @@ class Plane:
         except ClientError:  # an emulator without them
             return []
         return list(answer["FunctionEventInvokeConfigs"])
-
-    def _unpack(self, location: str) -> Path:
-        """Downloads a package and unpacks it once per content, with the execute bits the zip carries."""
-        with urllib.request.urlopen(location, timeout=60) as answer:  # noqa: S310 - the emulator's loopback URL
-            content = answer.read()
-        package = Path(self._settings.folder) / "packages" / hashlib.sha256(content).hexdigest()[:16]
-        if package.is_dir():
-            return package
-        unfinished = package.with_suffix(f".{os.getpid()}")
-        with zipfile.ZipFile(BytesIO(content)) as archive:
-            for entry in archive.infolist():
-                path = Path(archive.extract(entry, unfinished))
-                mode = entry.external_attr >> 16 & 0o777
-                if mode and path.is_file():
-                    path.chmod(mode)
-        try:
-            unfinished.rename(package)
-        except OSError:  # another plane was faster
-            shutil.rmtree(unfinished)
-        return package
 
     async def _follow_mappings(self, name: str) -> None:
         """Switches the emulator's own mappings off and runs them here."""

@@ -16,8 +16,9 @@ from typing import Any, Final
 import msgspec
 
 from lambdalab.aws import Aws
-from lambdalab.deployment import host_parameters, local_overrides, variables
-from lambdalab.errors import PlaneError, StorageError
+from lambdalab.deployment import local_parameters, overrides, variables
+from lambdalab.errors import PlaneError, StorageError, UsageError
+from lambdalab.latency import load_latency
 from lambdalab.local.daemon import Daemon, start_daemon
 from lambdalab.local.function import CUSTOM_RUNTIMES
 from lambdalab.local.plane import Settings
@@ -96,21 +97,30 @@ def running_stack() -> LocalStack | None:
         return None
 
 
-def bring_up(progress: Progress, *, port: int = EMULATOR_PORT, parameters: dict[str, str] | None = None) -> LocalStack:
+def bring_up(
+    progress: Progress,
+    *,
+    port: int = EMULATOR_PORT,
+    parameters: dict[str, str] | None = None,
+    latency: str | None = None,
+) -> LocalStack:
     """Starts the emulator, builds and deploys ``template.yaml`` to it, and attaches a plane.
 
     Args:
         progress: told each step.
         port: the emulator's; the plane takes the next one. 0 lets the system choose both.
         parameters: template parameters that differ from samconfig's ``local`` environment.
+        latency: a latency model of ``latencies/``, or the path of one, by which the services take their time; else they
+            answer as fast as the emulator does.
 
     Raises:
-        UsageError: a parameter is unknown or outside the template's limits.
+        UsageError: a parameter is unknown or outside the template's limits, or the latency model is wrong.
         PlaneError: a port is taken, or a part does not start; whatever was started is ended again.
         ToolError: the build or the deployment failed; likewise.
     """
-    changes = host_parameters() | (parameters or {})
-    check_parameters(changes)
+    merged = local_parameters(parameters or {})
+    check_parameters(merged)
+    model = None if latency is None else load_latency(latency)
     emulator_port, plane_port = _ports(port)
     folder = state_folder()
     with contextlib.ExitStack() as undo:
@@ -119,9 +129,9 @@ def bring_up(progress: Progress, *, port: int = EMULATOR_PORT, parameters: dict[
         undo.callback(emulator.end, grace_s=2)
         endpoint_url = f"http://127.0.0.1:{emulator_port}"
         progress("building the functions")
-        _sam("build", changes, None, folder)
+        _sam("build", merged, None, folder)
         progress("deploying template.yaml")
-        _sam("deploy", changes, endpoint_url, folder)
+        _sam("deploy", merged, endpoint_url, folder)
         progress("attaching the plane")
         settings = Settings(
             endpoint_url=endpoint_url,
@@ -129,6 +139,7 @@ def bring_up(progress: Progress, *, port: int = EMULATOR_PORT, parameters: dict[
             port=plane_port,
             folder=str(folder),
             interpreters=_interpreters(endpoint_url),
+            latency=model,
         )
         plane = start_plane(settings, folder)
         undo.callback(plane.end, grace_s=5)
@@ -151,16 +162,25 @@ def take_down(stack: LocalStack) -> None:
 
 
 @contextlib.contextmanager
-def stack_for_a_while(progress: Progress, *, port: int = 0) -> Iterator[LocalStack]:
-    """The stack that is up, or one that lives only as long as the block."""
+def stack_for_a_while(progress: Progress, *, port: int = 0, latency: str | None = None) -> Iterator[LocalStack]:
+    """The stack that is up, or one that lives only as long as the block.
+
+    Raises:
+        UsageError: a latency model is asked for, and the stack that is up has another or none.
+    """
     found = running_stack()
     if found is not None and found.emulator.alive and found.plane.alive:
+        if latency is not None and msgspec.to_builtins(load_latency(latency)) != found.status()["latency"]:
+            raise UsageError(
+                f"--latency {latency} is not what the local stack that is up was brought up with",
+                next_step="end that with `lambdalab down`, or leave --latency out",
+            )
         yield found
         return
     if found is not None:
         progress("clearing away a local stack that has ended")
         take_down(found)
-    stack = bring_up(progress, port=port)
+    stack = bring_up(progress, port=port, latency=latency)
     try:
         yield stack
     except StorageError as error:
@@ -231,8 +251,8 @@ def start_plane(settings: Settings, folder: Path) -> Daemon:
     return plane
 
 
-def _sam(command: str, changes: dict[str, str], endpoint_url: str | None, folder: Path) -> None:
-    arguments = [str(tool("sam")), command, "--config-env", "local", *local_overrides(changes)]
+def _sam(command: str, parameters: dict[str, str], endpoint_url: str | None, folder: Path) -> None:
+    arguments = [str(tool("sam")), command, "--config-env", "local", *overrides(parameters)]
     with contextlib.chdir(project_root()):
         run_tool(arguments, log_file=folder / f"sam-{command}.log", variables=variables(endpoint_url))
 

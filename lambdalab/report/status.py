@@ -25,4 +25,6 @@ def render_status(endpoint_url: str, lambda_endpoint_url: str, status: dict[str,
         )
     where = f"emulator {endpoint_url}, plane {lambda_endpoint_url}"
     heading = f"{status['stack_name']}: {where}, cpu_limit: {status['cpu_limit']}"
+    if (model := status["latency"]) is not None:
+        heading += f", latency model: {model['name']} {model['date']}, seed {model['seed']}"
     return Group(Text(heading), table)

@@ -80,6 +80,8 @@ def _table(title: str, columns: Sequence[CellColumn], summary: Summary) -> Itera
                 compared = f"{ratio.arm}/{ratio.over}"
                 table.add_row("", compared, *(text(ratio) for _, _, text in columns), style="cyan")
     yield Text(title, style="bold")
+    if summary.latency_model is not None:
+        yield Text(f"caution: with service times of latency model {summary.latency_model}", style="yellow")
     yield table
     yield Text()
 

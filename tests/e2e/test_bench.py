@@ -1,5 +1,6 @@
 """The main job: the strict protocol over the real template, the real runtimes and the real emulator."""
 
+import base64
 import csv
 import json
 import math
@@ -57,6 +58,12 @@ def test_two_blocks_on_a_machine_where_nothing_is_up(lambdalab: Run, project: Pa
     assert summary["faults"] == []
     manifest = json.loads((run / "run.json").read_text())
     assert manifest["seed"] == 7
+    assert manifest["parameters"]["MaxReceiveCount"] == "5"
+    for arm in ("python", "go"):
+        facts = manifest["functions"][arm]
+        assert (facts["batch_size"], facts["reserved_concurrency"], facts["maximum_concurrency"]) == (1, 1, None)
+        assert (facts["visibility_timeout_s"], facts["max_receive_count"]) == (1800, 5)
+        assert len(base64.b64decode(facts["code_sha256"])) == 32
     assert "local times" in done.stdout
     assert f"cpu_limit: {manifest['cpu_limit']}" in done.stdout
     assert lambdalab("status").returncode == 3, "the stack this run brought up must be gone"

@@ -20,6 +20,8 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from lambdalab.errors import EventError, UsageError
+from lambdalab.invocation import invoke_local
 from lambdalab.platform_log import parse_report
 from lambdalab.target import Arm
 from local.support import exists
@@ -51,6 +53,30 @@ def nothing_dead(up: Up) -> Iterator[None]:
     for language in LANGUAGES:
         settle(up, language)
         assert up.dead_letters(language) == []
+
+
+@pytest.mark.parametrize(
+    ("function", "event", "kind", "said"),
+    [
+        ("Nope", b"{}", UsageError, "the local stack has no function 'Nope'; name one of: GoIngest, PythonIngest."),
+        ("", b"{}", UsageError, "'' is no name of a function; name one of: GoIngest, PythonIngest."),
+        ("GoIngest", b"[1", EventError, "GoIngest does not take this event: Could not parse request body into json"),
+        ("GoIngest", b'"%s"' % (b"x" * 6_300_000), EventError, "GoIngest does not take this event: "),
+    ],
+)
+def test_an_invocation_that_is_refused_is_said_in_a_sentence(
+    up: Up, function: str, event: bytes, kind: type[Exception], said: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        invoke_local(up.stack, function, event)
+    assert type(caught.value) is kind
+    assert str(caught.value).startswith(said)
+
+
+def test_an_invocation_answers_with_its_log(up: Up) -> None:
+    result = invoke_local(up.stack, "GoIngest", json.dumps(batch()).encode())
+    assert (result.function_error, json.loads(result.payload)["written"]) == (None, 3)
+    assert "REPORT RequestId: " in result.log
 
 
 def test_same_message_three_times_leaves_its_items_once(up: Up) -> None:

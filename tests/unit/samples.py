@@ -27,7 +27,7 @@ def make_manifest(
     *, blocks: int = 1, arms: tuple[str, ...] = ("python", "go"), loads: tuple[Load, ...] = LOADS, **changes: Any
 ) -> Manifest:
     manifest = Manifest(
-        schema_version=1,
+        schema_version=2,
         run_id=RUN_ID,
         started_at="2026-11-21T10:00:00.000+00:00",
         protocol=Protocol(
@@ -40,6 +40,7 @@ def make_manifest(
         endpoint="http://127.0.0.1:4567",
         price_sheet="us-east-1 2026-11-20",
         prices=msgspec.to_builtins(PRICES),
+        parameters={},
         functions={arm: make_facts(arm) for arm in arms},
         cpu_limit="cgroup v2",
         interpreters={},
@@ -59,6 +60,12 @@ def make_facts(arm: str, **changes: Any) -> FunctionFacts:
         memory_mb=128,
         timeout_s=300,
         log_group=f"/aws/lambda/lab-{arm}",
+        code_sha256=f"digest of {arm}",
+        batch_size=1,
+        maximum_concurrency=None,
+        reserved_concurrency=1,
+        visibility_timeout_s=1800,
+        max_receive_count=5,
     )
     return msgspec.structs.replace(facts, **changes)
 

@@ -179,6 +179,14 @@ def test_a_run_of_which_nothing_was_measured() -> None:
             {"functions": {"python": make_facts("python", runtime="python3.11"), "go": make_facts("go")}},
             "python ran on python3.11; the template's default is python3.12",
         ),
+        (
+            {"functions": {"python": make_facts("python"), "go": make_facts("go", reserved_concurrency=None)}},
+            "go ran with batch size 1 and reserved concurrency unset; one message at a time needs 1 and 1",
+        ),
+        (
+            {"functions": {"python": make_facts("python", batch_size=10), "go": make_facts("go")}},
+            "python ran with batch size 10 and reserved concurrency 1; one message at a time needs 1 and 1",
+        ),
     ],
 )
 def test_cautions_of_the_place(changes: dict[str, Any], caution: str) -> None:

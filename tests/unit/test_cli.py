@@ -62,7 +62,7 @@ Call = Callable[..., Ended]
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the project without a local stack, and a machine without AWS."""
-    for name in ("template.yaml", "samconfig.toml", "src", "protocols", "prices", "events"):
+    for name in ("template.yaml", "samconfig.toml", "src", "protocols", "prices", "latencies", "events"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "tiny.toml").write_text(PROTOCOL)
     for name in [name for name in os.environ if name.startswith("AWS_")]:
@@ -206,6 +206,9 @@ def test_completion_knows_the_commands() -> None:
         ("run --resume latest --protocol strict", 2, "--protocol cannot be changed when a run goes on"),
         ("run --stack-name mine", 2, "--stack-name mine names a stack on AWS, and the target is local; add --target"),
         ("run --target aws --up", 2, "--up brings up a local stack, and the target is aws; leave --up or --target aws"),
+        ("run --latency 2026-11-21", 2, "--latency 2026-11-21 is for the local stack that --up brings up; add --up"),
+        ("run --up --latency nope", 2, 'latencies/ has no "nope"; there are: 2026-11-21.'),
+        ("up --latency bad.toml", 2, 'bad.toml: key "scenario" is unknown; there are: name, date, seed, calls.'),
         ("run --target aws", 3, "no AWS region is set for the cloudformation endpoint; set AWS_REGION"),
         ("status", 3, "no local stack is up; start one with"),
         ("status --json", 3, "no local stack is up; start one with"),
@@ -221,8 +224,11 @@ def test_completion_knows_the_commands() -> None:
         ("invoke PythonIngest -e events/sqs-small.json", 3, "no local stack is up; start one with"),
         ("up --parameter MemorySize", 2, "--parameter 'MemorySize' is not KEY=VALUE; write for example Mem"),
         ("up --parameter =1", 2, "--parameter '=1' is not KEY=VALUE;"),
-        ("up --parameter Memory=512", 2, "template.yaml has no parameter Memory; name one of its own: did you mean"),
+        ("up --parameter Memory=512", 2, "template.yaml has no parameter Memory; name one of its own: perhaps Mem"),
         ("up --parameter MemorySize=64", 2, "MemorySize=64 is not allowed by template.yaml; it must be a whole number"),
+        ("up --parameter Timeout=900 --parameter VisibilityTimeout=60", 2, "VisibilityTimeout=60 is less than"),
+        ("up --parameter MaximumConcurrency=2", 2, "MaximumConcurrency=2 does not go with ReservedConcurrency=1: the"),
+        ("run --seed 99999999999999999999", 2, "invalid value '99999999999999999999' for '--seed': Input should be"),
         ("up --parameter MemorySize=lots", 2, "MemorySize=lots is not allowed by template.yaml; it must be"),
     ],
 )  # fmt: skip
@@ -438,6 +444,32 @@ def test_when_even_the_result_cannot_be_written_both_are_said(call: Call, projec
     assert "metrics.csv cannot be written: Is a directory" in errors[-2]
 
 
+def test_a_start_that_is_refused_leaves_no_run(
+    call: Call, target: FakeTarget, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runner, "EMPTY_QUEUE_WAIT_S", 0.0)
+    assert call("run", "--protocol", "tiny.toml").code == 0
+    before = sorted((project / "results").iterdir()), (project / "results" / "latest").readlink()
+    target.depths["queue-go"] = 2
+    ended = call("run", "--protocol", "tiny.toml")
+    assert "queue queue-go is not empty (2 messages)" in one_sentence(ended)
+    assert ended.code == 3
+    assert before == (sorted((project / "results").iterdir()), (project / "results" / "latest").readlink())
+
+
+def test_a_run_whose_first_trial_fails_does_not_say_that_something_was_measured(call: Call, target: FakeTarget) -> None:
+    target.faults["start_cold python"] = target.faults["start_cold go"] = AccessError("no", next_step="ask")
+    ended = call("run", "--protocol", "tiny.toml")
+    assert "lambdalab: nothing was measured; go on with `lambdalab run ingest --resume" in ended.err
+    assert ended.code == 3
+
+
+def test_a_complete_run_that_goes_on_is_not_noted_as_resumed(call: Call, target: FakeTarget, project: Path) -> None:
+    assert call("run", "--protocol", "tiny.toml").code == 0
+    assert call("run", "--resume", "latest").code == 0
+    assert RunDirectory.open(project / "results", "latest").manifest().resumed_at == ()
+
+
 @pytest.mark.parametrize("results", ["tiny.toml", "/proc/nothing"])
 def test_results_that_cannot_be_written_end_before_anything_is_sent(
     call: Call, target: FakeTarget, results: str
@@ -445,13 +477,14 @@ def test_results_that_cannot_be_written_end_before_anything_is_sent(
     ended = call("run", "--results", results)
     assert "cannot be made: " in one_sentence(ended)
     assert ended.code == 3
-    assert target.calls == []
+    assert not any(name.startswith("send") for name in target.calls)
 
 
 @pytest.mark.parametrize(
     ("changed", "said"),
     [
         ({"memory_mb": 512}, "began with python memory_mb 128, and now it is 512; set it back, or start a new run."),
+        ({"code_sha256": "new"}, "began with python code_sha256 digest of python, and now it is new; set it back"),
         ({"runtime": "python3.13"}, "began with python runtime python3.12, and now it is python3.13;"),
     ],
 )
@@ -527,7 +560,7 @@ def finished(project: Path) -> RunDirectory:
     [
         ("run.json", b"", "run.json is damaged: Input data was truncated; restore it, or measure again."),
         ("run.json", b"{}", "run.json is damaged: Object missing required field `schema_version`"),
-        ("run.json", b'{"schema_version": 9}', "run.json has schema version 9, this lambdalab reads 1"),
+        ("run.json", b'{"schema_version": 9}', "run.json has schema version 9, this lambdalab reads 2"),
         ("trials.jsonl", b"{}\n", "trials.jsonl, line 1, is damaged: Object missing required field"),
         ("platform.jsonl", b"\xff\n", "platform.jsonl, line 1, is damaged: JSON is malformed: invalid"),
     ],

@@ -45,6 +45,7 @@ def test_a_cold_sample_exactly() -> None:
         run_id=RUN_ID,
         scenario="ingest",
         target="local",
+        latency_model=None,
         language="python",
         architecture="x86_64",
         memory_mb=128,

@@ -221,7 +221,7 @@ def test_the_state_of_a_local_stack() -> None:
         "throttles": 0,
     }
     console = Console(file=io.StringIO(), width=60)
-    status = {"stack_name": "lab", "cpu_limit": "none", "functions": {"lab-python": function}}
+    status = {"stack_name": "lab", "cpu_limit": "none", "latency": None, "functions": {"lab-python": function}}
     print_whole(console, render_status("http://127.0.0.1:4566", "http://127.0.0.1:4567", status))
     assert isinstance(console.file, io.StringIO)
     lines = console.file.getvalue().splitlines()

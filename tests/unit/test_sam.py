@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 from samples import ROOT
 
-from lambdalab import sam
+from lambdalab import deployment, sam
 from lambdalab.errors import ToolError
 
 
 @pytest.fixture(autouse=True)
 def in_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(sam, "host_parameters", lambda: {"Architecture": "arm64", "PythonRuntime": "python3.13"})
+    monkeypatch.setattr(deployment, "host_parameters", lambda: {"Architecture": "arm64", "PythonRuntime": "python3.13"})
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_options_may_stand_before_the_command() -> None:
     assert "--parameter-overrides" in sam.arguments(["--debug", "build", "--config-env", "local"])
 
 
-@pytest.mark.parametrize("command", ["build", "deploy"])
+@pytest.mark.parametrize("command", ["build", "deploy", "local"])
 def test_a_local_build_or_deploy_is_for_this_machine(command: str) -> None:
     given = [command, "--config-env", "local"]
     completed = sam.arguments(given)
