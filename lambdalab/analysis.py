@@ -201,6 +201,12 @@ def _cautions(manifest: Manifest, summary: Summary) -> Iterable[str]:
             "cpu_limit: none - no CPU quota and no memory limit held, so times do not depend on the memory size; "
             "run as root, or in a delegated cgroup, to have them"
         )
+    if manifest.cpu_scale != 1:
+        yield (
+            f"cpu scale {manifest.cpu_scale:g}: every function had that many times the CPU its memory gives it"
+            if manifest.cpu_limit != "none"
+            else f"cpu scale {manifest.cpu_scale:g} had no effect: there was no CPU limit to scale"
+        )
     if manifest.latency_model is not None:
         yield (
             f"latency model {manifest.latency_model}: DynamoDB, SQS and S3 answered as late as a model says, "

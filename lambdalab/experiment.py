@@ -18,6 +18,7 @@ import msgspec
 
 from lambdalab import __version__, tools
 from lambdalab.analysis import CPU_LIMIT_UNKNOWN, Summary, summarise
+from lambdalab.calibration import last_calibration
 from lambdalab.collection import join, observe
 from lambdalab.cost import PriceSheet, invocation_cost, load_price_sheet
 from lambdalab.errors import StorageError, UsageError
@@ -67,6 +68,9 @@ def new_run(target: AwsTarget, protocol: Protocol, results: Path, *, seed: int |
         functions=functions,
         cpu_limit=_cpu_limit(target),
         latency=status.get("latency"),
+        cpu_scale=status.get("cpu_scale", 1.0),
+        calibration=msgspec.to_builtins(last_calibration()) if status else None,
+        limits={name: status[name] for name in ("controllers", "tmp_limit")} if status else {},
         interpreters={
             name: status["functions"][f.function_name]["interpreter"] or f.runtime for name, f in functions.items()
         }
@@ -101,9 +105,12 @@ def resume_run(target: AwsTarget, store: RunDirectory) -> None:
             f"run {manifest.run_id} began with latency model {began or 'none'}, and now it is {changed}",
             next_step="set it back, or start a new run",
         )
-    before = msgspec.to_builtins(manifest.functions) | {"plane": {"cpu_limit": manifest.cpu_limit}}
+    before = msgspec.to_builtins(manifest.functions) | {
+        "plane": {"cpu_limit": manifest.cpu_limit, "cpu_scale": manifest.cpu_scale}
+    }
     after = {name: msgspec.to_builtins(target.facts(target.arm(name))) for name in manifest.functions}
-    after["plane"] = {"cpu_limit": _cpu_limit(target)}
+    scale = target.local.status()["cpu_scale"] if isinstance(target, LocalTarget) else 1.0
+    after["plane"] = {"cpu_limit": _cpu_limit(target), "cpu_scale": scale}
     for name, facts in before.items():
         for key, value in facts.items():
             if after[name][key] != value:

@@ -103,8 +103,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     ``prices`` is the whole price sheet, so that the run costs the same when it is reported again years later.
     ``parameters`` are the deployed stack's. ``endpoint`` is where Lambda was spoken to; ``cpu_limit`` says what held
-    the functions to their share of CPU; ``latency`` is the whole model by which services took their time, None when
-    there was none.
+    the functions to their share of CPU, ``cpu_scale`` what that was multiplied by, ``limits`` what else a local plane
+    holds, ``calibration`` the last measured speed of this machine's core; ``latency`` is the whole model by which
+    services took their time, None when there was none.
     """
 
     schema_version: int
@@ -126,6 +127,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str]
     machine: dict[str, str]
     latency: dict[str, object] | None = None
+    cpu_scale: float = 1.0
+    calibration: dict[str, object] | None = None
+    limits: dict[str, object] = {}
     resumed_at: tuple[str, ...] = ()
 
     @property

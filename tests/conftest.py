@@ -22,6 +22,12 @@ def _cgroup() -> str | None:
     return "control groups that this user may write (root, or a delegated scope)" if found.kind == "none" else None
 
 
+def _tasks() -> str | None:
+    found = Cgroups(f"lambdalab-needs-{os.getpid()}")
+    found.close()
+    return None if "pids" in found.controllers else "a control group with the pids controller"
+
+
 def _root() -> str | None:
     return None if os.geteuid() == 0 else "root"
 
@@ -30,7 +36,12 @@ def _docker() -> str | None:
     return None if shutil.which("docker") else "a Docker engine"
 
 
-NEEDS: Final[dict[str, Callable[[], str | None]]] = {"cgroup": _cgroup, "root": _root, "docker": _docker}
+NEEDS: Final[dict[str, Callable[[], str | None]]] = {
+    "cgroup": _cgroup,
+    "tasks": _tasks,
+    "root": _root,
+    "docker": _docker,
+}
 _answers: dict[str, str | None] = {}
 
 

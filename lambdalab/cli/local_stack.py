@@ -16,6 +16,11 @@ from lambdalab.errors import PlaneError, UsageError
 if TYPE_CHECKING:
     from lambdalab.local.stack import LocalStack
 
+CpuScale = Annotated[
+    float,
+    typer.Option(min=0.05, max=20, help="Multiply every CPU share: models a slower (below 1) or faster core."),
+]
+
 
 @app.command(epilog="Example:  lambdalab up --port 4600 --parameter MemorySize=512")
 def up(
@@ -35,6 +40,7 @@ def up(
         str | None,
         typer.Option(help="A latency model of latencies/, or the path of one: services answer as late as it says."),
     ] = None,
+    cpu_scale: CpuScale = 1.0,
 ) -> None:
     """Bring up a local stack: emulator, template.yaml deployed to it, and the plane that runs the functions."""
     from lambdalab.local.stack import bring_up
@@ -45,7 +51,7 @@ def up(
         if not key or not equals:
             raise UsageError(f"--parameter {text!r} is not KEY=VALUE", next_step="write for example MemorySize=512")
         parameters[key] = value
-    stack = bring_up(say, port=port, parameters=parameters, latency=latency)
+    stack = bring_up(say, port=port, parameters=parameters, latency=latency, cpu_scale=cpu_scale)
     typer.echo(
         f"The local stack {stack.stack_name} is up.\n"
         f"  export AWS_ENDPOINT_URL={stack.endpoint_url} AWS_ENDPOINT_URL_LAMBDA={stack.lambda_endpoint_url}\n"
@@ -67,6 +73,18 @@ def status(
         typer.echo(json.dumps(found, indent=2))
     else:
         print_whole(make_console(), render_status(stack.endpoint_url, stack.lambda_endpoint_url, found))
+
+
+@app.command(epilog="Example:  lambdalab calibrate")
+def calibrate() -> None:
+    """Measure how fast one core of this machine is; runs record it."""
+    from lambdalab.calibration import calibrate as measure
+
+    found = measure()
+    typer.echo(
+        f"{found.million_rounds_per_s:.3f} million rounds/s on one core with {found.python} "
+        f"({found.slowest:.3f} to {found.fastest:.3f})"
+    )
 
 
 @app.command(epilog="Example:  lambdalab down")

@@ -62,6 +62,10 @@ def run(
         str | None,
         typer.Option(help="With --up: a latency model of latencies/, or its path; services answer as late as it says."),
     ] = None,
+    cpu_scale: Annotated[
+        float | None,
+        typer.Option(min=0.05, max=20, help="With --up: multiply every CPU share; models a slower or faster core."),
+    ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="On AWS: spend without asking.")] = False,
 ) -> None:
     """Run a protocol: send, drain, verify, collect, and print the comparison."""
@@ -77,7 +81,7 @@ def run(
             f"run {resume} is of scenario {plan.scenario}, not {scenario}",
             next_step=f"run `lambdalab run {plan.scenario} --resume {resume}`",
         )
-    with _target(target, stack_name, temporary=temporary, latency=latency) as place:
+    with _target(target, stack_name, temporary=temporary, latency=latency, cpu_scale=cpu_scale) as place:
         if target is TargetName.AWS:
             _confirm(place, schedule(plan, seed or 0) if previous is None else trials_left(previous), yes=yes)
         store = previous or new_run(place, plan, results, seed=seed)
@@ -88,6 +92,7 @@ def run(
         go_on += ["--results", str(results)] if results != RESULTS else []
         go_on += ["--up"] if temporary else []
         go_on += ["--latency", latency] if latency is not None else []
+        go_on += ["--cpu-scale", f"{cpu_scale:g}"] if cpu_scale is not None else []
         _execute_and_show(place, store, go_on=shlex.join(go_on))
 
 
@@ -126,6 +131,11 @@ def _refuse_contradictions(context: typer.Context, target: TargetName) -> None:
         raise UsageError(
             "--up brings up a local stack, and the target is aws", next_step="leave --up or --target aws out"
         )
+    if "cpu_scale" in given and "temporary" not in given:
+        raise UsageError(
+            f"--cpu-scale {context.params['cpu_scale']:g} is for the local stack that --up brings up",
+            next_step="add --up, or bring a stack up with `lambdalab up --cpu-scale FACTOR`",
+        )
     if "latency" in given and "temporary" not in given:
         raise UsageError(
             f"--latency {context.params['latency']} is for the local stack that --up brings up",
@@ -152,14 +162,16 @@ def _protocol(scenario: str, name: str, blocks: int | None) -> "Protocol":
 
 
 @contextmanager
-def _target(name: TargetName, stack_name: str, *, temporary: bool, latency: str | None) -> "Iterator[AwsTarget]":
+def _target(
+    name: TargetName, stack_name: str, *, temporary: bool, latency: str | None, cpu_scale: float | None
+) -> "Iterator[AwsTarget]":
     from lambdalab.local.stack import stack_for_a_while
     from lambdalab.target import aws_target, local_target
 
     if name is TargetName.AWS:
         yield aws_target(stack_name)
     elif temporary:
-        with stack_for_a_while(say, latency=latency) as stack:
+        with stack_for_a_while(say, latency=latency, cpu_scale=cpu_scale) as stack:
             yield local_target(stack)
     else:
         yield local_target(local_stack())

@@ -3,9 +3,12 @@
 Lambda gives CPU in proportion to memory, one vCPU at 1,769 MB (AWS Lambda Developer Guide, "Configure Lambda function
 memory"). The quota here is that share of every 20 ms, the period a published study reports for Lambda; longer
 periods let short bursts run too fast, shorter ones fall under the kernel's smallest quota (1 ms) at 128 MB.
+Processes and threads together are limited to 1,024 where there is a ``pids`` controller ("Lambda quotas"). Every limit
+is read back after it was written.
 """
 
 import contextlib
+import math
 import os
 import signal
 import subprocess
@@ -16,6 +19,10 @@ from typing import Final, Protocol
 
 MB_PER_VCPU: Final = 1769
 PERIOD_US: Final = 20_000
+TASK_LIMIT: Final = 1024
+"""Processes and threads of one environment."""
+_CONTROLLERS: Final = ("cpu", "memory", "pids")
+"""The last can be missing."""
 _SMALLEST_QUOTA_US: Final = 1_000
 _MOUNT: Final = Path("/sys/fs/cgroup")
 _READ_BYTES: Final = 8192
@@ -25,9 +32,18 @@ class LimitError(Exception):
     """The kernel did not take a limit; a run under a limit that is not there would be a false one."""
 
 
-def quota_us(memory_mb: int) -> int:
-    """CPU time per period, in microseconds, for a function of this size."""
-    return max(round(PERIOD_US * memory_mb / MB_PER_VCPU), _SMALLEST_QUOTA_US)
+def cpu_share(memory_mb: int, cpu_scale: float = 1.0) -> float:
+    """The cores a function of this size gets; ``cpu_scale`` models a core that is faster (above 1) or slower."""
+    return memory_mb / MB_PER_VCPU * cpu_scale
+
+
+def bandwidth_us(share: float) -> tuple[int, int]:
+    """CPU time and the period it is given in, both in microseconds, for a share of cores.
+
+    The period is longer where 20 ms would need a quota below the kernel's smallest.
+    """
+    period_us = max(PERIOD_US, math.ceil(_SMALLEST_QUOTA_US / share))
+    return round(period_us * share), period_us
 
 
 class Limits(Protocol):
@@ -40,7 +56,7 @@ class Limits(Protocol):
         """Sets the memory limit; the kernel kills what passes it."""
 
     def limit_cpu(self, memory_mb: int | None) -> None:
-        """Sets the CPU share of this memory size; None lifts it, as Lambda does for init."""
+        """Sets the CPU share of this memory size, scaled as the plane is; None lifts it, as Lambda does for init."""
 
     def pids(self) -> list[int]:
         """The processes in the environment now."""
@@ -83,17 +99,19 @@ class Unlimited:
 
 
 class CgroupV1:
-    """One group in the ``cpu`` and one in the ``memory`` hierarchy."""
+    """One group in each of the hierarchies ``cpu``, ``memory`` and, where there is one, ``pids``."""
 
-    def __init__(self, cpu: Path, memory: Path) -> None:
-        self._cpu, self._memory = cpu, memory
-        for folder in (cpu, memory):
+    def __init__(self, cpu: Path, memory: Path, pids: Path | None = None, *, cpu_scale: float = 1.0) -> None:
+        self._cpu, self._memory, self._cpu_scale = cpu, memory, cpu_scale
+        self._folders = (cpu, memory) if pids is None else (cpu, memory, pids)
+        for folder in self._folders:
             folder.mkdir(exist_ok=True)
-        _write(cpu / "cpu.cfs_period_us", PERIOD_US)
+        if pids is not None:
+            _write(pids / "pids.max", TASK_LIMIT)
 
     def enter(self, pid: int) -> None:
-        (self._cpu / "cgroup.procs").write_text(str(pid))
-        (self._memory / "cgroup.procs").write_text(str(pid))
+        for folder in self._folders:
+            (folder / "cgroup.procs").write_text(str(pid))
 
     def limit_memory(self, memory_mb: int) -> None:
         _write(self._memory / "memory.limit_in_bytes", memory_mb * 1024 * 1024)
@@ -102,7 +120,12 @@ class CgroupV1:
             _write(swap, memory_mb * 1024 * 1024)
 
     def limit_cpu(self, memory_mb: int | None) -> None:
-        _write(self._cpu / "cpu.cfs_quota_us", -1 if memory_mb is None else quota_us(memory_mb))
+        if memory_mb is None:
+            _write(self._cpu / "cpu.cfs_quota_us", -1)
+            return
+        quota_us, period_us = bandwidth_us(cpu_share(memory_mb, self._cpu_scale))
+        _write(self._cpu / "cpu.cfs_period_us", period_us)
+        _write(self._cpu / "cpu.cfs_quota_us", quota_us)
 
     def pids(self) -> list[int]:
         return _pids(self._memory)
@@ -111,16 +134,18 @@ class CgroupV1:
         return _counter(self._memory / "memory.oom_control", "oom_kill")
 
     def close(self) -> None:
-        _remove(self._cpu)
-        _remove(self._memory)
+        for folder in self._folders:
+            _remove(folder)
 
 
 class CgroupV2:
     """One group in the unified hierarchy."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, *, cpu_scale: float = 1.0) -> None:
+        self._folder, self._cpu_scale = folder, cpu_scale
         folder.mkdir(exist_ok=True)
+        if (folder / "pids.max").exists():
+            _write(folder / "pids.max", TASK_LIMIT)
 
     def enter(self, pid: int) -> None:
         (self._folder / "cgroup.procs").write_text(str(pid))
@@ -132,8 +157,11 @@ class CgroupV2:
             _write(swap, 0)
 
     def limit_cpu(self, memory_mb: int | None) -> None:
-        quota = "max" if memory_mb is None else str(quota_us(memory_mb))
-        _write(self._folder / "cpu.max", f"{quota} {PERIOD_US}")
+        if memory_mb is None:
+            _write(self._folder / "cpu.max", f"max {PERIOD_US}")
+            return
+        quota_us, period_us = bandwidth_us(cpu_share(memory_mb, self._cpu_scale))
+        _write(self._folder / "cpu.max", f"{quota_us} {period_us}")
 
     def pids(self) -> list[int]:
         return _pids(self._folder)
@@ -148,11 +176,17 @@ class CgroupV2:
 class Cgroups:
     """Makes the limits of environments, in whatever way this machine and user allow.
 
-    ``kind`` is ``cgroup v1``, ``cgroup v2`` or ``none``; it is written on every table.
+    ``kind`` is ``cgroup v1``, ``cgroup v2`` or ``none``; it is written on every table. ``controllers`` are those in
+    use; without ``pids`` processes and threads are not limited.
     """
 
     def __init__(
-        self, name: str, mount: Path = _MOUNT, own: str | None = None, tell: Callable[[str], None] = lambda _: None
+        self,
+        name: str,
+        mount: Path = _MOUNT,
+        own: str | None = None,
+        tell: Callable[[str], None] = lambda _: None,
+        cpu_scale: float = 1.0,
     ) -> None:
         """Finds out what is possible.
 
@@ -161,21 +195,24 @@ class Cgroups:
             mount: where control groups are mounted.
             own: this process's groups in the form of ``/proc/self/cgroup``, read from there by default.
             tell: told what would be left if this process were killed, in the form ``guard`` reads.
+            cpu_scale: every CPU share is multiplied by it.
         """
         self._tell = tell
+        self._cpu_scale = cpu_scale
         self._leaf: Path | None = None
         self._roots: tuple[Path, ...] = ()
+        self.controllers: tuple[str, ...] = ()
         self.kind = "none"
-        for kind, roots in _places(name, mount, Path("/proc/self/cgroup").read_text() if own is None else own):
-            self._roots, self.kind = roots, kind
+        own = Path("/proc/self/cgroup").read_text() if own is None else own
+        for self.kind, self.controllers, self._roots in _places(name, mount, own):
             try:
                 self._prepare()
                 self._try_out()
             except (OSError, LimitError):
                 self.close()
-                self._roots, self.kind = (), "none"
+                self._roots, self.controllers, self.kind = (), (), "none"
             else:
-                for root in roots:
+                for root in self._roots:
                     tell(str(root))
                 break
 
@@ -183,10 +220,9 @@ class Cgroups:
         """The limits for a new environment."""
         match self.kind:
             case "cgroup v1":
-                cpu, memory = self._roots
-                return CgroupV1(cpu / environment, memory / environment)
+                return CgroupV1(*(root / environment for root in self._roots), cpu_scale=self._cpu_scale)
             case "cgroup v2":
-                return CgroupV2(self._roots[0] / environment)
+                return CgroupV2(self._roots[0] / environment, cpu_scale=self._cpu_scale)
             case _:
                 return Unlimited(self._tell)
 
@@ -197,7 +233,7 @@ class Cgroups:
         if self._leaf is not None:
             own, leaf, self._leaf = self._leaf.parent, self._leaf, None
             with contextlib.suppress(OSError):
-                (own / "cgroup.subtree_control").write_text("-cpu -memory")
+                (own / "cgroup.subtree_control").write_text(" ".join(f"-{name}" for name in self.controllers))
                 _move(_pids(leaf), own)
                 leaf.rmdir()
 
@@ -208,15 +244,16 @@ class Cgroups:
             (root,) = self._roots
             own = root.parent
             controls = own / "cgroup.subtree_control"
-            if not {"cpu", "memory"} <= set(controls.read_text().split()):
+            enable = " ".join(f"+{name}" for name in self.controllers)
+            if not set(self.controllers) <= set(controls.read_text().split()):
                 # A group with processes may not hand controllers down, so they move to a leaf first; the machine's
                 # top group is free of that rule, and has no type.
                 if (pids := _pids(own)) and (own / "cgroup.type").exists():
                     self._leaf = own / f"{root.name}-plane"
                     self._leaf.mkdir(exist_ok=True)
                     _move(pids, self._leaf)
-                controls.write_text("+cpu +memory")
-            (root / "cgroup.subtree_control").write_text("+cpu +memory")
+                controls.write_text(enable)
+            (root / "cgroup.subtree_control").write_text(enable)
 
     def _try_out(self) -> None:
         """Limits a process once, so that nothing is promised that does not hold."""
@@ -240,19 +277,22 @@ def remove_tree(folder: Path) -> None:
     _remove(folder)
 
 
-def _places(name: str, mount: Path, own: str) -> list[tuple[str, tuple[Path, ...]]]:
-    """Where the folders of a plane may lie, the best place first.
+def _places(name: str, mount: Path, own: str) -> list[tuple[str, tuple[str, ...], tuple[Path, ...]]]:
+    """Version, controllers and folders of a plane, the best place first.
 
     In version 2 that is the top for root, where no process of others has to be moved, then the process's own group.
     """
     groups = _own_groups(own)
-    places: list[tuple[str, tuple[Path, ...]]] = []
-    if {"cpu", "memory"} <= groups.keys():
-        roots = tuple(mount / controller / groups[controller].lstrip("/") / name for controller in ("cpu", "memory"))
-        places.append(("cgroup v1", roots))
+    places: list[tuple[str, tuple[str, ...], tuple[Path, ...]]] = []
+    for controllers in (_CONTROLLERS, _CONTROLLERS[:2]):
+        if set(controllers) <= groups.keys():
+            roots = tuple(mount / controller / groups[controller].lstrip("/") / name for controller in controllers)
+            places.append(("cgroup v1", controllers, roots))
     if "" in groups:
-        tops = dict.fromkeys((mount, mount / groups[""].lstrip("/")))
-        places += [("cgroup v2", (top / name,)) for top in tops if (top / "cgroup.subtree_control").exists()]
+        for top in dict.fromkeys((mount, mount / groups[""].lstrip("/"))):
+            if (top / "cgroup.subtree_control").exists():
+                has_tasks = "pids" in (top / "cgroup.controllers").read_text().split()
+                places.append(("cgroup v2", _CONTROLLERS if has_tasks else _CONTROLLERS[:2], (top / name,)))
     return places
 
 

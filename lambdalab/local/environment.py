@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import secrets
 import signal
 import subprocess
@@ -22,12 +23,15 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 from lambdalab.local.cgroup import Limits, read_kernel_file
+from lambdalab.local.filesystem import FileSystem
 from lambdalab.local.function import Credentials, FunctionSpec, command, environment_variables
 from lambdalab.local.runtime_api import Answer, Event, InitError, RuntimeApi
 from lambdalab.model import PlatformReport
 from lambdalab.platform_log import billed_ms, render_end, render_init_report, render_report, render_start
 
 INIT_LIMIT_S: Final = 10.0
+DESCRIPTOR_LIMIT: Final = 1024
+"""Open files of one process (AWS Lambda Developer Guide, "Lambda quotas")."""
 LINE_LIMIT_BYTES: Final = 256 * 1024
 """A longer line is logged in pieces."""
 _TAIL_BYTES: Final = 4096
@@ -75,6 +79,7 @@ class Environment:
         credentials: Credentials,
         limits: Limits,
         emit: Emit,
+        files: FileSystem | None = None,
     ) -> None:
         self.spec = spec
         self.log_stream = f"{datetime.now(UTC):%Y/%m/%d}/[$LATEST]{secrets.token_hex(16)}"
@@ -83,6 +88,7 @@ class Environment:
         self._interpreter = interpreter
         self._credentials = credentials
         self._limits = limits
+        self._files = files
         self._emit = emit
         self._api: RuntimeApi | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -167,6 +173,8 @@ class Environment:
         if self._exited is not None:
             await self._exited
         await asyncio.to_thread(self._limits.close)
+        if self._files is not None:
+            await asyncio.to_thread(self._files.close)
 
     def _finish(
         self,
@@ -238,17 +246,21 @@ class Environment:
 
     async def _start(self, timeout_s: float) -> float:
         """Spawns the processes and waits for their first ``next``; returns the milliseconds that took."""
+        if self._files is not None:
+            await self._files.prepare()
         self._api = RuntimeApi()
         address = await self._api.start()
         read_end, write_end = os.pipe()
         os.set_blocking(read_end, False)
-        variables = environment_variables(self.spec, self._credentials, runtime_api=address, log_stream=self.log_stream)
+        variables = environment_variables(
+            self.spec, self._credentials, runtime_api=address, log_stream=self.log_stream, files=self._files
+        )
         self._limits.limit_cpu(None)
         self._cpu_limited = False
         self._oom_kills = self._limits.oom_kills()
-        self._spawned_ns = time.perf_counter_ns()
-        try:
-            self._process = subprocess.Popen(  # noqa: ASYNC220 - a spawn of under 2 ms, timed
+
+        def spawn() -> subprocess.Popen[bytes]:
+            return subprocess.Popen(
                 command(self.spec, self._interpreter),
                 cwd=self.spec.package,
                 env=variables,
@@ -257,22 +269,34 @@ class Environment:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+        self._spawned_ns = time.perf_counter_ns()
+        try:
+            if self._files is None:
+                process = spawn()
+            else:
+                process, self._spawned_ns = self._files.spawn(spawn)
         except OSError as error:
             os.close(read_end)
             self._api.close()
             raise EnvironmentFailedError("Runtime.InvalidEntrypoint", _entry_message(error)) from error
         finally:
             os.close(write_end)
-        self._watch(self._process, read_end)
+        self._process = process
+        self._watch(process, read_end)
         with contextlib.suppress(ProcessLookupError):  # it has ended already; that is found below
-            self._limits.enter(self._process.pid)
+            self._limits.enter(process.pid)
+            _limit_descriptors(process.pid)
         try:
-            return (await self._call(self._api.initialised, timeout_s, timeout_s) - self._spawned_ns) / 1e6
+            ready_ns = await self._call(self._api.initialised, timeout_s, timeout_s)
         except InitError as error:
             answer = error.answer
             self._kill()
             error_type = answer.error_type or "Runtime.Unknown"
             raise EnvironmentFailedError(error_type, "init failed", answer.payload) from error
+        with contextlib.suppress(ProcessLookupError):  # again: Go sets at its start what it read before the first time
+            _limit_descriptors(process.pid)
+        return (ready_ns - self._spawned_ns) / 1e6
 
     def _watch(self, process: subprocess.Popen[bytes], read_end: int) -> None:
         """Follows the end of the process and its output."""
@@ -392,6 +416,12 @@ def _entry_message(error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
         return f"Couldn't find valid bootstrap(s): [{error.filename}]"
     return f"fork/exec {error.filename}: {str(error.strerror).lower()}"
+
+
+def _limit_descriptors(pid: int) -> None:
+    """Set from outside: between fork and exec it would cost the plane a slow fork at each start."""
+    limit = min(DESCRIPTOR_LIMIT, resource.prlimit(pid, resource.RLIMIT_NOFILE)[1])
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (limit, limit))
 
 
 def _vm_hwm_kb(pid: int) -> int | None:

@@ -5,6 +5,8 @@ from typing import Final
 
 import msgspec
 
+from lambdalab.local.filesystem import FileSystem, layer_variables
+
 # A custom runtime starts its own bootstrap; a managed one is started with the runtime client of its language.
 CUSTOM_RUNTIMES: Final = ("provided.al2023", "provided.al2")
 
@@ -25,6 +27,9 @@ class FunctionSpec(msgspec.Struct, frozen=True, kw_only=True):
     reserved_concurrency: int | None = None
     debugger: tuple[str, ...] = ()
     """What stands before the function's own program when it runs under a debugger."""
+    tmp_mb: int = 512
+    layers: Path | None = None
+    """The folder its unpacked layers lie in, one over the other."""
 
     @property
     def region(self) -> str:
@@ -50,7 +55,12 @@ def command(spec: FunctionSpec, interpreter: Path | None) -> list[str]:
 
 
 def environment_variables(
-    spec: FunctionSpec, credentials: Credentials, *, runtime_api: str, log_stream: str
+    spec: FunctionSpec,
+    credentials: Credentials,
+    *,
+    runtime_api: str,
+    log_stream: str,
+    files: FileSystem | None = None,
 ) -> dict[str, str]:
     """Exactly what the function sees; nothing of this machine's own environment passes.
 
@@ -85,4 +95,6 @@ def environment_variables(
         "PATH": "/usr/local/bin:/usr/bin/:/bin:/opt/bin",
         "TZ": ":UTC",
     }
+    if files is not None:
+        defaults |= files.variables | layer_variables(files.opt, spec.runtime)
     return defaults | spec.variables | reserved

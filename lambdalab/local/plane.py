@@ -5,17 +5,12 @@ Started as a process of its own by ``lambdalab up``: ``python -m lambdalab.local
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import os
 import secrets
-import shutil
 import signal
 import sys
-import urllib.request
-import zipfile
 from concurrent.futures import Executor, ThreadPoolExecutor
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,11 +25,13 @@ from lambdalab.local.cgroup import Cgroups, Limits
 from lambdalab.local.debug import Unthrottled, under_debugger
 from lambdalab.local.destinations import Destinations, Put
 from lambdalab.local.environment import Emit, Environment
+from lambdalab.local.filesystem import FileSystems, enter_user_namespace, needed_folders
 from lambdalab.local.function import CUSTOM_RUNTIMES, Credentials, FunctionSpec
 from lambdalab.local.guard import Guard
 from lambdalab.local.http import serve
 from lambdalab.local.invoke_api import InvokeApi
 from lambdalab.local.logs import LogWriter
+from lambdalab.local.packages import merge_layers, unpack
 from lambdalab.local.poller import Mapping, Poller
 from lambdalab.local.pool import Pool, new_trace_id
 from lambdalab.local.runtime_api import Answer
@@ -67,6 +64,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     interpreters: dict[str, str]
     async_timing: Timing = Timing()
     latency: LatencyModel | None = None
+    cpu_scale: float = 1.0
 
 
 class Plane:
@@ -77,7 +75,8 @@ class Plane:
         self._aws = Aws(endpoint_url=settings.endpoint_url)
         self._executor: Executor = ThreadPoolExecutor(32, thread_name_prefix="aws")
         self._guard = Guard()
-        self._cgroups = Cgroups(f"lambdalab-{os.getpid()}", tell=self._guard.tell)
+        self._cgroups = Cgroups(f"lambdalab-{os.getpid()}", tell=self._guard.tell, cpu_scale=settings.cpu_scale)
+        self._files = FileSystems(Path(settings.folder))
         self._credentials: dict[str, Credentials] = {}
         self._service_times: dict[str, ServiceTime] = {}
         self._sqs = Sqs(settings.endpoint_url, self._aws.session)
@@ -131,6 +130,7 @@ class Plane:
             await self._logs.close()
             self._sqs.close()
             self._cgroups.close()
+            self._files.close()
             self._guard.close()
 
     def pool(self, name: str) -> Pool | None:
@@ -147,6 +147,9 @@ class Plane:
             "pid": os.getpid(),
             "stack_name": self._settings.stack_name,
             "cpu_limit": self._cgroups.kind,
+            "cpu_scale": self._settings.cpu_scale,
+            "controllers": self._cgroups.controllers,
+            "tmp_limit": self._files.kind,
             "logical_names": self._logical_names,
             "log_lines_dropped": self._logs.dropped,
             "latency": msgspec.to_builtins(self._settings.latency),
@@ -294,11 +297,15 @@ class Plane:
 
     def _environment(self, spec: FunctionSpec, limits: Limits, emit: Emit) -> Environment:
         interpreter = self._settings.interpreters.get(spec.runtime)
+        python = None if interpreter is None else Path(interpreter)
         return Environment(
             spec,
-            interpreter=None if interpreter is None else Path(interpreter),
+            interpreter=python,
             credentials=self._credentials[spec.name],
             limits=limits,
+            files=self._files.create(
+                tmp_mb=spec.tmp_mb, needed=needed_folders(spec.package, python), layers=spec.layers
+            ),
             emit=emit,
         )
 
@@ -353,9 +360,15 @@ class Plane:
             variables=dict(found.get("Environment", {}).get("Variables", {})),
             log_group=found.get("LoggingConfig", {}).get("LogGroup") or f"/aws/lambda/{name}",
             revision_id=found["RevisionId"],
-            package=await self._call(lambda: self._unpack(answer["Code"]["Location"])),
+            package=await self._call(lambda: unpack(answer["Code"]["Location"], Path(self._settings.folder))),
             reserved_concurrency=concurrency.get("ReservedConcurrentExecutions"),
+            tmp_mb=found.get("EphemeralStorage", {}).get("Size", 512),
+            layers=await self._call(lambda: self._layers([layer["Arn"] for layer in found.get("Layers", ())])),
         )
+
+    def _layers(self, arns: list[str]) -> Path | None:
+        found = [self._aws.lambda_.get_layer_version_by_arn(Arn=arn)["Content"]["Location"] for arn in arns]
+        return merge_layers(found, Path(self._settings.folder))
 
     async def _read_event_configs(self, name: str) -> list[Any]:
         try:
@@ -363,26 +376,6 @@ class Plane:
         except ClientError:  # an emulator without them
             return []
         return list(answer["FunctionEventInvokeConfigs"])
-
-    def _unpack(self, location: str) -> Path:
-        """Downloads a package and unpacks it once per content, with the execute bits the zip carries."""
-        with urllib.request.urlopen(location, timeout=60) as answer:  # noqa: S310 - the emulator's loopback URL
-            content = answer.read()
-        package = Path(self._settings.folder) / "packages" / hashlib.sha256(content).hexdigest()[:16]
-        if package.is_dir():
-            return package
-        unfinished = package.with_suffix(f".{os.getpid()}")
-        with zipfile.ZipFile(BytesIO(content)) as archive:
-            for entry in archive.infolist():
-                path = Path(archive.extract(entry, unfinished))
-                mode = entry.external_attr >> 16 & 0o777
-                if mode and path.is_file():
-                    path.chmod(mode)
-        try:
-            unfinished.rename(package)
-        except OSError:  # another plane was faster
-            shutil.rmtree(unfinished)
-        return package
 
     async def _follow_mappings(self, name: str) -> None:
         """Switches the emulator's own mappings off and runs them here."""
@@ -477,6 +470,8 @@ def main() -> int:
     sys.setswitchinterval(SWITCH_S)
     try:
         settings = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=Settings)
+        if os.geteuid() != 0:
+            enter_user_namespace()
         asyncio.run(_serve(settings))
     except LambdalabError as error:
         log.error("%s", error)

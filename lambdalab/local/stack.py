@@ -119,6 +119,7 @@ def bring_up(
     port: int = EMULATOR_PORT,
     parameters: dict[str, str] | None = None,
     latency: str | None = None,
+    cpu_scale: float = 1.0,
 ) -> LocalStack:
     """Starts the emulator, builds and deploys ``template.yaml`` to it, and attaches a plane.
 
@@ -128,6 +129,7 @@ def bring_up(
         parameters: template parameters that differ from samconfig's ``local`` environment.
         latency: a latency model of ``latencies/``, or the path of one, by which the services take their time; else they
             answer as fast as the emulator does.
+        cpu_scale: every function's CPU share is multiplied by it; models a core that is slower (below 1) or faster.
 
     Raises:
         UsageError: a parameter is unknown or outside the template's limits, or the latency model is wrong.
@@ -159,6 +161,7 @@ def bring_up(
             folder=str(folder),
             interpreters=_interpreters(endpoint_url),
             latency=model,
+            cpu_scale=cpu_scale,
         )
         plane = start_plane(settings, folder)
         undo.callback(plane.end, grace_s=5)
@@ -181,11 +184,13 @@ def take_down(stack: LocalStack) -> None:
 
 
 @contextlib.contextmanager
-def stack_for_a_while(progress: Progress, *, port: int = 0, latency: str | None = None) -> Iterator[LocalStack]:
+def stack_for_a_while(
+    progress: Progress, *, port: int = 0, latency: str | None = None, cpu_scale: float | None = None
+) -> Iterator[LocalStack]:
     """The stack that is up, or one that lives only as long as the block.
 
     Raises:
-        UsageError: a latency model is asked for, and the stack that is up has another or none.
+        UsageError: a latency model or a CPU scale is asked for, and the stack that is up has another or none.
     """
     found = running_stack()
     if found is not None and found.emulator.alive and found.plane.alive:
@@ -194,12 +199,17 @@ def stack_for_a_while(progress: Progress, *, port: int = 0, latency: str | None 
                 f"--latency {latency} is not what the local stack that is up was brought up with",
                 next_step="end that with `lambdalab down`, or leave --latency out",
             )
+        if cpu_scale is not None and cpu_scale != found.status()["cpu_scale"]:
+            raise UsageError(
+                f"--cpu-scale {cpu_scale:g} is not what the local stack that is up was brought up with",
+                next_step="end that with `lambdalab down`, or leave --cpu-scale out",
+            )
         yield found
         return
     if found is not None:
         progress("clearing away a local stack that has ended")
         take_down(found)
-    stack = bring_up(progress, port=port, latency=latency)
+    stack = bring_up(progress, port=port, latency=latency, cpu_scale=1.0 if cpu_scale is None else cpu_scale)
     try:
         yield stack
     except StorageError as error:

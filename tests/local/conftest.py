@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lambdalab.local.cgroup import Cgroups
+from lambdalab.local.filesystem import FileSystems
 from local.support import PYTHON_RUNTIME, Machine, built_go, interpreter
 from local.whole import Up, processes_of, project
 
@@ -26,10 +27,12 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 
 @pytest.fixture(scope="session")
-def machine() -> Iterator[Machine]:
+def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
     """This machine's Python for functions, and its limits: control groups where they are to be had, else none."""
     cgroups = Cgroups(f"lambdalab-test-{os.getpid()}")
-    yield Machine(cgroups=cgroups, interpreter=interpreter(PYTHON_RUNTIME))
+    files = FileSystems(tmp_path_factory.mktemp("files"))
+    yield Machine(cgroups=cgroups, interpreter=interpreter(PYTHON_RUNTIME), files=files)
+    files.close()
     cgroups.close()
 
 

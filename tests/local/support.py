@@ -17,6 +17,7 @@ import msgspec
 
 from lambdalab.local.cgroup import Cgroups
 from lambdalab.local.environment import Environment, Outcome
+from lambdalab.local.filesystem import FileSystems, needed_folders
 from lambdalab.local.function import Credentials, FunctionSpec
 from lambdalab.local.pool import Pool
 from lambdalab.model import PlatformReport
@@ -36,6 +37,7 @@ class Machine:
 
     cgroups: Cgroups
     interpreter: Path
+    files: FileSystems
 
 
 @dataclass
@@ -104,6 +106,11 @@ async def running(machine: Machine, spec: FunctionSpec) -> AsyncIterator[Running
             credentials=CREDENTIALS,
             limits=machine.cgroups.create(secrets.token_hex(6)),
             emit=lambda _, line: found.lines.append(line),
+            files=machine.files.create(
+                tmp_mb=wanted.tmp_mb,
+                needed=needed_folders(wanted.package, machine.interpreter),
+                layers=wanted.layers,
+            ),
         )
 
     found = Running(Pool(spec, create))

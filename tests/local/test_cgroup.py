@@ -1,23 +1,67 @@
 """Control groups: what is written where, on a folder that stands in for the kernel's, and version 1 for real."""
 
+import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from lambdalab.local.cgroup import PERIOD_US, Cgroups, CgroupV2, LimitError, quota_us, remove_tree
+from lambdalab.local.cgroup import PERIOD_US, Cgroups, CgroupV2, LimitError, bandwidth_us, cpu_share, remove_tree
 
 OWN_V1 = "5:memory:/a/b\n3:cpu,cpuacct:/c\n0::/\n"
+ORDINARY_USER = 54321
+AS_ORDINARY_USER = """
+import json, os, subprocess, sys
+from pathlib import Path
+from lambdalab.local.cgroup import Cgroups
+
+for folder in sys.argv[2:]:
+    Path(folder, "cgroup.procs").write_text(str(os.getpid()))
+os.setgroups([])
+os.setgid(int(sys.argv[1]))
+os.setuid(int(sys.argv[1]))
+groups = Cgroups("lab")
+limits = groups.create("environment")
+limits.limit_memory(128)
+limits.limit_cpu(128)
+with subprocess.Popen(["sleep", "60"]) as process:
+    limits.enter(process.pid)
+    found = {
+        "uid": os.geteuid(),
+        "kind": groups.kind,
+        "controllers": groups.controllers,
+        "entered": Path(f"/proc/{process.pid}/cgroup").read_text(),
+        "quota": Path(sys.argv[2], "lab/environment/cpu.cfs_quota_us").read_text().strip(),
+    }
+    process.kill()
+limits.close()
+groups.close()
+print(json.dumps(found))
+"""
 OWN_V2 = "0::/user.slice/lab.scope\n"
 
 
 @pytest.mark.parametrize(
     ("memory_mb", "expected_us"),
-    [(128, 1447), (256, 2894), (512, 5789), (1024, 11577), (1769, 20000), (3538, 40000), (10240, 115772), (1, 1000)],
+    [(128, 1447), (256, 2894), (512, 5789), (1024, 11577), (1769, 20000), (3538, 40000), (10240, 115772)],
 )
 def test_share_of_a_core_follows_memory(memory_mb: int, expected_us: int) -> None:
-    assert quota_us(memory_mb) == expected_us
+    assert bandwidth_us(cpu_share(memory_mb)) == (expected_us, PERIOD_US)
+
+
+@pytest.mark.parametrize(
+    ("memory_mb", "cpu_scale", "expected_us"),
+    [(1769, 0.5, (10000, 20000)), (1769, 1.25, (25000, 20000)), (128, 2, (2894, 20000)), (128, 0.5, (1000, 27641))],
+)
+def test_share_is_scaled_and_stays_above_the_smallest_quota(
+    memory_mb: int, cpu_scale: float, expected_us: tuple[int, int]
+) -> None:
+    share = cpu_share(memory_mb, cpu_scale)
+    quota_us, period_us = bandwidth_us(share)
+    assert (quota_us, period_us) == expected_us
+    assert quota_us / period_us == pytest.approx(share, rel=5e-4)
 
 
 class KernelFolder:
@@ -29,7 +73,12 @@ class KernelFolder:
     def group(self, path: str, **files: str) -> Path:
         folder = self.top / path
         folder.mkdir(parents=True, exist_ok=True)
-        for name, content in {"cgroup.procs": "", "cgroup.subtree_control": "", **files}.items():
+        for name, content in {
+            "cgroup.procs": "",
+            "cgroup.subtree_control": "",
+            "cgroup.controllers": "cpu memory",
+            **files,
+        }.items():
             (folder / name.replace("__", ".")).write_text(content)
         return folder
 
@@ -42,7 +91,8 @@ def kernel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KernelFolder:
     def mkdir(self: Path, mode: int = 0o777, parents: bool = False, exist_ok: bool = False) -> None:
         make(self, mode, parents, exist_ok)
         if tmp_path in self.parents:
-            for name in ("cgroup.procs", "cgroup.subtree_control", "cgroup.type", "cpu.max", "memory.max"):
+            files = ("cgroup.procs", "cgroup.subtree_control", "cgroup.controllers", "cgroup.type", "cpu.max")
+            for name in (*files, "memory.max", "pids.max"):
                 (self / name).write_text("")
             (self / "memory.swap.max").write_text("max")
             (self / "memory.events").write_text("low 0\nhigh 0\nmax 3\noom 1\noom_kill 2\noom_group_kill 0\n")
@@ -66,12 +116,14 @@ def test_version_2_writes_quota_memory_and_swap(kernel: KernelFolder) -> None:
     group.enter(4711)
     folder = kernel.top / "environment"
     written = {
-        name: (folder / name).read_text() for name in ("cpu.max", "memory.max", "memory.swap.max", "cgroup.procs")
+        name: (folder / name).read_text()
+        for name in ("cpu.max", "memory.max", "memory.swap.max", "pids.max", "cgroup.procs")
     }
     assert written == {
         "cpu.max": f"1447 {PERIOD_US}",
         "memory.max": "134217728",
         "memory.swap.max": "0",
+        "pids.max": "1024",
         "cgroup.procs": "4711",
     }
     assert group.pids() == [4711]
@@ -100,6 +152,17 @@ def test_version_2_of_root_lies_at_the_top_and_moves_nobody(kernel: KernelFolder
     assert (kernel.top / "user.slice/lab.scope" / "cgroup.procs").read_text() == "3\n"
     groups.close()
     assert not (kernel.top / "lab").exists()
+
+
+def test_version_2_limits_tasks_where_it_can(kernel: KernelFolder) -> None:
+    kernel.group("", cgroup__controllers="cpuset cpu io memory pids", cgroup__subtree_control="memory pids")
+    groups = Cgroups("lab", mount=kernel.top, own=OWN_V2, cpu_scale=0.5)
+    assert groups.controllers == ("cpu", "memory", "pids")
+    assert (kernel.top / "cgroup.subtree_control").read_text() == "+cpu +memory +pids"
+    assert (kernel.top / "lab" / "cgroup.subtree_control").read_text() == "+cpu +memory +pids"
+    groups.create("environment").limit_cpu(1769)
+    assert (kernel.top / "lab/environment/cpu.max").read_text() == "10000 20000"
+    groups.close()
 
 
 def test_version_2_in_a_delegated_scope_moves_its_processes_to_a_leaf_and_back(
@@ -131,7 +194,7 @@ def test_version_2_in_a_delegated_scope_moves_its_processes_to_a_leaf_and_back(
 def test_without_groups_nothing_is_limited_and_it_is_said(tmp_path: Path, own: str) -> None:
     told: list[str] = []
     groups = Cgroups("lab", mount=tmp_path, own=own, tell=told.append)
-    assert groups.kind == "none"
+    assert (groups.kind, groups.controllers) == ("none", ())
     limits = groups.create("environment")
     limits.limit_memory(128)
     limits.limit_cpu(128)
@@ -162,3 +225,34 @@ def test_tree_with_processes_in_it_is_removed() -> None:
         assert process.wait(timeout=5) == -9
     assert not [root for root in groups._roots if root.exists()]
     groups.close()
+
+
+@pytest.mark.needs("root")
+@pytest.mark.skipif(not Path("/sys/fs/cgroup/cpu").is_dir(), reason="this machine mounts no cgroup version 1")
+@pytest.mark.parametrize("with_pids", [True, False])
+def test_version_1_in_a_subtree_given_to_an_ordinary_user(with_pids: bool) -> None:
+    """All that ``Cgroups`` does, by a user who owns nothing but a folder in each hierarchy."""
+    controllers = ("cpu", "memory", "pids") if with_pids else ("cpu", "memory")
+    name = f"lambdalab-test-given-{os.getpid()}"
+    folders = [Path("/sys/fs/cgroup", controller, name) for controller in controllers]
+    try:
+        for folder in folders:
+            folder.mkdir()
+            for path in (folder, folder / "cgroup.procs"):
+                os.chown(path, ORDINARY_USER, ORDINARY_USER)
+        done = subprocess.run(
+            [sys.executable, "-c", AS_ORDINARY_USER, str(ORDINARY_USER), *map(str, folders)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        assert [list(folder.glob("*/")) for folder in folders] == [[]] * len(folders)
+    finally:
+        for folder in folders:
+            remove_tree(folder)
+    assert (found["uid"], found["kind"], tuple(found["controllers"])) == (ORDINARY_USER, "cgroup v1", controllers)
+    entered = {line.split(":")[1]: line.split(":")[2] for line in found["entered"].splitlines()}
+    assert {entered[controller] for controller in controllers} == {f"/{name}/lab/environment"}
+    assert found["quota"] == "1447"

@@ -11,7 +11,7 @@ uv or Go from their registries, once. After a change that is meant, record anew 
 import os
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -103,7 +103,7 @@ def client(request: pytest.FixtureRequest, machine: Machine, tmp_path_factory: p
         package = built_go(tmp_path_factory.mktemp("package"), "go.mod" if which == "pinned" else "newest.mod")
         return Client(name, which, machine, go_spec(package, timeout_s=20))
     if which == "newest":
-        machine = Machine(cgroups=machine.cgroups, interpreter=newest_interpreter())
+        machine = replace(machine, interpreter=newest_interpreter())
     return Client(name, which, machine, python_spec(timeout_s=20))
 
 

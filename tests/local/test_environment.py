@@ -458,7 +458,6 @@ async def test_cpu_is_limited_from_the_first_invocation_on(machine: Machine, mem
         group = cgroup_of(environment.pid, "cpu")
         limit = cgroup_of(environment.pid, "memory") / "memory.limit_in_bytes"
         assert int((group / "cpu.cfs_quota_us").read_text()) == -1
-        assert int((group / "cpu.cfs_period_us").read_text()) == 20_000
         assert int(limit.read_text()) == memory_mb * 1024 * 1024
         invocation = asyncio.create_task(
             environment.invoke(b'{"do": "work", "s": 0.1}', request_id="1", trace_id="", client_context=None)
@@ -466,6 +465,7 @@ async def test_cpu_is_limited_from_the_first_invocation_on(machine: Machine, mem
         await asyncio.sleep(0.05)
         assert not invocation.done()
         assert int((group / "cpu.cfs_quota_us").read_text()) == quota_us
+        assert int((group / "cpu.cfs_period_us").read_text()) == 20_000
         assert (await invocation).answer.error_type is None
         await environment.close()
         assert not group.exists()
@@ -485,6 +485,24 @@ async def test_init_after_a_reset_is_not_limited_either(machine: Machine) -> Non
     before = seen.index(-1)
     assert set(seen[:before]) <= {1447}  # still the killed process's
     assert list(dict.fromkeys(seen[before:])) == [-1, 1447]
+
+
+async def test_a_process_may_open_1024_files(machine: Machine, spec: FunctionSpec) -> None:
+    async with running(machine, spec) as function:
+        found = answer(await function.invoke(do="open_files"))
+    assert found["highest"] == 1023
+    assert "too many open files" in found["error"].lower()
+
+
+@pytest.mark.needs("tasks")
+async def test_an_environment_may_have_1024_threads(machine: Machine) -> None:
+    async with running(machine, python_spec(memory_mb=1769, timeout_s=30)) as function:
+        within = answer(await function.invoke(do="start_threads", threads=1000))
+        beyond = answer(await function.invoke(do="start_threads", threads=1100))
+        answer(await function.invoke(do="echo"))
+    assert within == {"started": 1000}
+    assert 1000 < beyond["started"] < 1024
+    assert beyond["error"] == "can't start new thread"
 
 
 async def test_recycled_function_starts_cold(machine: Machine) -> None:

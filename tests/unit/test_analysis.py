@@ -176,6 +176,14 @@ def test_a_run_of_which_nothing_was_measured() -> None:
             ),
         ),
         (
+            {"cpu_limit": "cgroup v2", "cpu_scale": 0.5},
+            "cpu scale 0.5: every function had that many times the CPU its memory gives it",
+        ),
+        (
+            {"cpu_limit": "none", "cpu_scale": 2.0},
+            "cpu scale 2 had no effect: there was no CPU limit to scale",
+        ),
+        (
             {"functions": {"python": make_facts("python", runtime="python3.11"), "go": make_facts("go")}},
             "python ran on python3.11; the template's default is python3.12",
         ),

@@ -1,5 +1,5 @@
 module lambdalab/cpu-quota
 
-go 1.24
+go 1.25
 
 require github.com/aws/aws-lambda-go v1.54.0

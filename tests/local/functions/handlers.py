@@ -131,3 +131,31 @@ def sdk(event: dict[str, Any], context: Any) -> Any:
     import boto3
 
     return boto3.__version__
+
+
+def open_files(event: dict[str, Any], context: Any) -> Any:
+    found = [os.dup(0)]
+    try:
+        while True:
+            found.append(os.dup(0))
+    except OSError as error:
+        return {"highest": found[-1], "error": error.strerror}
+    finally:
+        for descriptor in found:
+            os.close(descriptor)
+
+
+def start_threads(event: dict[str, Any], context: Any) -> Any:
+    done = threading.Event()
+    threads = []
+    try:
+        for _ in range(event["threads"]):
+            threads.append(threading.Thread(target=done.wait))
+            threads[-1].start()
+    except RuntimeError as error:
+        return {"started": len(threads) - 1, "error": str(error)}
+    finally:
+        done.set()
+        for thread in filter(threading.Thread.is_alive, threads):
+            thread.join()
+    return {"started": len(threads)}

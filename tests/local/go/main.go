@@ -69,6 +69,15 @@ func handle(ctx context.Context, e event) (any, error) {
 		return io.MultiReader(strings.NewReader(`"the first half`), strings.NewReader(` and the second"`)), nil
 	case "work":
 		return work(e.Iterations), nil
+	case "open_files":
+		var found []*os.File
+		for {
+			file, err := os.Open("/dev/null")
+			if err != nil {
+				return map[string]any{"highest": found[len(found)-1].Fd(), "error": err.Error()}, nil
+			}
+			found = append(found, file)
+		}
 	case "write":
 		fmt.Print("without an end")
 	}
