@@ -130,7 +130,7 @@ def _deploy(aws: Aws, folder: Path, seeds: Sequence[bytes]) -> None:
 
 
 def _hostile(seeds: Sequence[bytes]) -> dict[str, bytes]:
-    start = f"#!{interpreter_for(PYTHON)} -B\n".encode()
+    start = f"#!{interpreter_for(PYTHON).resolve()} -B\n".encode()
     return {
         "bootstrap": start + (HERE / "hostile.py").read_bytes(),
         "attacks.py": (HERE / "attacks.py").read_bytes(),

@@ -75,18 +75,6 @@ def status(
         print_whole(make_console(), render_status(stack.endpoint_url, stack.lambda_endpoint_url, found))
 
 
-@app.command(epilog="Example:  lambdalab calibrate")
-def calibrate() -> None:
-    """Measure how fast one core of this machine is; runs record it."""
-    from lambdalab.calibration import calibrate as measure
-
-    found = measure()
-    typer.echo(
-        f"{found.million_rounds_per_s:.3f} million rounds/s on one core with {found.python} "
-        f"({found.slowest:.3f} to {found.fastest:.3f})"
-    )
-
-
 @app.command(epilog="Example:  lambdalab down")
 def down() -> None:
     """End the local stack; the emulator keeps nothing."""
@@ -150,6 +138,18 @@ def logs(
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except BrokenPipeError:  # who read it has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@app.command(epilog="Example:  lambdalab calibrate")
+def calibrate() -> None:
+    """Measure how fast one core of this machine is; runs record it."""
+    from lambdalab.calibration import calibrate as measure
+
+    found = measure()
+    typer.echo(
+        f"{found.million_rounds_per_s:.3f} million rounds/s on one core with {found.python} "
+        f"({found.slowest:.3f} to {found.fastest:.3f})"
+    )
 
 
 def local_stack() -> "LocalStack":
