@@ -557,8 +557,10 @@ async def in_front(aws: Aws, deletions: list[str]) -> AsyncIterator[str]:
         task.add_done_callback(tasks.discard)
 
     server = await serve(handle, 0)
-    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    server.close()
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
 
 
 async def test_deletion_that_fails_is_tried_again(aws: Aws, machine: Machine) -> None:
