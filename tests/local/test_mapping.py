@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from lambdalab.aws import Aws
@@ -146,6 +147,47 @@ async def test_backlog_opens_five_batches_at_once_then_more(aws: Aws, machine: M
         await it.until(lambda: it.poller.status()["concurrency"] == 5)
         assert it.poller.status()["in_flight"] == it.poller.throttles == 0
         assert sorted(it.got) == [(f"sleep 6 {i}", 1) for i in range(9)]
+
+
+async def test_no_message_is_received_before_it_has_a_place(aws: Aws, machine: Machine) -> None:
+    bodies = [f"sleep 3 {i}" for i in range(12)]
+    async with mapped(aws, machine, *bodies, batch_size=1, maximum_concurrency=5) as it:
+        await it.until(lambda: len(it.got) == 5)
+        name: Any = "ApproximateNumberOfMessagesNotVisible"
+        found = it.aws.sqs.get_queue_attributes(QueueUrl=it.url, AttributeNames=[name])["Attributes"]
+        assert found[name] == "5"
+        await it.drained()
+        assert {count for _, count in it.got} == {1}
+
+
+async def test_short_invocations_are_fed_with_few_polls(aws: Aws, machine: Machine) -> None:
+    bodies = list(map(str, range(300)))
+    async with mapped(aws, machine, *bodies, batch_size=1, maximum_concurrency=5) as it:
+        await it.drained()
+        assert sorted(it.got) == sorted((body, 1) for body in bodies)
+        assert it.poller.most_in_flight == 5
+        assert it.poller.receives - it.poller.empty_receives < 150  # one at a time it would be 300
+
+
+async def test_what_is_ready_is_given_back_when_closing(aws: Aws, machine: Machine) -> None:
+    bodies = [*map(str, range(40)), *(f"sleep 4 {i}" for i in range(40))]
+    async with mapped(aws, machine, *bodies, batch_size=1, maximum_concurrency=5) as it:
+        await it.until(lambda: sum(body.startswith("sleep") for body, _ in it.got) == 5)
+        await it.poller.close(grace_s=10)
+        assert it.depth() == len(bodies) - len(it.got)
+        name: Any = "ApproximateNumberOfMessages"
+        found = it.aws.sqs.get_queue_attributes(QueueUrl=it.url, AttributeNames=[name])["Attributes"]
+        assert int(found[name]) == it.depth()
+
+
+async def test_new_filter_holds_for_the_poll_under_way(aws: Aws, machine: Machine) -> None:
+    async with mapped(aws, machine, patterns=('{"body": ["nothing"]}',)) as it:
+        await it.until(lambda: it.poller.receives >= 1)
+        it.poller.reconfigure(msgspec.structs.replace(it.poller.mapping, patterns=()))
+        it.send("x")
+        await it.drained()
+        assert it.got == [("x", 1)]
+        assert it.poller.filtered == 0
 
 
 async def test_maximum_concurrency_bounds_the_batches(aws: Aws, machine: Machine) -> None:
@@ -515,8 +557,10 @@ async def in_front(aws: Aws, deletions: list[str]) -> AsyncIterator[str]:
         task.add_done_callback(tasks.discard)
 
     server = await serve(handle, 0)
-    yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    server.close()
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    finally:
+        server.close()
 
 
 async def test_deletion_that_fails_is_tried_again(aws: Aws, machine: Machine) -> None:
