@@ -10,8 +10,10 @@ import secrets
 import signal
 import socket
 import time
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -453,3 +455,26 @@ def test_other_host_names_are_refused(up: Up) -> None:
     connection.request("GET", "/_lambdalab/status", headers={"Host": "evil.example"})
     assert connection.getresponse().status == 403
     connection.close()
+
+
+def test_layer_of_the_configuration_reaches_the_next_environment(up: Up) -> None:
+    name = up.arm("python").function_name
+    layer = BytesIO()
+    with zipfile.ZipFile(layer, "w") as archive:
+        archive.writestr("python/of_the_layer.py", "x = 1")
+    lambda_ = up.aws.lambda_
+    arn = lambda_.publish_layer_version(LayerName="of-the-test", Content={"ZipFile": layer.getvalue()})[
+        "LayerVersionArn"
+    ]
+    lambda_.update_function_configuration(FunctionName=name, Layers=[arn])
+    try:
+        up.invoke(name, batch(1))
+        (pid,) = up.pids("python")
+        environ = dict(pair.split("=", 1) for pair in Path(f"/proc/{pid}/environ").read_text().split("\0") if pair)
+        shown = Path(f"/proc/{pid}/root{environ['PYTHONPATH'].split(':')[-1]}")
+        assert (shown / "of_the_layer.py").read_text() == "x = 1"
+    finally:
+        lambda_.update_function_configuration(FunctionName=name, Layers=[])
+    up.invoke(name, batch(1))
+    (pid,) = up.pids("python")
+    assert "PYTHONPATH" not in Path(f"/proc/{pid}/environ").read_text()
