@@ -204,7 +204,7 @@ def test_delve_stops_in_the_function_and_goes_on(up: Up) -> None:
 @pytest.mark.usefixtures("go_with_symbols", "unpooled")
 def test_delve_serves_vs_code_too(up: Up) -> None:
     lines = GO_FILE.read_text().splitlines()
-    line = next(n for n, text in enumerate(lines, 1) if text.startswith("func (s *Service) Invoke(")) + 1
+    line = next(n for n, text in enumerate(lines, 1) if "json.Unmarshal(event" in text)
     with call(up, "GoIngest") as called, connected(called.port, LISTENS_WITHIN_S) as client, Dap(client) as dap:
         dap.ask("initialize", adapterID="test", pathFormat="path", linesStartAt1=True, columnsStartAt1=True)
         attached = dap.send("attach", **launch_configuration("GoIngest"))
