@@ -25,6 +25,7 @@ from typing import Any, Final, Literal, TypeVar
 from lambdalab.local.cgroup import Limits, read_kernel_file
 from lambdalab.local.filesystem import FileSystem
 from lambdalab.local.function import Credentials, FunctionSpec, command, environment_variables
+from lambdalab.local.output import Output
 from lambdalab.local.runtime_api import Answer, Event, InitError, RuntimeApi
 from lambdalab.model import PlatformReport
 from lambdalab.platform_log import billed_ms, render_end, render_init_report, render_report, render_start
@@ -32,12 +33,6 @@ from lambdalab.platform_log import billed_ms, render_end, render_init_report, re
 INIT_LIMIT_S: Final = 10.0
 DESCRIPTOR_LIMIT: Final = 1024
 """Open files of one process (AWS Lambda Developer Guide, "Lambda quotas")."""
-LINE_LIMIT_BYTES: Final = 256 * 1024
-"""A longer line is logged in pieces."""
-_TAIL_BYTES: Final = 4096
-_READ_BYTES: Final = 64 * 1024
-_READS_AT_ONCE: Final = 16
-"""A function that never stops writing must not keep the plane from its other work."""
 T = TypeVar("T")
 Emit = Callable[[str, str], None]
 """Takes (log stream, line); must not block."""
@@ -89,13 +84,10 @@ class Environment:
         self._credentials = credentials
         self._limits = limits
         self._files = files
-        self._emit = emit
         self._api: RuntimeApi | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._exited: asyncio.Future[int] | None = None
-        self._output = -1
-        self._partial = b""
-        self._tail = b""
+        self._output = Output(partial(emit, self.log_stream))
         self._peak_mb: int | None = None
         self._init_ms: float | None = None
         self._began_ns = self._spawned_ns = 0
@@ -118,7 +110,7 @@ class Environment:
         try:
             self._init_ms = await self._start(INIT_LIMIT_S)
             self._freeze()
-            self._flush_output()
+            self._output.flush()
         except EnvironmentFailedError as failure:
             self._log_init_failure("init", failure)
 
@@ -135,14 +127,14 @@ class Environment:
 
         ``answered`` is called, if the function came to its end by itself, before END and REPORT are logged.
         """
-        self._tail = b""
+        self._output.tail = b""
         init_ms, self._init_ms = self._init_ms, None
         self._began_ns = 0
         deadline_s = time.time() + self.spec.timeout_s
         failure: EnvironmentFailedError | None = None
         try:
             if is_reset := self._process is None:
-                self._log(render_start(request_id, "$LATEST"))
+                self._output.log(render_start(request_id, "$LATEST"))
                 await self._restart(self.spec.timeout_s)
             event = Event(
                 request_id=request_id,
@@ -154,7 +146,7 @@ class Environment:
             )
             call = self._hand_over(event, answered)
             if not is_reset:  # the function is at work already; what it writes is read later
-                self._log(render_start(request_id, "$LATEST"))
+                self._output.log(render_start(request_id, "$LATEST"))
             answer, ended_ns = await self._call(call, deadline_s - time.time(), self.spec.timeout_s)
         except EnvironmentFailedError as error:
             failure, ended_ns = error, time.perf_counter_ns()
@@ -186,7 +178,7 @@ class Environment:
     ) -> Outcome:
         if failure is not None:
             self._kill()
-        self._flush_output()
+        self._output.flush()
         duration_ms = round(duration_ms, 2)
         report = PlatformReport(
             request_id=request_id,
@@ -198,11 +190,11 @@ class Environment:
             status=_status(failure),
             error_type=failure.error_type if failure and _status(failure) == "error" else None,
         )
-        self._log(render_end(request_id))
-        self._log(render_report(report))
+        self._output.log(render_end(request_id))
+        self._output.log(render_report(report))
         self.invocations += 1
         self.idle_since = time.monotonic()
-        return Outcome(answer=answer, report=report, log_tail=self._tail)
+        return Outcome(answer=answer, report=report, log_tail=self._output.tail)
 
     def _hand_over(self, event: Event, answered: Callable[[Answer], None]) -> asyncio.Future[tuple[Answer, int]]:
         assert self._api is not None
@@ -250,8 +242,7 @@ class Environment:
             await self._files.prepare()
         self._api = RuntimeApi()
         address = await self._api.start()
-        read_end, write_end = os.pipe()
-        os.set_blocking(read_end, False)
+        write_end = self._output.open()
         variables = environment_variables(
             self.spec, self._credentials, runtime_api=address, log_stream=self.log_stream, files=self._files
         )
@@ -277,13 +268,13 @@ class Environment:
             else:
                 process, self._spawned_ns = self._files.spawn(spawn)
         except OSError as error:
-            os.close(read_end)
+            self._output.close()
             self._api.close()
             raise EnvironmentFailedError("Runtime.InvalidEntrypoint", _entry_message(error)) from error
         finally:
             os.close(write_end)
         self._process = process
-        self._watch(process, read_end)
+        self._watch(process)
         with contextlib.suppress(ProcessLookupError):  # it has ended already; that is found below
             self._limits.enter(process.pid)
             _limit_descriptors(process.pid)
@@ -298,8 +289,8 @@ class Environment:
             _limit_descriptors(process.pid)
         return (ready_ns - self._spawned_ns) / 1e6
 
-    def _watch(self, process: subprocess.Popen[bytes], read_end: int) -> None:
-        """Follows the end of the process and its output."""
+    def _watch(self, process: subprocess.Popen[bytes]) -> None:
+        """Follows the end of the process."""
         loop = asyncio.get_running_loop()
         exited: asyncio.Future[int] = loop.create_future()
         pidfd = os.pidfd_open(process.pid)
@@ -310,8 +301,7 @@ class Environment:
             exited.set_result(process.wait())
 
         loop.add_reader(pidfd, on_exit)
-        loop.add_reader(read_end, self._drain_output)
-        self._exited, self._output = exited, read_end
+        self._exited = exited
 
     def _why_ended(self, timeout_message: str) -> EnvironmentFailedError:
         """Names why there is no answer, and ends what is left of the processes."""
@@ -337,12 +327,10 @@ class Environment:
         for pid in self._limits.pids():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self._flush_output()
-        asyncio.get_running_loop().remove_reader(self._output)
-        os.close(self._output)
+        self._output.close()
         assert self._api is not None
         self._api.close()
-        self._process, self._output = None, -1
+        self._process = None
 
     def _freeze(self) -> None:
         self._signal(signal.SIGSTOP)
@@ -358,45 +346,10 @@ class Environment:
         if peaks:
             self._peak_mb = max(-(-sum(peaks) // 1024), self._peak_mb or 0)
 
-    def _drain_output(self) -> bool:
-        """Reads some of what the function has written and logs the whole lines; False when nothing is left."""
-        for _ in range(_READS_AT_ONCE):
-            try:
-                chunk = os.read(self._output, _READ_BYTES)
-            except BlockingIOError:
-                return False
-            if not chunk:
-                asyncio.get_running_loop().remove_reader(self._output)
-                return False
-            *lines, self._partial = (self._partial + chunk).split(b"\n")
-            for line in lines:
-                self._log_output(line + b"\n")
-            if len(self._partial) >= LINE_LIMIT_BYTES:
-                self._log_partial()
-        return True
-
-    def _flush_output(self) -> None:
-        """Logs all that has been written, by processes that write no more."""
-        while self._output >= 0 and self._drain_output():
-            pass
-        self._log_partial()
-
-    def _log_partial(self) -> None:
-        partial, self._partial = self._partial, b""
-        self._log_output(partial)
-
-    def _log_output(self, line: bytes) -> None:
-        for start in range(0, len(line), LINE_LIMIT_BYTES):
-            self._log(line[start : start + LINE_LIMIT_BYTES].decode("utf-8", "replace"))
-
     def _log_init_failure(self, phase: Literal["init", "invoke"], failure: EnvironmentFailedError) -> None:
         init_ms = (time.perf_counter_ns() - self._spawned_ns) / 1e6
         status = _status(failure) or "error"
-        self._log(render_init_report(phase=phase, status=status, init_ms=init_ms, error_type=failure.error_type))
-
-    def _log(self, line: str) -> None:
-        self._tail = (self._tail + line.encode())[-_TAIL_BYTES:]
-        self._emit(self.log_stream, line)
+        self._output.log(render_init_report(phase=phase, status=status, init_ms=init_ms, error_type=failure.error_type))
 
 
 def _status(failure: EnvironmentFailedError | None) -> str | None:
