@@ -1,20 +1,16 @@
 """Carries the lines of environments to CloudWatch Logs, off the path of the invocations."""
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections import Counter, defaultdict
-from concurrent.futures import Executor
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final
 
-from botocore.exceptions import ConnectionError, HTTPClientError  # noqa: A004 - botocore's own
+from botocore.exceptions import ClientError
 
-if TYPE_CHECKING:
-    from mypy_boto3_logs import CloudWatchLogsClient
-    from mypy_boto3_logs.type_defs import InputLogEventTypeDef
+from lambdalab.local.aws_json import AwsJson
 
-FLUSH_S: Final = 0.2
+FLUSH_S: Final = 0.5
 """Each write costs milliseconds of CPU, here and in the log service, that invocations then lack."""
 BATCH_EVENTS: Final = 1000
 BATCH_CHARACTERS: Final = 250_000
@@ -24,7 +20,6 @@ WAITING_LIMIT: Final = 100_000
 RETRY_S: Final = 1.0
 REFUSALS: Final = 5
 """After so many a batch is dropped: the fault lies in it, and the lines behind it must not wait for ever."""
-_AWAY: Final = (ConnectionError, HTTPClientError)
 log: Final = logging.getLogger("lambdalab.plane")
 
 
@@ -35,10 +30,9 @@ class LogWriter:
     and a run that misses a REPORT says so itself. What a stream is refused keeps no other from being written.
     """
 
-    def __init__(self, client: "CloudWatchLogsClient", executor: Executor) -> None:
-        self._client = client
-        self._executor = executor
-        self._waiting: dict[tuple[str, str], list[InputLogEventTypeDef]] = defaultdict(list)
+    def __init__(self, service: AwsJson) -> None:
+        self._service = service
+        self._waiting: dict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
         self._count = 0
         self._streams: set[tuple[str, str]] = set()
         self._refusals: Counter[tuple[str, str]] = Counter()
@@ -64,6 +58,7 @@ class LogWriter:
         if self._count:
             self._drop(self._count, "the log service did not take them before the end")
             self._waiting.clear()
+        self._service.close()
 
     async def _run(self) -> None:
         while not (self._stopping and not self._count):
@@ -81,16 +76,15 @@ class LogWriter:
 
     async def _flush(self) -> bool:
         """Writes one batch of every stream; whether all were taken."""
-        loop = asyncio.get_running_loop()
         all_taken = True
         for key in [key for key, events in self._waiting.items() if events]:
             events = _batch(self._waiting[key])
             try:
-                await loop.run_in_executor(self._executor, self._put, key, events)
+                await self._put(*key, events)
             except Exception as error:  # whatever it is, the other streams must go on
                 all_taken = False
                 self._streams.discard(key)  # it may be gone, as after a restart of the log service
-                if isinstance(error, _AWAY):
+                if isinstance(error, OSError):
                     return False
                 self._refusals[key] += 1
                 if self._refusals[key] < REFUSALS:
@@ -109,19 +103,22 @@ class LogWriter:
         self.dropped += lines
         log.warning("%d log lines are lost: %s", lines, why)
 
-    def _put(self, key: tuple[str, str], events: "list[InputLogEventTypeDef]") -> None:
-        group, stream = key
-        if key not in self._streams:
-            exists = self._client.exceptions.ResourceAlreadyExistsException
-            with contextlib.suppress(exists):
-                self._client.create_log_group(logGroupName=group)
-            with contextlib.suppress(exists):
-                self._client.create_log_stream(logGroupName=group, logStreamName=stream)
-            self._streams.add(key)
-        self._client.put_log_events(logGroupName=group, logStreamName=stream, logEvents=events)
+    async def _put(self, group: str, stream: str, events: list[dict[str, Any]]) -> None:
+        if (group, stream) not in self._streams:
+            await self._make("CreateLogGroup", logGroupName=group)
+            await self._make("CreateLogStream", logGroupName=group, logStreamName=stream)
+            self._streams.add((group, stream))
+        await self._service.call("PutLogEvents", logGroupName=group, logStreamName=stream, logEvents=events)
+
+    async def _make(self, action: str, **names: str) -> None:
+        try:
+            await self._service.call(action, **names)
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ResourceAlreadyExistsException":
+                raise
 
 
-def _batch(waiting: "list[InputLogEventTypeDef]") -> "list[InputLogEventTypeDef]":
+def _batch(waiting: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """As many of the first events as one call may carry, at least one."""
     characters = 0
     for count, event in enumerate(waiting[:BATCH_EVENTS]):

@@ -20,6 +20,7 @@ from lambdalab.aws import Aws
 from lambdalab.errors import LambdalabError, PlaneError
 from lambdalab.latency import LatencyModel
 from lambdalab.local.async_invoke import AsyncQueue, Timing
+from lambdalab.local.aws_json import AwsJson
 from lambdalab.local.deployed import Deployed
 from lambdalab.local.destinations import Destinations, Put
 from lambdalab.local.filesystem import enter_user_namespace
@@ -29,7 +30,6 @@ from lambdalab.local.logs import LogWriter
 from lambdalab.local.poller import Poller
 from lambdalab.local.pool import Pool
 from lambdalab.local.runtime_api import Answer
-from lambdalab.local.sqs import Sqs
 from lambdalab.local.watch import Watches
 from lambdalab.local.worker import Worker
 from lambdalab.stack import Stack
@@ -66,7 +66,7 @@ class Plane:
         self._settings = settings
         self._aws = Aws(endpoint_url=settings.endpoint_url)
         self._executor: Executor = ThreadPoolExecutor(32, thread_name_prefix="aws")
-        self._logs = LogWriter(self._aws.logs, self._executor)
+        self._logs = LogWriter(AwsJson(settings.endpoint_url, self._aws.session, "logs"))
         self._worker = Worker(
             settings.endpoint_url,
             Path(settings.folder),
@@ -76,7 +76,7 @@ class Plane:
             logs=self._logs,
         )
         self._deployed = Deployed(self._aws, self._executor, Path(settings.folder), settings.interpreters)
-        self._sqs = Sqs(settings.endpoint_url, self._aws.session)
+        self._sqs = AwsJson(settings.endpoint_url, self._aws.session, "sqs")
         self._pools: dict[str, Pool] = {}
         self._queues: dict[str, AsyncQueue] = {}
         self._destinations = Destinations(self._aws, self._executor, self._put)

@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from lambdalab.errors import PlaneError
+from lambdalab.local.aws_json import AwsJson
 from lambdalab.local.batches import Batch, failed_message_ids, group_of
 from lambdalab.local.filters import body_filter
 from lambdalab.local.pool import Pool, ThrottledError
 from lambdalab.local.queue import QUEUE_ERRORS, Queue
-from lambdalab.local.sqs import Sqs
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
@@ -127,7 +127,7 @@ class Poller:
         PlaneError: Lambda would refuse the mapping.
     """
 
-    def __init__(self, mapping: Mapping, pool: Pool, sqs: Sqs) -> None:
+    def __init__(self, mapping: Mapping, pool: Pool, sqs: AwsJson) -> None:
         mapping.check()
         self.mapping = mapping
         self._passes = body_filter(mapping.patterns)

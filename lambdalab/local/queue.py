@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from lambdalab.local.aws_json import AwsJson
 from lambdalab.local.batches import tens
-from lambdalab.local.sqs import Sqs
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.type_defs import MessageTypeDef
@@ -29,7 +29,7 @@ class Queue:
     ``undeleted`` counts messages that could not be deleted and will therefore be received again.
     """
 
-    def __init__(self, sqs: Sqs, url: str) -> None:
+    def __init__(self, sqs: AwsJson, url: str) -> None:
         self._sqs = sqs
         self._url = url
         self._waiting: deque[MessageTypeDef] = deque()

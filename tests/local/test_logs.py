@@ -1,20 +1,19 @@
-"""Log lines on their way to CloudWatch Logs, over boto3 and HTTP to a service that refuses some of them."""
+"""Log lines on their way to CloudWatch Logs, over HTTP to a service that refuses some of them."""
 
 import asyncio
 import json
 import logging
 from collections import defaultdict
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from botocore.exceptions import HTTPClientError
 
 from lambdalab.aws import Aws
 from lambdalab.local import logs as logs_module
+from lambdalab.local.aws_json import AwsJson
 from lambdalab.local.http import Exchange, Response, port_of, serve
 from lambdalab.local.logs import REFUSALS, LogWriter
 
@@ -46,7 +45,18 @@ class Service:
 class Bench:
     service: Service
     writer: LogWriter
-    client: Any
+    client: AwsJson
+
+    def fail(self, patch: pytest.MonkeyPatch, problem: Exception, times: int) -> None:
+        """Lets the next calls that write fail before they are sent."""
+        failures = iter([problem] * times)
+
+        async def call(action: str, **parameters: Any) -> Any:
+            if action == "PutLogEvents" and (failure := next(failures, None)) is not None:
+                raise failure
+            return await AwsJson.call(self.client, action, **parameters)
+
+        patch.setattr(self.client, "call", call)
 
 
 @asynccontextmanager
@@ -55,15 +65,14 @@ async def writing(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
     monkeypatch.setattr(logs_module, "RETRY_S", 0.001)
     service = Service()
     server = await serve(service.handle)
-    client = Aws(endpoint_url=f"http://127.0.0.1:{port_of(server)}").logs
-    with ThreadPoolExecutor(4) as executor:
-        writer = LogWriter(client, executor)
-        try:
-            yield Bench(service, writer, client)
-        finally:
-            await writer.close()
-            client.close()
-            server.close()
+    url = f"http://127.0.0.1:{port_of(server)}"
+    client = AwsJson(url, Aws(endpoint_url=url).session, "logs")
+    writer = LogWriter(client)
+    try:
+        yield Bench(service, writer, client)
+    finally:
+        await writer.close()
+        server.close()
 
 
 async def until(condition: Any) -> None:
@@ -101,15 +110,9 @@ async def test_a_refused_batch_is_dropped_and_counted_and_holds_up_no_other_stre
     assert "2 log lines are lost: bad in /aws/lambda/under-test was refused" in caplog.text
 
 
-async def test_an_error_that_is_not_botos_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_error_that_is_not_the_services_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     async with writing(monkeypatch) as bench:
-        failures = iter([True])
-
-        def fail_once(**_: object) -> None:
-            if next(failures, False):
-                raise ValueError("unforeseen")
-
-        bench.client.meta.events.register("before-call.cloudwatch-logs.PutLogEvents", fail_once)
+        bench.fail(monkeypatch, ValueError("unforeseen"), 1)
         bench.writer.emit(GROUP, "one", "first")
         await until(lambda: bench.service.taken["one"])
         bench.writer.emit(GROUP, "one", "second")
@@ -135,13 +138,7 @@ async def test_what_cannot_be_written_at_the_end_is_counted(
 
 async def test_a_service_that_is_away_loses_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
     async with writing(monkeypatch) as bench:
-        away = iter([True] * (REFUSALS + 3))
-
-        def gone(**_: object) -> None:
-            if next(away, False):
-                raise HTTPClientError(error="away")
-
-        bench.client.meta.events.register("before-send.cloudwatch-logs.PutLogEvents", gone)
+        bench.fail(monkeypatch, ConnectionRefusedError("away"), REFUSALS + 3)
         bench.writer.emit(GROUP, "one", "kept")
         await until(lambda: bench.service.taken["one"])
     assert bench.service.taken["one"] == ["kept"]

@@ -16,10 +16,10 @@ import msgspec
 import pytest
 
 from lambdalab.aws import Aws
+from lambdalab.local.aws_json import AwsJson
 from lambdalab.local.function import FunctionSpec
 from lambdalab.local.http import Exchange, Response, serve
 from lambdalab.local.poller import Mapping, Poller
-from lambdalab.local.sqs import Sqs
 from lambdalab.local.stack import start_emulator
 from local.support import Machine, Running, go_spec, python_spec, running
 
@@ -124,7 +124,7 @@ async def mapped(
         **settings,
     )
     spec = spec or python_spec("records.handler", reserved_concurrency=reserved, timeout_s=timeout_s)
-    sqs = Sqs(endpoint_url or aws.sqs.meta.endpoint_url, aws.session)
+    sqs = AwsJson(endpoint_url or aws.sqs.meta.endpoint_url, aws.session, "sqs")
     async with running(machine, spec) as function:
         under = Under(aws, url, function, lambda: Poller(mapping, function.pool, sqs))
         under.send(*bodies, group=fifo)

@@ -1,8 +1,8 @@
-"""SQS calls on the event loop, over kept-alive connections.
+"""The plane's frequent calls, to SQS and CloudWatch Logs, on the event loop and over kept-alive connections.
 
-A mapping makes two calls for every few messages. Through boto3 each costs a change of thread and over a millisecond of
-CPU, more than an invocation costs here. Signing is botocore's own. The protocol is AWS JSON 1.0, as botocore's model of
-SQS states it.
+A mapping makes two calls for every few messages, and every invocation has three log lines. Through boto3 a call costs a
+change of thread and over a millisecond of CPU, more than an invocation costs here. Signing is botocore's own. The
+protocol is AWS JSON, as botocore's models of the two services state it.
 """
 
 import asyncio
@@ -21,18 +21,27 @@ ANSWER_LIMIT_S: Final = 30.0
 """Longer than the longest poll; a service that takes longer is taken for gone."""
 
 
-class Sqs:
-    """Calls of one endpoint.
+_SERVICES: Final = {
+    "sqs": ("AmazonSQS", "application/x-amz-json-1.0"),
+    "logs": ("Logs_20140328", "application/x-amz-json-1.1"),
+}
+"""By signing name: what stands before an action in ``X-Amz-Target``, and the content type."""
+
+
+class AwsJson:
+    """Calls of one service.
 
     Args:
-        endpoint_url: where SQS is.
+        endpoint_url: where it is.
         session: credentials and region to sign with.
+        service: ``sqs`` or ``logs``.
     """
 
-    def __init__(self, endpoint_url: str, session: boto3.Session) -> None:
+    def __init__(self, endpoint_url: str, session: boto3.Session, service: str) -> None:
         credentials = session.get_credentials()
         assert credentials is not None
-        self._auth: Any = SigV4Auth(credentials, "sqs", session.region_name)
+        self._auth: Any = SigV4Auth(credentials, service, session.region_name)
+        self._prefix, self._content_type = _SERVICES[service]
         self._url = endpoint_url.rstrip("/") + "/"
         self._idle: list[_Connection] = []
 
@@ -40,7 +49,7 @@ class Sqs:
         """Does one action, such as ``ReceiveMessage``, with its parameters as the API reference names them.
 
         Raises:
-            ClientError: SQS refused it.
+            ClientError: the service refused it.
             OSError: there was no answer.
         """
         request = self._request(action, json.dumps(parameters).encode())
@@ -67,7 +76,7 @@ class Sqs:
             self._idle.pop().close()
 
     def _request(self, action: str, body: bytes) -> bytes:
-        headers = {"Content-Type": "application/x-amz-json-1.0", "X-Amz-Target": f"AmazonSQS.{action}"}
+        headers = {"Content-Type": self._content_type, "X-Amz-Target": f"{self._prefix}.{action}"}
         request = AWSRequest("POST", self._url, headers=headers, data=body)
         self._auth.add_auth(request)
         where = urlsplit(self._url)
@@ -102,7 +111,7 @@ class _Connection(asyncio.Protocol):
         """Sends a request; the future is the answer's status and body."""
         self._answer = asyncio.get_running_loop().create_future()
         if self._transport is None:
-            self._answer.set_exception(ConnectionResetError("SQS has closed the connection"))
+            self._answer.set_exception(ConnectionResetError("the service has closed the connection"))
         else:
             self._transport.write(request)
         return self._answer
@@ -118,7 +127,9 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         if self._answer is not None and not self._answer.done():
-            self._answer.set_exception(ConnectionResetError(f"SQS has closed the connection: {exc or 'at its end'}"))
+            self._answer.set_exception(
+                ConnectionResetError(f"the service has closed the connection: {exc or 'at its end'}")
+            )
 
     def data_received(self, data: bytes) -> None:
         try:
