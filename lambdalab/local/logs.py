@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 
 from lambdalab.local.aws_json import AwsJson
 
-FLUSH_S: Final = 0.5
+FLUSH_S: Final = 0.2
 """Each write costs milliseconds of CPU, here and in the log service, that invocations then lack."""
 BATCH_EVENTS: Final = 1000
 BATCH_CHARACTERS: Final = 250_000
