@@ -6,13 +6,18 @@ A test is left out where that is missing, and named at the end; with LAMBDALAB_R
 import os
 import shutil
 import signal
+import subprocess
+import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final
 
 import pytest
 
 from lambdalab.local.cgroup import Cgroups
+from lambdalab.local.filesystem import FileSystems
 
+ORDINARY_USER: Final = 54321
 _LEFT_OUT = pytest.StashKey[dict[str, str]]()
 
 
@@ -28,6 +33,24 @@ def _tasks() -> str | None:
     return None if "pids" in found.controllers else "a control group with the pids controller"
 
 
+def _cgroup_v1() -> str | None:
+    return None if Path("/sys/fs/cgroup/cpu").is_dir() else "a mount of cgroup version 1"
+
+
+def _image() -> str | None:
+    with tempfile.TemporaryDirectory() as folder:
+        found = FileSystems(Path(folder))
+        found.close()
+    return None if found.kind == "image" else "root and loop devices"
+
+
+def _user_namespace() -> str | None:
+    """Asked of util-linux, so that the lab's own way into one cannot hide its failure."""
+    user = ORDINARY_USER if os.geteuid() == 0 else None
+    done = subprocess.run(["unshare", "--user", "--map-root-user", "--mount", "true"], user=user, check=False)
+    return None if done.returncode == 0 else "namespaces for ordinary users"
+
+
 def _root() -> str | None:
     return None if os.geteuid() == 0 else "root"
 
@@ -38,7 +61,10 @@ def _docker() -> str | None:
 
 NEEDS: Final[dict[str, Callable[[], str | None]]] = {
     "cgroup": _cgroup,
+    "cgroup v1": _cgroup_v1,
     "tasks": _tasks,
+    "image": _image,
+    "user namespace": _user_namespace,
     "root": _root,
     "docker": _docker,
 }

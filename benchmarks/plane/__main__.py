@@ -1,5 +1,6 @@
 """Measures everything in one run and prints it. Exit code 0: every demanded ratio is met; 1: one is not."""
 
+import argparse
 import base64
 import json
 import math
@@ -38,6 +39,7 @@ MS: Final = 1e6
 
 def main() -> int:
     """Measures, prints, judges."""
+    argparse.ArgumentParser(prog="python -m benchmarks.plane", description=__doc__).parse_args()
     random.seed(2026_11_21)
     print(f"{date.today()}, {os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}")
     with tempfile.TemporaryDirectory(prefix="lambdalab-bench-") as folder, world(Path(folder)) as here:

@@ -227,8 +227,7 @@ def test_tree_with_processes_in_it_is_removed() -> None:
     groups.close()
 
 
-@pytest.mark.needs("root")
-@pytest.mark.skipif(not Path("/sys/fs/cgroup/cpu").is_dir(), reason="this machine mounts no cgroup version 1")
+@pytest.mark.needs("root", "cgroup v1")
 @pytest.mark.parametrize("with_pids", [True, False])
 def test_version_1_in_a_subtree_given_to_an_ordinary_user(with_pids: bool) -> None:
     """All that ``Cgroups`` does, by a user who owns nothing but a folder in each hierarchy."""

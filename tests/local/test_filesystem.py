@@ -55,7 +55,10 @@ def leave():
 """
 
 
-@pytest.fixture(params=["image", "folder", "none"])
+IMAGE = pytest.param("image", marks=pytest.mark.needs("image"))
+
+
+@pytest.fixture(params=[IMAGE, pytest.param("folder", marks=pytest.mark.needs("root")), "none"])
 def own(
     request: pytest.FixtureRequest, machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Machine]:
@@ -63,8 +66,7 @@ def own(
     monkeypatch.setattr(filesystem, "KINDS", filesystem.KINDS[filesystem.KINDS.index(request.param) :])
     files = FileSystems(tmp_path)
     try:
-        if files.kind != request.param:
-            pytest.skip(f"needs root, and for an image loop devices: this is {files.kind}")
+        assert files.kind == request.param
         yield replace(machine, files=files)
     finally:
         files.close()
@@ -93,9 +95,8 @@ async def test_tmp_is_the_environments_own_through_a_reset_and_leaves_with_it(ow
     assert not BLOCK.exists()  # noqa: ASYNC240
 
 
+@pytest.mark.parametrize("own", [IMAGE], indirect=True)
 async def test_tmp_has_its_size_and_is_no_memory(own: Machine, package: Path) -> None:
-    if own.files.kind != "image":
-        pytest.skip("only an image limits the size")
     spec = python_spec("files.handler", package=package, timeout_s=60, memory_mb=128, tmp_mb=512)
     async with running(own, spec) as function:
         room_mb = answer(await function.invoke(do="look"))["room_mb"]
@@ -123,7 +124,7 @@ async def test_layers_are_found_where_lambda_has_them(own: Machine, package: Pat
     assert not LAYER.exists()  # noqa: ASYNC240
 
 
-@pytest.mark.needs("root")
+@pytest.mark.needs("root", "user namespace")
 def test_an_ordinary_user_has_a_tmp_too(tmp_path: Path) -> None:
     """In a user namespace, as the plane enters one."""
     code = """
@@ -161,9 +162,11 @@ files.close()
         shutil.rmtree(folder)
     assert done.returncode == 0, done.stderr
     entered, kind, said = json.loads(done.stdout)
-    if not entered:
-        pytest.skip("this machine lets ordinary users make no namespaces")
-    assert (kind, said) == ("folder", ["of-the-function", str(ORDINARY_USER), "CapEff:", "0000000000000000"])
+    assert (entered, kind, said) == (
+        True,
+        "folder",
+        ["of-the-function", str(ORDINARY_USER), "CapEff:", "0000000000000000"],
+    )
     assert not Path("/tmp/of-the-function").exists()  # noqa: S108
 
 
