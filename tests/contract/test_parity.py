@@ -84,6 +84,6 @@ def test_both_parsers_agree_on_odd_messages(tmp_path: Path) -> None:
     assert differing == []
     codes = {str(outcome["error"]["code"]) for outcome in go_outcomes if "error" in outcome}
     assert codes == {
-        "InvalidJson", "UnknownField", "MissingField", "InvalidType", "InvalidValue", "UnsupportedMode",
+        "InvalidJson", "UnknownField", "MissingField", "InvalidType", "InvalidValue",
     }  # fmt: skip
     assert sum("message" in outcome for outcome in go_outcomes) > COUNT // 20

@@ -89,8 +89,6 @@ def _mode(fields: dict[str, Any]) -> str:
         raise IngestError("InvalidType", rule, "mode")
     if value not in _MODES:
         raise IngestError("InvalidValue", rule, "mode")
-    if value != "sequential":
-        raise IngestError("UnsupportedMode", f"mode {value} does not work yet; sequential does", "mode")
     return value
 
 

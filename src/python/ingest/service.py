@@ -4,12 +4,21 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from errors import IngestError
 from message import Message, parse_text, parse_value
 from record import emit
 from writer import LANG, Batch, Writer
+
+
+class Context(Protocol):
+    """The part of the Lambda context that is used."""
+
+    aws_request_id: str
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Until the invocation times out."""
 
 
 class Service:
@@ -19,24 +28,24 @@ class Service:
         self._writer = writer
         self._cold_start = True
 
-    def answer(self, event: object, request_id: str) -> dict[str, Any]:
+    def answer(self, event: object, context: Context) -> dict[str, Any]:
         """Answer an SQS event with the messages that failed, a direct event with its summary or error."""
         try:
             if not isinstance(event, dict) or "Records" not in event:
-                return self._answer_direct(partial(parse_value, event), request_id)
+                return self._answer_direct(partial(parse_value, event), context)
             if not _is_sqs(event["Records"]):
-                return self._answer_direct(_refuse_records, request_id)
-            return self._answer_sqs(event["Records"], request_id)
+                return self._answer_direct(_refuse_records, context)
+            return self._answer_sqs(event["Records"], context)
         finally:
             self._cold_start = False  # every message of the first invocation is a cold one
 
-    def _answer_sqs(self, records: list[dict[str, Any]], request_id: str) -> dict[str, Any]:
+    def _answer_sqs(self, records: list[dict[str, Any]], context: Context) -> dict[str, Any]:
         failures = []
         for record in records:
             attributes = record.get("attributes", {})
             summary = self._process(
                 partial(parse_text, record.get("body", "")),
-                request_id,
+                context,
                 receive_count=_whole_number(attributes.get("ApproximateReceiveCount")),
                 sent_ms=_whole_number(attributes.get("SentTimestamp")),
             )
@@ -44,14 +53,14 @@ class Service:
                 failures.append({"itemIdentifier": record["messageId"]})
         return {"batchItemFailures": failures}
 
-    def _answer_direct(self, parse: Callable[[], Message], request_id: str) -> dict[str, Any]:
-        summary = self._process(parse, request_id)
+    def _answer_direct(self, parse: Callable[[], Message], context: Context) -> dict[str, Any]:
+        summary = self._process(parse, context)
         return {"error": summary["error"]} if "error" in summary else summary
 
     def _process(
         self,
         parse: Callable[[], Message],
-        request_id: str,
+        context: Context,
         receive_count: int | None = None,
         sent_ms: int | None = None,
     ) -> dict[str, Any]:
@@ -61,7 +70,9 @@ class Service:
         try:
             message = parse()
             batch = Batch()
-            self._writer.write(message, batch, cold_start=self._cold_start)
+            self._writer.write(
+                message, batch, cold_start=self._cold_start, remaining_ms=context.get_remaining_time_in_millis
+            )
         except IngestError as refusal:
             error = refusal.as_dict()
         except Exception as fault:
@@ -70,7 +81,7 @@ class Service:
         members = {
             "lang": LANG,
             "run_id": _run_id(message),
-            "request_id": request_id,
+            "request_id": context.aws_request_id,
             **(asdict(message) if message else {}),
             **(batch.summary() if batch else {"rejected": 1}),
             "cold_start": self._cold_start,

@@ -34,6 +34,7 @@ func NewClient(ctx context.Context) (*dynamodb.Client, error) {
 		WithTransportOptions(func(transport *http.Transport) {
 			transport.TLSHandshakeTimeout = connectTimeout
 			transport.ResponseHeaderTimeout = readTimeout
+			transport.MaxIdleConnsPerHost = concurrency
 		}).
 		WithReadTimeout(0) // the SDK's own would also close connections that are merely idle, and boto3's does not
 	settings, err := config.LoadDefaultConfig(ctx,

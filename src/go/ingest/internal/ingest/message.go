@@ -128,9 +128,7 @@ func (r *fieldReader) mode() string {
 		return ""
 	}
 	switch mode {
-	case "sequential":
-	case "concurrent", "batch":
-		r.fail("UnsupportedMode", "mode", "mode "+mode+" does not work yet; sequential does")
+	case "sequential", "concurrent", "batch":
 	default:
 		r.fail("InvalidValue", "mode", rule)
 	}

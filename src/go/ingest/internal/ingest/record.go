@@ -67,7 +67,11 @@ func (s *summary) metrics() []metric {
 	if s.Batch == nil {
 		return []metric{{"rejected", "Count"}}
 	}
-	metrics := []metric{{"written", "Count"}, {"duplicates", "Count"}, {"batch_elapsed_ms", "Milliseconds"}}
+	metrics := []metric{{"written", "Count"}}
+	if s.Duplicates != nil {
+		metrics = append(metrics, metric{"duplicates", "Count"})
+	}
+	metrics = append(metrics, metric{"batch_elapsed_ms", "Milliseconds"})
 	if s.ConsumedWRU != nil {
 		metrics = append(metrics, metric{"consumed_wru", "Count"})
 	}

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -31,13 +33,14 @@ type answer struct {
 	Body   json.RawMessage
 	Text   string
 	Drop   bool
+	Leave  int // so many of the call's items are left unprocessed, the last ones first
 }
 
 // fakeDynamoDB answers puts from a script, the last answer for ever, and keeps what it was asked.
 type fakeDynamoDB struct {
 	mutex   sync.Mutex
 	answers []answer
-	puts    []any
+	puts    []map[string]any
 }
 
 func (f *fakeDynamoDB) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -45,11 +48,18 @@ func (f *fakeDynamoDB) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
-	var put any
+	var put map[string]any
 	f.mutex.Lock()
 	defer f.mutex.Unlock()
 	if err := json.Unmarshal(putClock.ReplaceAll(body, []byte(`$1"<clock>"`)), &put); err != nil {
 		panic(err)
+	}
+	operation := "PutItem"
+	if put["RequestItems"] != nil {
+		operation = "BatchWriteItem"
+	}
+	if got := r.Header.Get("X-Amz-Target"); got != "DynamoDB_20120810."+operation {
+		panic(got)
 	}
 	f.puts = append(f.puts, put)
 	next := f.answers[0]
@@ -59,9 +69,25 @@ func (f *fakeDynamoDB) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if next.Drop {
 		panic(http.ErrAbortHandler)
 	}
+	if next.Leave > 0 {
+		next.Body = unprocessed(body, next)
+	}
 	w.Header().Set("Content-Type", "application/x-amz-json-1.0")
 	w.WriteHeader(next.Status)
 	_, _ = io.WriteString(w, next.Text+string(next.Body))
+}
+
+func unprocessed(body []byte, next answer) []byte {
+	var call struct{ RequestItems map[string][]any }
+	answer := map[string]any{}
+	if err := errors.Join(json.Unmarshal(body, &call), json.Unmarshal(next.Body, &answer)); err != nil {
+		panic(err)
+	}
+	requests := call.RequestItems["items"]
+	slices.Reverse(requests)
+	answer["UnprocessedItems"] = map[string]any{"items": requests[:min(next.Leave, len(requests))]}
+	text, _ := json.Marshal(answer)
+	return text
 }
 
 // newService is a fresh execution environment whose calls go to dynamodb.
@@ -89,12 +115,31 @@ func newService(t *testing.T, dynamodb http.Handler) (*Service, *bytes.Buffer) {
 
 func invoke(t *testing.T, service *Service, event []byte) string {
 	t.Helper()
+	return invokeWithin(t, service, event, 0)
+}
+
+// invokeWithin invokes with so many milliseconds left until the timeout, a minute if 0.
+func invokeWithin(t *testing.T, service *Service, event []byte, remainingMS int) string {
+	t.Helper()
+	if remainingMS == 0 {
+		remainingMS = 60_000
+	}
 	ctx := lambdacontext.NewContext(context.Background(), &lambdacontext.LambdaContext{AwsRequestID: "request-1"})
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(remainingMS)*time.Millisecond)
+	defer cancel()
 	answer, err := service.Invoke(ctx, event)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return string(answer)
+}
+
+// bySeq puts PutItem requests into the order of their items.
+func bySeq(puts []map[string]any) {
+	seq := func(put map[string]any) string {
+		return put["Item"].(map[string]any)["sk"].(map[string]any)["S"].(string)
+	}
+	slices.SortStableFunc(puts, func(a, b map[string]any) int { return strings.Compare(seq(a), seq(b)) })
 }
 
 func withoutClock(text string) string {
@@ -104,9 +149,13 @@ func withoutClock(text string) string {
 func TestScenarios(t *testing.T) {
 	var scenarios []struct {
 		Name        string
-		Invocations []struct{ Event, Answer json.RawMessage }
+		Invocations []struct {
+			Event, Answer json.RawMessage
+			RemainingMS   int `json:"remaining_ms"`
+		}
 		DynamoDB    []answer
-		Puts        []any
+		PutsInOrder *bool `json:"puts_in_order"`
+		Puts        []map[string]any
 		Log         []json.RawMessage
 	}
 	text, err := os.ReadFile(contracts + "scenarios.json")
@@ -118,10 +167,10 @@ func TestScenarios(t *testing.T) {
 	}
 	for _, scenario := range scenarios {
 		t.Run(scenario.Name, func(t *testing.T) {
-			dynamodb := &fakeDynamoDB{answers: scenario.DynamoDB, puts: []any{}}
+			dynamodb := &fakeDynamoDB{answers: scenario.DynamoDB, puts: []map[string]any{}}
 			service, log := newService(t, dynamodb)
 			for _, invocation := range scenario.Invocations {
-				got, want := withoutClock(invoke(t, service, invocation.Event)), compact(t, invocation.Answer)
+				got, want := withoutClock(invokeWithin(t, service, invocation.Event, invocation.RemainingMS)), compact(t, invocation.Answer)
 				if got != want {
 					t.Errorf("answer\ngot  %s\nwant %s", got, want)
 				}
@@ -134,6 +183,10 @@ func TestScenarios(t *testing.T) {
 				t.Errorf("log\ngot  %s\nwant %s", got, want.String())
 			}
 			dynamodb.mutex.Lock() // a dropped connection lets the SDK go on before its handler has ended
+			if scenario.PutsInOrder != nil && !*scenario.PutsInOrder {
+				bySeq(dynamodb.puts)
+				bySeq(scenario.Puts)
+			}
 			got, _ := json.Marshal(dynamodb.puts)
 			dynamodb.mutex.Unlock()
 			if want, _ := json.Marshal(scenario.Puts); !bytes.Equal(got, want) {

@@ -24,10 +24,10 @@ const (
 	noCode = "UnknownError" // what the SDK puts in the place of a code that the answer lacks
 )
 
-// Batch is what became of the items of one message so far. Absent is what was not measured.
+// Batch is what became of the items of one message so far. Absent is what was not measured or does not apply.
 type Batch struct {
 	Written     int        `json:"written"`
-	Duplicates  int        `json:"duplicates"`
+	Duplicates  *int       `json:"duplicates,omitempty"`
 	ElapsedMS   decimal    `json:"batch_elapsed_ms"`
 	PutMS       *quantiles `json:"put_ms,omitempty"`
 	ConsumedWRU *decimal   `json:"consumed_wru,omitempty"`
@@ -49,7 +49,7 @@ type Writer struct {
 	Table  string
 }
 
-// Write writes every item in order and notes the outcome in batch; the first error ends it.
+// Write writes every item and notes the outcome in batch; the first error ends it.
 func (w *Writer) Write(ctx context.Context, message Message, batch *Batch, coldStart bool) error {
 	started := time.Now()
 	defer func() {
@@ -57,8 +57,8 @@ func (w *Writer) Write(ctx context.Context, message Message, batch *Batch, coldS
 		batch.PutMS = quantilesOf(batch.puts)
 	}()
 	payload := strings.Repeat("x", message.SizeBytes)
-	for seq := range message.Count {
-		item := map[string]types.AttributeValue{
+	item := func(seq int) map[string]types.AttributeValue {
+		return map[string]types.AttributeValue{
 			"pk":         text("batch_id#" + message.BatchID),
 			"sk":         text("seq#" + strconv.Itoa(seq)),
 			"lang":       text(lang),
@@ -69,14 +69,24 @@ func (w *Writer) Write(ctx context.Context, message Message, batch *Batch, coldS
 			"payload":    text(payload),
 			"cold_start": &types.AttributeValueMemberBOOL{Value: coldStart},
 		}
-		if err := w.put(ctx, item, batch); err != nil {
-			return writeFailed(seq, err)
+	}
+	if message.Mode == "batch" {
+		return w.putBatches(ctx, item, message.Count, batch) // no condition is possible, so no duplicates are known
+	}
+	batch.Duplicates = new(int)
+	if message.Mode == "concurrent" {
+		return w.putAtOnce(ctx, item, message.Count, batch)
+	}
+	for seq := range message.Count {
+		if err := w.put(ctx, seq, item(seq), batch); err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
-func (w *Writer) put(ctx context.Context, item map[string]types.AttributeValue, batch *Batch) error {
+// put writes one item unless it is there.
+func (w *Writer) put(ctx context.Context, seq int, item map[string]types.AttributeValue, batch *Batch) error {
 	started := time.Now()
 	answer, err := w.Client.PutItem(ctx, &dynamodb.PutItemInput{
 		TableName:              &w.Table,
@@ -88,24 +98,27 @@ func (w *Writer) put(ctx context.Context, item map[string]types.AttributeValue, 
 	switch {
 	case err == nil:
 		batch.Written++
-		batch.addCapacity(answer.ConsumedCapacity)
+		if answer.ConsumedCapacity != nil {
+			batch.addUnits((*decimal)(answer.ConsumedCapacity.CapacityUnits))
+		}
 	case errors.As(err, &exists):
-		batch.Duplicates++
+		*batch.Duplicates++
 	default:
-		return err
+		return writeFailed(seq, reason(err))
 	}
 	batch.puts = append(batch.puts, time.Since(started))
 	return nil
 }
 
-func (b *Batch) addCapacity(capacity *types.ConsumedCapacity) {
-	if capacity == nil || capacity.CapacityUnits == nil {
+// addUnits adds capacity that DynamoDB returned; nil is none.
+func (b *Batch) addUnits(units *decimal) {
+	if units == nil {
 		return
 	}
 	if b.ConsumedWRU == nil {
 		b.ConsumedWRU = new(decimal)
 	}
-	*b.ConsumedWRU += decimal(*capacity.CapacityUnits)
+	*b.ConsumedWRU += *units
 }
 
 // countRetries adds the retries of one call to total. It reads them inside the SDK's stack, because the metadata of a
@@ -125,12 +138,16 @@ func countRetries(total *int) func(*dynamodb.Options) {
 	})
 }
 
-func writeFailed(seq int, err error) error {
-	reason := "no valid answer from DynamoDB"
+// reason is what of an SDK's error may be shown.
+func reason(err error) string {
 	var refusal smithy.APIError
 	if errors.As(err, &refusal) && refusal.ErrorCode() != noCode {
-		reason = printable(refusal.ErrorCode())
+		return printable(refusal.ErrorCode())
 	}
+	return "no valid answer from DynamoDB"
+}
+
+func writeFailed(seq int, reason string) error {
 	return &Error{Code: "WriteFailed", Message: fmt.Sprintf("item %d could not be written: %s", seq, reason)}
 }
 
