@@ -1,9 +1,11 @@
 """What the contract tests share: the Python function's folder on the path and the case tables."""
 
+import importlib
 import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -48,3 +50,10 @@ def environment(dynamodb: FakeDynamoDB, monkeypatch: pytest.MonkeyPatch) -> None
     }.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("AWS_PROFILE", raising=False)
+
+
+@pytest.fixture
+def function(environment: None) -> ModuleType:
+    """Load the function as a fresh execution environment does."""
+    sys.modules.pop("handler", None)
+    return importlib.import_module("handler")

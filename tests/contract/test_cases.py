@@ -51,8 +51,7 @@ def test_the_schema_agrees_with_the_parser(json_case: dict[str, Any]) -> None:
     error = json_case["expect"].get("error")
     valid = Draft202012Validator(schema).is_valid(json.loads(body_of(json_case)))
     beyond_schema = error is not None and (
-        json_case["name"].endswith(WRITTEN_AS_FRACTION)
-        or error["message"].startswith("size_bytes times count")
+        json_case["name"].endswith(WRITTEN_AS_FRACTION) or error["message"].startswith("size_bytes times count")
     )
     assert valid == (error is None or beyond_schema)
 

@@ -256,6 +256,9 @@ func TestClientRetriesAndWaitsAsBoto3Does(t *testing.T) {
 	if connect, read := httpClient.GetDialer().Timeout, httpClient.GetTransport().ResponseHeaderTimeout; connect != 2*time.Second || read != 5*time.Second {
 		t.Errorf("time limits %v to connect and %v to read, want 2s and 5s", connect, read)
 	}
+	if kept := httpClient.GetTransport().MaxIdleConnsPerHost; kept != concurrency || concurrency != 8 {
+		t.Errorf("%d idle connections are kept, want 8", kept)
+	}
 	for code, most := range map[string]time.Duration{
 		"InternalServerError":                    25 * time.Millisecond,
 		"ProvisionedThroughputExceededException": time.Second,
