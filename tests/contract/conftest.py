@@ -40,6 +40,11 @@ def dynamodb() -> Iterator[FakeDynamoDB]:
 @pytest.fixture
 def environment(dynamodb: FakeDynamoDB, monkeypatch: pytest.MonkeyPatch) -> None:
     """Set what Lambda would set, and send the function's calls to the scripted DynamoDB."""
+    set_environment(monkeypatch, dynamodb)
+
+
+def set_environment(monkeypatch: pytest.MonkeyPatch, dynamodb: FakeDynamoDB) -> None:
+    """Set the variables of `environment`."""
     for name, value in {
         "TABLE_NAME": "items",
         "AWS_ENDPOINT_URL": dynamodb.url,

@@ -1,21 +1,33 @@
-"""Thousands of odd messages through both parsers: every outcome must be the same to the letter."""
+"""The same odd input to both languages: messages to the parsers, faulty answers of DynamoDB to the whole functions.
+
+Every outcome must be the same to the letter.
+"""
 
 import base64
+import importlib
 import json
 import os
 import random
 import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
+import pytest
 from errors import IngestError
 from message import parse_text
 
 from lambdalab.tools import search_path
 
+from .conftest import set_environment
+from .fake_dynamodb import FakeDynamoDB, without_clock
+from .test_ingest import context
+
 GO_SOURCE = Path(__file__).parents[2] / "src/go/ingest"
 SEED = 20261121
 COUNT = 3000
+SCENARIO_COUNT = 80
 
 NAMES = [
     "batch_id", "size_bytes", "count", "label", "mode",
@@ -53,6 +65,74 @@ def odd_body(chance: random.Random) -> bytes:
     return body
 
 
+def faulty_answer(chance: random.Random, mode: str) -> dict[str, Any]:
+    """Make an answer DynamoDB may give. Throttling is left to the table of scenarios: both SDKs wait up to seconds."""
+    units = {"TableName": "items", "CapacityUnits": chance.choice([1.0, 0.5, 25.0])}
+    good: dict[str, Any] = {"ConsumedCapacity": [units] if mode == "batch" else units} if chance.random() < 0.8 else {}
+    kind = chance.choice(["good"] * 4 + ["leave"] * 3 + ["server", "server", "exists", "denied", "drop", "no code"])
+    if kind == "leave" and mode == "batch":
+        return {"status": 200, "body": good, "leave": chance.choice([1, 2, 24, 25])}
+    code = {"server": "InternalServerError", "exists": "ConditionalCheckFailedException", "denied": "a#Denied<>"}
+    if kind == "exists" and mode == "batch":
+        kind = "denied"
+    if kind in code:
+        return {"status": 500 if kind == "server" else 400, "body": {"__type": code[kind], "message": "m"}}
+    if kind == "drop":
+        return {"drop": True}
+    return {"status": 400, "body": {"message": "m"}} if kind == "no code" else {"status": 200, "body": good}
+
+
+def faulty_scenario(chance: random.Random, number: int) -> dict[str, Any]:
+    """Make a message and a script; of concurrent puts the order is open, so those get one item or one answer."""
+    mode = chance.choice(["sequential", "concurrent", "batch", "batch"])
+    answers = [faulty_answer(chance, mode) for _ in range(chance.randrange(1, 7))]
+    last: dict[str, Any] = {"ConsumedCapacity": []} if mode == "batch" else {}
+    count = chance.choice([1, 2, 25, 26, 60])
+    if mode == "concurrent" and chance.random() < 0.5:
+        answers = []
+    elif mode == "concurrent":
+        count = 1
+    event = {"batch_id": f"r:{number}", "size_bytes": chance.randrange(1, 9), "count": count, "mode": mode}
+    remaining_ms = chance.choice([1000, 60_000, 60_000])
+    return {"event": event, "dynamodb": [*answers, {"status": 200, "body": last}], "remaining_ms": remaining_ms}
+
+
+def python_record(scenario: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run one scenario in a fresh environment; Go: TestRecords."""
+    dynamodb = FakeDynamoDB()
+    dynamodb.answers = scenario["dynamodb"]
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            set_environment(patch, dynamodb)
+            sys.modules.pop("handler", None)
+            answer = importlib.import_module("handler").handler(scenario["event"], context(scenario["remaining_ms"]))
+    finally:
+        dynamodb.close()
+    log = json.loads(capsys.readouterr().out)
+    return f"{without_clock(answer)} {without_clock(log)} {len(dynamodb.puts)}".replace('"python"', '"go"')
+
+
+def test_both_functions_write_the_same_records_whatever_dynamodb_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chance = random.Random(SEED)
+    scenarios = [faulty_scenario(chance, number) for number in range(SCENARIO_COUNT)]
+    scenarios_file, records_file = tmp_path / "scenarios", tmp_path / "records"
+    scenarios_file.write_text(json.dumps(scenarios), encoding="utf-8")
+    go_test("TestRecords", INGEST_SCENARIOS=str(scenarios_file), INGEST_RECORDS=str(records_file))
+    go_records = records_file.read_text(encoding="utf-8").splitlines()
+    python_records = [python_record(scenario, capsys) for scenario in scenarios]
+    differing = [
+        (scenario, in_python, in_go)
+        for scenario, in_python, in_go in zip(scenarios, python_records, go_records, strict=True)
+        if in_python != in_go
+    ]
+    assert differing == []
+    for text in ("unprocessed until the time was up", '"code":"WriteFailed"', "Denied??", "no valid answer"):
+        assert any(text in record for record in go_records), text
+    assert sum('"error"' not in record for record in go_records) > SCENARIO_COUNT // 10
+
+
 def python_outcome(body: bytes) -> dict[str, object]:
     try:
         return {"message": asdict(parse_text(body.decode("utf-8", "surrogateescape")))}
@@ -60,19 +140,19 @@ def python_outcome(body: bytes) -> dict[str, object]:
         return {"error": error.as_dict()}
 
 
+def go_test(name: str, **variables: str) -> None:
+    subprocess.run(
+        ["go", "test", "-count=1", f"-run=^{name}$", "./internal/ingest"],
+        cwd=GO_SOURCE, env=os.environ | {"PATH": search_path()} | variables, check=True, timeout=300,
+    )  # fmt: skip
+
+
 def test_both_parsers_agree_on_odd_messages(tmp_path: Path) -> None:
     chance = random.Random(SEED)
     bodies = [odd_body(chance) for _ in range(COUNT)]
     bodies_file, outcomes_file = tmp_path / "bodies", tmp_path / "outcomes"
     bodies_file.write_bytes(b"".join(base64.b64encode(body) + b"\n" for body in bodies))
-    subprocess.run(
-        ["go", "test", "-count=1", "-run=^TestOutcomes$", "./internal/ingest"],
-        cwd=GO_SOURCE,
-        env=os.environ
-        | {"PATH": search_path(), "INGEST_BODIES": str(bodies_file), "INGEST_OUTCOMES": str(outcomes_file)},
-        check=True,
-        timeout=300,
-    )
+    go_test("TestOutcomes", INGEST_BODIES=str(bodies_file), INGEST_OUTCOMES=str(outcomes_file))
     go_outcomes = [json.loads(line) for line in outcomes_file.read_text(encoding="utf-8").splitlines()]
     python_outcomes = [python_outcome(body) for body in bodies]
     assert len(go_outcomes) == COUNT

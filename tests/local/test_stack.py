@@ -93,6 +93,29 @@ def test_same_message_three_times_leaves_its_items_once(up: Up) -> None:
     assert both(thrice) == [list(range(10))] * 2
 
 
+@pytest.mark.parametrize("mode", ["concurrent", "batch"])
+def test_a_mode_writes_every_item_once_also_when_delivered_again(up: Up, mode: str) -> None:
+    message = batch(count=60, size_bytes=2000) | {"mode": mode}  # two full calls of a batch and a part of one
+
+    def written(language: str) -> tuple[list[dict[str, Any]], list[int], dict[str, Any]]:
+        up.send(language, message)
+        settle(up, language)
+        first = up.items(language, message["batch_id"])
+        up.send(language, message)
+        settle(up, language)
+        answer = json.loads(up.invoke(up.arm(language).function_name, message)["Payload"])
+        return first, sequence(up.items(language, message["batch_id"])), answer
+
+    for first, again, answer in both(written):
+        assert sequence(first) == again == list(range(60))
+        assert {item["payload"]["S"] for item in first} == {"x" * 2000}
+        assert answer["mode"] == mode
+        if mode == "batch":
+            assert (answer["written"], answer["put_ms"]["n"], answer.get("duplicates")) == (60, 3, None)
+        else:
+            assert (answer["written"], answer["put_ms"]["n"], answer["duplicates"]) == (0, 60, 60)
+
+
 def test_items_of_both_languages_are_equal_but_for_language_and_time(up: Up) -> None:
     message = batch(count=5, size_bytes=1024)
 
