@@ -20,6 +20,7 @@ from lambdalab.model import (
     InvocationRow,
     LogLine,
     Manifest,
+    Mode,
     PlatformReport,
     Start,
     TrialResult,
@@ -228,11 +229,20 @@ def _faults(
         faults.append(f"received {record.receive_count} times")
     if record.sdk_retries:
         faults.append(f"{record.sdk_retries} SDK retries")
+    if (resent := _resent_calls(record)) > 0:
+        faults.append(f"{resent} calls more for items that DynamoDB left unprocessed")
     if record.duplicates:
         faults.append(f"{record.duplicates} items were there already")
     if report is not None and record.cold_start and report.start is Start.WARM and report.refused is None:
         faults.append("initialised inside the invocation, after a reset")
     return faults
+
+
+def _resent_calls(record: FunctionRecord) -> int:
+    """Calls of BatchWriteItem beyond those that 25 items a call need (docs/contracts.md, Modes)."""
+    if record.mode != Mode.BATCH or record.put_ms is None or record.count is None:
+        return 0
+    return record.put_ms.n - math.ceil(record.count / 25)
 
 
 def _report_faults(result: TrialResult, report: PlatformReport) -> list[str]:

@@ -173,6 +173,12 @@ EMULATOR = (
         pytest.param(WARM, [record_line(WARM, receive_count=2), text(WARM)], "received 2 times", id="redelivery"),
         pytest.param(WARM, [record_line(WARM, sdk_retries=3), text(WARM)], "3 SDK retries", id="SDK retries"),
         pytest.param(
+            WARM,
+            [record_line(WARM, mode="batch", put_ms={"n": 6, "p50": 1, "p95": 1, "max": 1}), text(WARM)],
+            "2 calls more for items that DynamoDB left unprocessed",
+            id="unprocessed items",
+        ),
+        pytest.param(
             WARM, [record_line(WARM, duplicates=4), text(WARM)], "4 items were there already", id="duplicates"
         ),
         pytest.param(
