@@ -58,7 +58,7 @@ class World:
 def world(folder: Path) -> Iterator[World]:
     """Builds, starts and deploys everything, and ends it again."""
     with contextlib.ExitStack() as undo:
-        port, plane_port, rie_port, runtime_port = _free_ports(4)
+        port, plane_port, rie_port, runtime_port = free_ports(4)
         emulator = start_emulator(port, folder)
         undo.callback(emulator.end, grace_s=2)
         endpoint_url = f"http://127.0.0.1:{port}"
@@ -156,7 +156,8 @@ def _start_rie(interpreter: Path, port: int, runtime_port: int, folder: Path) ->
     sys.exit(f"the RIE did not start: {(folder / 'rie.log').read_text()}")
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
