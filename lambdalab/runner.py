@@ -119,6 +119,7 @@ class Runner:
     def _execute(self, trial: Trial) -> None:
         of_arm = self._resources[trial.arm]
         if trial.load.start is Start.COLD:
+            self._target.configure(self._arms[trial.arm])
             self._target.start_cold(of_arm)
         # A killed runner may have sent a message it did not write down: every resumption counts as an attempt.
         attempt = max(self._attempts[trial.trial_id], len(self._manifest.resumed_at)) + 1

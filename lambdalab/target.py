@@ -9,18 +9,18 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from lambdalab.aws import Aws, access_errors
+from lambdalab.configuration import Configurations, Package, build_package
 from lambdalab.errors import AccessError, StackError
 from lambdalab.local.stack import LocalStack
 from lambdalab.model import Arm, FunctionFacts, LogLine
 from lambdalab.stack import Stack, find_stack
 
-COLD_START_VARIABLE: Final = "LAMBDALAB_COLD_START"
-"""The variable a configuration bump sets; a left-over of a killed run is dropped by the next."""
 LOG_QUERY: Final = "fields @timestamp, @logStream, @message | sort @timestamp asc | limit 10000"
 _PAGE_ROWS: Final = 10_000
 _OVERLAP_S: Final = 1
@@ -39,6 +39,11 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
 class AwsTarget:
     """A stack on AWS, or behind anything that speaks its API.
 
+    Args:
+        aws: its clients.
+        stack: what is deployed.
+        builds: the folder ``sam build`` made for each build that is not the deployed one.
+
     Attributes:
         poll_s: how often the queue is looked at.
         empty_readings: how many times in a row it must read empty; its numbers are approximate on AWS.
@@ -50,12 +55,12 @@ class AwsTarget:
     empty_readings = 3
     log_delay_s = 300.0
 
-    def __init__(self, aws: Aws, stack: Stack) -> None:
+    def __init__(self, aws: Aws, stack: Stack, builds: Mapping[str, Path] | None = None) -> None:
         self.aws = aws
         self.stack = stack
         self.region = str(aws.session.region_name)
-        self._original: dict[str, dict[str, str]] = {}
-        self._bumps = 0
+        self._builds = builds or {}
+        self._configurations = Configurations(aws)
 
     def resources(self, arm: Arm) -> Resources:
         """The deployed pieces of an arm, by the stack's outputs."""
@@ -77,6 +82,7 @@ class AwsTarget:
         """
         of_arm = self.resources(arm)
         name = of_arm.function_name
+        package = self._package(arm)
         with access_errors(f"function {name}"):
             found = self.aws.lambda_.get_function_configuration(FunctionName=name)
             reserved = self.aws.lambda_.get_function_concurrency(FunctionName=name)
@@ -95,10 +101,10 @@ class AwsTarget:
             language=arm.language,
             runtime=found["Runtime"],
             architecture=found["Architectures"][0],
-            memory_mb=found["MemorySize"],
+            memory_mb=arm.memory_mb or found["MemorySize"],
             timeout_s=found["Timeout"],
             log_group=of_arm.log_group,
-            code_sha256=found["CodeSha256"],
+            code_sha256=found["CodeSha256"] if package is None else package.code_sha256,
             batch_size=mapping["BatchSize"],
             maximum_concurrency=mapping.get("ScalingConfig", {}).get("MaximumConcurrency"),
             reserved_concurrency=reserved.get("ReservedConcurrentExecutions"),
@@ -106,26 +112,23 @@ class AwsTarget:
             max_receive_count=None if receives is None else int(receives),
         )
 
+    def configure(self, arm: Arm) -> None:
+        """Gives the arm's function the memory and the build the arm asks for.
+
+        Raises:
+            UsageError: its build's folder does not hold the function.
+            AccessError: Lambda refuses, or cannot be asked.
+        """
+        of_arm = self.resources(arm)
+        self._configurations.apply(of_arm.function_name, memory_mb=arm.memory_mb, package=self._package(arm))
+
     def start_cold(self, of_arm: Resources) -> None:
         """Makes the arm's next invocation initialise a new environment: a configuration bump, waited for."""
-        name = of_arm.function_name
-        with access_errors(f"the configuration of {name}"):
-            if name not in self._original:
-                found = self.aws.lambda_.get_function_configuration(FunctionName=name)
-                variables = dict(found.get("Environment", {}).get("Variables", {}))
-                variables.pop(COLD_START_VARIABLE, None)
-                self._original[name] = variables
-            self._bumps += 1
-            marker = f"{int(time.time())}-{self._bumps}"
-            self._set_variables(name, self._original[name] | {COLD_START_VARIABLE: marker})
+        self._configurations.bump(of_arm.function_name)
 
     def restore(self) -> None:
-        """Gives every bumped function its own variables back."""
-        while self._original:
-            name, variables = next(iter(self._original.items()))
-            with access_errors(f"the configuration of {name}"):
-                self._set_variables(name, variables)
-            del self._original[name]
+        """Gives every function back the configuration and the code it had."""
+        self._configurations.restore()
 
     def send(self, of_arm: Resources, body: str) -> str:
         """Sends one message; returns its id."""
@@ -179,11 +182,16 @@ class AwsTarget:
         rows = ({cell["field"]: cell["value"] for cell in row} for row in answer["results"])
         return [_log_line(log_group, row) for row in rows]
 
-    def _set_variables(self, function_name: str, variables: dict[str, str]) -> None:
-        self.aws.lambda_.update_function_configuration(FunctionName=function_name, Environment={"Variables": variables})
-        self.aws.lambda_.get_waiter("function_updated_v2").wait(
-            FunctionName=function_name, WaiterConfig={"Delay": 1, "MaxAttempts": 120}
-        )
+    def _package(self, arm: Arm) -> Package | None:
+        """The code of the arm's build; None is what is deployed."""
+        folder = self._builds.get(arm.build or "")
+        if folder is None:
+            return None
+        name = self.resources(arm).function_name
+        logical_id = next(logical for logical, function_name in self.stack.functions().items() if function_name == name)
+        with access_errors(f"function {name}"):
+            found = self.aws.lambda_.get_function_configuration(FunctionName=name)
+        return build_package(folder / logical_id, found["Architectures"][0])
 
 
 class LocalTarget(AwsTarget):
@@ -194,8 +202,8 @@ class LocalTarget(AwsTarget):
     empty_readings = 1
     log_delay_s = 15.0
 
-    def __init__(self, local: LocalStack, stack: Stack) -> None:
-        super().__init__(local.aws(), stack)
+    def __init__(self, local: LocalStack, stack: Stack, builds: Mapping[str, Path] | None = None) -> None:
+        super().__init__(local.aws(), stack, builds)
         self.local = local
 
     def emptying(self, queue_url: str) -> str:  # noqa: ARG002 - the same for every queue
@@ -207,7 +215,7 @@ class LocalTarget(AwsTarget):
         self.local.recycle(of_arm.function_name)
 
 
-def aws_target(stack_name: str) -> AwsTarget:
+def aws_target(stack_name: str, builds: Mapping[str, Path] | None = None) -> AwsTarget:
     """The target for a stack on AWS, by the ordinary AWS environment.
 
     Raises:
@@ -217,13 +225,13 @@ def aws_target(stack_name: str) -> AwsTarget:
     stack = find_stack(
         aws, stack_name, next_step="deploy it with `sam build && sam deploy`, or name yours with --stack-name"
     )
-    return AwsTarget(aws, stack)
+    return AwsTarget(aws, stack, builds)
 
 
-def local_target(local: LocalStack) -> LocalTarget:
+def local_target(local: LocalStack, builds: Mapping[str, Path] | None = None) -> LocalTarget:
     """The target for a local stack that is up."""
     stack = find_stack(local.aws(), local.stack_name, next_step="start again with `lambdalab down` and `lambdalab up`")
-    return LocalTarget(local, stack)
+    return LocalTarget(local, stack, builds)
 
 
 def _log_line(log_group: str, row: Mapping[str, str]) -> LogLine:

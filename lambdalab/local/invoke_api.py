@@ -17,7 +17,7 @@ from typing import Any, Final, NoReturn, Protocol
 from urllib.parse import parse_qs, unquote
 
 from lambdalab.local.async_invoke import AsyncQueue
-from lambdalab.local.http import Exchange, Request, Response
+from lambdalab.local.http import BODY_LIMIT_BYTES, Exchange, Request, Response
 from lambdalab.local.pool import Pool, ThrottledError
 from lambdalab.local.runtime_api import Answer
 from lambdalab.local.watch import Watches
@@ -195,6 +195,10 @@ class InvokeApi:
                 return _error(404, "NotFound", "/".join(path))
 
     async def _pass_on(self, request: Request) -> Response:
+        if request.body_bytes > len(request.body):
+            return _error(
+                413, "RequestEntityTooLargeException", f"Request must be smaller than {BODY_LIMIT_BYTES} bytes"
+            )
         response = await asyncio.get_running_loop().run_in_executor(self._executor, self._forward, request)
         if request.method != "GET":
             await self._functions.follow()

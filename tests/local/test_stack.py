@@ -24,6 +24,7 @@ from botocore.exceptions import ClientError
 
 from lambdalab.errors import EventError, UsageError
 from lambdalab.invocation import invoke_local
+from lambdalab.local.http import BODY_LIMIT_BYTES
 from lambdalab.platform_log import parse_report
 from lambdalab.target import Resources
 from local.support import exists
@@ -448,6 +449,14 @@ def test_configuration_changes_are_followed(up: Up, through: str) -> None:
 def test_failure_behind_the_plane_is_passed_on_as_it_is(up: Up) -> None:
     with pytest.raises(up.aws.lambda_.exceptions.ResourceNotFoundException):
         up.aws.lambda_.get_function_configuration(FunctionName="nobody")
+
+
+def test_code_beyond_lambdas_limit_is_refused_and_not_cut_off(up: Up) -> None:
+    name = up.arm("go").function_name
+    before = up.emulator.lambda_.get_function_configuration(FunctionName=name)["CodeSha256"]
+    with pytest.raises(ClientError, match="RequestEntityTooLargeException"):
+        up.aws.lambda_.update_function_code(FunctionName=name, ZipFile=bytes(BODY_LIMIT_BYTES * 3 // 4))
+    assert up.emulator.lambda_.get_function_configuration(FunctionName=name)["CodeSha256"] == before
 
 
 def test_logs_hold_start_end_and_report_of_every_invocation(up: Up) -> None:

@@ -44,6 +44,7 @@ class FakeTarget(AwsTarget):
         self.error: dict[str, str] | None = None
         """What functions report of every next message, which then stays in its queue."""
         self.cold: set[str] = set()
+        self.configured: list[Arm] = []
         self._count: Counter[str] = Counter()
         self.aws: Any = _Aws(self)
 
@@ -59,6 +60,9 @@ class FakeTarget(AwsTarget):
 
     def facts(self, arm: Arm) -> FunctionFacts:
         return make_facts(arm.language, **self.changed)
+
+    def configure(self, arm: Arm) -> None:
+        self.configured.append(arm)
 
     def start_cold(self, of_arm: Resources) -> None:
         self._call(f"start_cold {_language(of_arm)}")

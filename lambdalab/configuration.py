@@ -1,0 +1,198 @@
+"""What an arm asks of a deployed function, set through the AWS API without a deployment, and put back afterwards.
+
+Memory, environment variables, code and batch size are Lambda's own settings; every change is waited for. What was found
+is remembered before the first change, so that ``restore`` leaves the function as it was.
+"""
+
+import base64
+import hashlib
+import io
+import time
+import urllib.request
+import zipfile
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import msgspec
+
+from lambdalab.aws import Aws, access_errors
+from lambdalab.errors import AccessError, UsageError
+
+Architecture = Literal["x86_64", "arm64"]
+
+COLD_START_VARIABLE: Final = "LAMBDALAB_COLD_START"
+"""The variable a configuration bump sets; a left-over of a killed run is dropped by the next."""
+MAPPING_WAIT_S: Final = 120.0
+_ZIP_TIME: Final = (1980, 1, 1, 0, 0, 0)
+_EXECUTABLE: Final = 0o100755
+_PLAIN: Final = 0o100644
+
+
+class Package(msgspec.Struct, frozen=True, kw_only=True):
+    """A function's code, as a zip file and as what it was built for."""
+
+    content: bytes
+    architecture: Architecture
+
+    @property
+    def code_sha256(self) -> str:
+        """Lambda's own digest of it, CodeSha256: base64 of the SHA-256 of the zip file."""
+        return base64.b64encode(hashlib.sha256(self.content).digest()).decode()
+
+
+class _Found(msgspec.Struct, kw_only=True):
+    """A function as it was before the first change; its package is fetched before the first change of code."""
+
+    variables: dict[str, str]
+    memory_mb: int
+    architecture: Architecture
+    code_sha256: str
+    package: Package | None = None
+
+
+@cache
+def build_package(folder: Path, architecture: Architecture) -> Package:
+    """Zips the folder of one function that ``sam build`` made; the same files always give the same bytes.
+
+    Raises:
+        UsageError: there is no such folder, or it is empty.
+    """
+    files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
+    if not files:
+        raise UsageError(
+            f"{folder} holds no built function",
+            next_step="build it with `sam build --config-env local --build-dir FOLDER` and name FOLDER",
+        )
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for path in files:
+            entry = zipfile.ZipInfo(str(path.relative_to(folder)), _ZIP_TIME)
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.external_attr = (_EXECUTABLE if path.stat().st_mode & 0o100 else _PLAIN) << 16
+            archive.writestr(entry, path.read_bytes())
+    return Package(content=content.getvalue(), architecture=architecture)
+
+
+class Configurations:
+    """The functions of a stack under changing settings."""
+
+    def __init__(self, aws: Aws) -> None:
+        self._lambda = aws.lambda_
+        self._found: dict[str, _Found] = {}
+        self._batch_sizes: dict[str, tuple[str, int]] = {}
+        self._bumps = 0
+
+    def apply(self, function_name: str, *, memory_mb: int | None, package: Package | None) -> None:
+        """Gives a function memory and code; None of either is what it had at the beginning.
+
+        Raises:
+            AccessError: Lambda refuses, or cannot be asked.
+        """
+        with access_errors(f"the configuration of {function_name}"):
+            found = self._remember(function_name)
+            now = self._lambda.get_function_configuration(FunctionName=function_name)
+            memory_mb = memory_mb or found.memory_mb
+            if now["MemorySize"] != memory_mb:
+                self._lambda.update_function_configuration(FunctionName=function_name, MemorySize=memory_mb)
+                self._wait(function_name)
+            wanted = found if package is None else package
+            if (now["CodeSha256"], now["Architectures"][0]) != (wanted.code_sha256, wanted.architecture):
+                if found.package is None:
+                    found.package = self._download(function_name, found.architecture)
+                self._upload(function_name, package or found.package)
+
+    def batch_size(self, function_name: str, queue_arn: str, wanted: int | None) -> None:
+        """Sets the batch size of the mapping from a queue; None is what it had at the beginning.
+
+        Raises:
+            AccessError: Lambda refuses, or the mapping does not become ready.
+        """
+        with access_errors(f"the event source mapping of {function_name}"):
+            mapping = self._mapping(function_name, queue_arn)
+            uuid, before = self._batch_sizes.setdefault(function_name, (mapping["UUID"], mapping["BatchSize"]))
+            if mapping["BatchSize"] != (wanted or before):
+                self._set_batch_size(uuid, wanted or before)
+
+    def bump(self, function_name: str) -> None:
+        """Makes the next invocation a cold one: an environment variable is changed, and the change waited for."""
+        with access_errors(f"the configuration of {function_name}"):
+            found = self._remember(function_name)
+            self._bumps += 1
+            marker = f"{int(time.time())}-{self._bumps}"
+            self._set_variables(function_name, found.variables | {COLD_START_VARIABLE: marker})
+
+    def restore(self) -> None:
+        """Gives every function and mapping back what it had; what was put back is forgotten, so it may be repeated."""
+        while self._found:
+            name, found = next(iter(self._found.items()))
+            self.apply(name, memory_mb=None, package=None)
+            with access_errors(f"the configuration of {name}"):
+                now = self._lambda.get_function_configuration(FunctionName=name)
+                if now.get("Environment", {}).get("Variables", {}) != found.variables:
+                    self._set_variables(name, found.variables)
+            del self._found[name]
+        while self._batch_sizes:
+            name, (uuid, before) = next(iter(self._batch_sizes.items()))
+            with access_errors(f"the event source mapping of {name}"):
+                if self._lambda.get_event_source_mapping(UUID=uuid)["BatchSize"] != before:
+                    self._set_batch_size(uuid, before)
+            del self._batch_sizes[name]
+
+    def _remember(self, name: str) -> _Found:
+        if name not in self._found:
+            found = self._lambda.get_function_configuration(FunctionName=name)
+            variables = dict(found.get("Environment", {}).get("Variables", {}))
+            variables.pop(COLD_START_VARIABLE, None)
+            self._found[name] = _Found(
+                variables=variables,
+                memory_mb=found["MemorySize"],
+                architecture=found["Architectures"][0],
+                code_sha256=found["CodeSha256"],
+            )
+        return self._found[name]
+
+    def _mapping(self, function_name: str, queue_arn: str) -> Any:
+        found = self._lambda.list_event_source_mappings(FunctionName=function_name, EventSourceArn=queue_arn)
+        return found["EventSourceMappings"][0]
+
+    def _set_batch_size(self, uuid: str, batch_size: int) -> None:
+        self._lambda.update_event_source_mapping(UUID=uuid, BatchSize=batch_size)
+        deadline = time.monotonic() + MAPPING_WAIT_S
+        while (state := self._lambda.get_event_source_mapping(UUID=uuid)["State"]) in ("Updating", "Enabling"):
+            if time.monotonic() > deadline:
+                raise AccessError(
+                    f"event source mapping {uuid} is still {state} after {MAPPING_WAIT_S:g} s", next_step="try it again"
+                )
+            time.sleep(0.5)
+
+    def _set_variables(self, function_name: str, variables: dict[str, str]) -> None:
+        self._lambda.update_function_configuration(FunctionName=function_name, Environment={"Variables": variables})
+        self._wait(function_name)
+
+    def _download(self, function_name: str, architecture: Architecture) -> Package:
+        """The code as it is deployed, so that it can be put back."""
+        location = self._lambda.get_function(FunctionName=function_name)["Code"]["Location"]
+        try:
+            with urllib.request.urlopen(location, timeout=60) as answer:  # noqa: S310 - Lambda's own link
+                return Package(content=answer.read(), architecture=architecture)
+        except OSError as error:
+            raise AccessError(
+                f"the deployed code of {function_name} cannot be fetched: {error}", next_step="try it again"
+            ) from error
+
+    def _upload(self, function_name: str, package: Package) -> None:
+        answer = self._lambda.update_function_code(
+            FunctionName=function_name, ZipFile=package.content, Architectures=[package.architecture]
+        )
+        self._wait(function_name)
+        if answer["CodeSha256"] != package.code_sha256:
+            raise AccessError(
+                f"{function_name} has code {answer['CodeSha256']} after an update to {package.code_sha256}",
+                next_step="try it again, when nobody else deploys",
+            )
+
+    def _wait(self, function_name: str) -> None:
+        self._lambda.get_waiter("function_updated_v2").wait(
+            FunctionName=function_name, WaiterConfig={"Delay": 1, "MaxAttempts": 120}
+        )
