@@ -96,8 +96,8 @@ def go_spec(package: Path, **changes: Any) -> FunctionSpec:
 
 
 @asynccontextmanager
-async def running(machine: Machine, spec: FunctionSpec) -> AsyncIterator[Running]:
-    """A pool for a function, closed at the end."""
+async def running(machine: Machine, spec: FunctionSpec, **limits: Any) -> AsyncIterator[Running]:
+    """A pool for a function, closed at the end; ``limits`` are an account or a rate of scaling out of its own."""
 
     def create(wanted: FunctionSpec) -> Environment:
         return Environment(
@@ -113,7 +113,7 @@ async def running(machine: Machine, spec: FunctionSpec) -> AsyncIterator[Running
             ),
         )
 
-    found = Running(Pool(spec, create))
+    found = Running(Pool(spec, create, **limits))
     try:
         yield found
     finally:

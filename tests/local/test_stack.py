@@ -392,6 +392,22 @@ def test_second_invocation_at_a_time_is_throttled(up: Up) -> None:
     assert up.status()["functions"][name]["throttles"] >= 1
 
 
+def test_reservation_that_leaves_less_than_a_hundred_is_refused(up: Up) -> None:
+    name, other = (up.arm(language).function_name for language in LANGUAGES)
+    reserve = up.aws.lambda_.put_function_concurrency
+    with pytest.raises(up.aws.lambda_.exceptions.InvalidParameterValueException, match=r"minimum value of \[100\]"):
+        reserve(FunctionName=name, ReservedConcurrentExecutions=900)
+    assert up.status()["functions"][name]["concurrency_limit"] == 1
+    try:
+        reserve(FunctionName=name, ReservedConcurrentExecutions=899)
+        up.aws.lambda_.delete_function_concurrency(FunctionName=other)
+        limits = {name: f["concurrency_limit"] for name, f in up.status()["functions"].items()}
+        assert limits == {name: 899, other: 101}
+    finally:
+        for one in (name, other):
+            reserve(FunctionName=one, ReservedConcurrentExecutions=1)
+
+
 def variables(up: Up, name: str) -> dict[str, str]:
     found = up.aws.lambda_.get_function_configuration(FunctionName=name)
     return dict(found["Environment"]["Variables"])
