@@ -164,5 +164,16 @@ def cgroup_of(pid: int, controller: str) -> Path:
     raise AssertionError(f"{pid} has no group of {controller}")
 
 
+def cpu_share_of(pid: int) -> float:
+    """The cores that a process's control group, of either version, lets it have."""
+    groups = dict(line.split(":", 2)[1:] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines())
+    if any("cpu" in controllers.split(",") for controllers in groups):
+        folder = cgroup_of(pid, "cpu")
+        quota_us, period_us = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+    else:
+        quota_us, period_us = Path(f"/sys/fs/cgroup{groups['']}/cpu.max").read_text().split()
+    return int(quota_us) / int(period_us)
+
+
 def open_descriptors() -> set[str]:
     return {descriptor.name for descriptor in Path("/proc/self/fd").iterdir()}

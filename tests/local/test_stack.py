@@ -473,6 +473,25 @@ def test_other_host_names_are_refused(up: Up) -> None:
     connection.close()
 
 
+@pytest.mark.needs("image")
+def test_size_of_tmp_is_followed(up: Up) -> None:
+    name = up.arm("python").function_name
+
+    def room_mb() -> int:
+        up.invoke(name, batch(1))
+        (pid,) = up.pids("python")
+        room = os.statvfs(f"/proc/{pid}/root/tmp")
+        return room.f_bavail * room.f_frsize >> 20
+
+    change = up.aws.lambda_.update_function_configuration
+    change(FunctionName=name, EphemeralStorage={"Size": 1024})
+    try:
+        assert 1024 <= room_mb() <= 1040
+    finally:
+        change(FunctionName=name, EphemeralStorage={"Size": 512})
+    assert 512 <= room_mb() <= 516
+
+
 def test_layer_of_the_configuration_reaches_the_next_environment(up: Up) -> None:
     name = up.arm("python").function_name
     layer = BytesIO()
