@@ -4,6 +4,7 @@ The same kept-alive request goes to the emulator itself and through two proxies,
 plane is: one whose every draw is zero, and one whose every draw is ``FIXED_MS``, in randomised blocks.
 """
 
+import argparse
 import asyncio
 import contextlib
 import json
@@ -38,6 +39,11 @@ ITEM: Final = {"pk": {"S": "a"}, "payload": {"S": "x" * 1024}}
 
 def main() -> None:
     """Measures and prints."""
+    argparse.ArgumentParser(
+        prog="python -m benchmarks.latency",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    ).parse_args()
     random.seed(2026_11_21)
     print(f"{date.today()}, {os.cpu_count()} cores, Linux {platform.release()}, Python {platform.python_version()}")
     with tempfile.TemporaryDirectory(prefix="lambdalab-bench-") as folder, _emulator(Path(folder)) as port:
@@ -94,13 +100,19 @@ def _emulator(folder: Path) -> Iterator[int]:
 
 @contextlib.contextmanager
 def _proxy(endpoint_url: str, ms: float) -> Iterator[int]:
-    command = [sys.executable, "-m", "benchmarks.latency", endpoint_url, str(ms)]
+    code = "import sys; from benchmarks.latency import serve; serve(sys.argv[1], float(sys.argv[2]))"
+    command = [sys.executable, "-c", code, endpoint_url, str(ms)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             yield int(process.stdout.readline())
         finally:
             process.terminate()
+
+
+def serve(endpoint_url: str, ms: float) -> None:
+    """One proxy, until it is ended; prints its port."""
+    asyncio.run(_serve(endpoint_url, ms))
 
 
 async def _serve(endpoint_url: str, ms: float) -> None:
@@ -113,7 +125,4 @@ async def _serve(endpoint_url: str, ms: float) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 1:
-        main()
-    else:
-        asyncio.run(_serve(sys.argv[1], float(sys.argv[2])))
+    main()

@@ -14,7 +14,7 @@ from typing import Final
 
 from benchmarks.fuzz.attacks import recorded
 from benchmarks.fuzz.campaign import Campaign, Findings
-from benchmarks.fuzz.world import victim
+from benchmarks.fuzz.world import functions, victim
 from lambdalab.local.stack import start_emulator
 
 RECORDINGS: Final = Path(__file__).parents[2] / "tests" / "local" / "conversations"
@@ -35,7 +35,8 @@ def main() -> int:
             port: int = free.getsockname()[1]
         emulator = start_emulator(port, folder)
         try:
-            with victim(f"http://127.0.0.1:{port}", folder, seeds) as attacked:
+            url = f"http://127.0.0.1:{port}"
+            with functions(url, folder, seeds), victim(url, folder) as attacked:
                 found = asyncio.run(_run(Campaign(attacked, seeds, arguments.seed), arguments.minutes * 60))
         finally:
             emulator.end(grace_s=2)

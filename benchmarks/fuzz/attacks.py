@@ -34,10 +34,12 @@ class Attack:
     kind: str
     pieces: Sequence[bytes]
     ending: str = "eof"
-    """``eof``: says it has no more and waits for the end; ``count``: waits for the answers; ``deaf``: reads none;
-    ``leave``: closes; ``reset``: breaks off; ``drip``: sends slowly, then closes."""
+    """``eof``: says it has no more and waits for the end; ``refused``: only waits for it; ``count``: waits for the
+    answers; ``deaf``: reads none; ``leave``: closes; ``reset``: breaks off; ``drip``: sends slowly, then closes."""
     answers: int | None = None
     """How many answers have to come, where that is known."""
+    statuses: Sequence[int] | None = None
+    """What every answer must be, where that is known."""
 
 
 def recorded(folder: Path) -> list[bytes]:
@@ -170,7 +172,7 @@ class Attacker:
     def giant_head(self) -> Attack:
         """Headers, a path or a trailer around and far above the limit."""
         size = self._dice.choice(
-            (HEAD_LIMIT_BYTES // 2, HEAD_LIMIT_BYTES - 100, HEAD_LIMIT_BYTES, 2 * HEAD_LIMIT_BYTES)
+            (HEAD_LIMIT_BYTES // 2, HEAD_LIMIT_BYTES - 100, HEAD_LIMIT_BYTES + 1, 2 * HEAD_LIMIT_BYTES)
         )
         filler = self._dice.choice((b"a", b"X: a\r\n", b"%41", b"\xe4")) * size
         data = self._dice.choice(
@@ -180,6 +182,8 @@ class Attacker:
                 b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nY: " + filler[:size] + b"\r\n\r\n",
             )
         )
+        if size > HEAD_LIMIT_BYTES:  # that has to be refused before it has come to an end
+            return Attack("giant head", [data[:-4]], "refused", statuses=(400, 431))
         return Attack("giant head", [data], self._dice.choice(("eof", "leave")))
 
     def giant_body(self) -> Attack:

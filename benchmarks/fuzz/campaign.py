@@ -10,7 +10,7 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -30,6 +30,7 @@ GROWTH_MB: Final = 32.0
 """What resident memory may be above its highest of the second quarter, in the last one."""
 GROWTH_SEEN_S: Final = 120
 """A shorter run says nothing of growth."""
+UNANSWERED: Final = (TimeoutError, ConnectionError, asyncio.IncompleteReadError)
 INVOKE: Final = "/2015-03-31/functions/{}/invocations"
 STATUS: Final = request("GET", "/_lambdalab/status")
 NOTHING: Final = request("GET", "/_lambdalab/nothing")
@@ -65,14 +66,38 @@ class Findings:
         end_s = self.rss_mb[-1][0]
         return max(mb for s, mb in self.rss_mb if first * end_s <= s <= last * end_s)
 
+    def growth(self) -> str | None:
+        """What is wrong with the memory it held in the last quarter, if anything is."""
+        early, late = self.peak_mb(0.25, 0.5), self.peak_mb(0.75, 1)
+        if late <= early + GROWTH_MB:
+            return None
+        return f"memory grows: {early:.0f} MB in the second quarter, {late:.0f} MB in the last"
+
 
 class Campaign:
-    """Attacks on one plane, the same ones for the same seed as far as scheduling allows."""
+    """Attacks on one plane, the same ones for the same seed as far as scheduling allows.
 
-    def __init__(self, victim: Victim, recordings: Sequence[bytes], seed: int) -> None:
+    Args:
+        victim: the plane.
+        recordings: requests to spoil.
+        seed: of the attacks.
+        hang_s: what takes longer is a hang.
+        enough: when to end before the time is over.
+    """
+
+    def __init__(
+        self,
+        victim: Victim,
+        recordings: Sequence[bytes],
+        seed: int,
+        hang_s: float = HANG_S,
+        enough: Callable[[Findings], bool] = lambda _: False,
+    ) -> None:
         self._victim = victim
         self._recordings = recordings
         self._seed = seed
+        self._hang_s = hang_s
+        self._enough = enough
         self._ports: list[int] = []
         self.found = Findings()
 
@@ -89,20 +114,28 @@ class Campaign:
         work += [self._hold_until(stop, number) for number in range(HALF_OPEN)]
         work += [self._provoke_until(stop), self._watch_until(stop, began)]
         running = [asyncio.create_task(one) for one in work]
-        await asyncio.wait(running, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
+        await asyncio.wait(running, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         stop.set()
         await asyncio.gather(*running)
-        await self._conclude(descriptors, environments)
-        if seconds >= GROWTH_SEEN_S:
-            self._judge_memory()
+        if self._victim.plane.alive:
+            await self._conclude(descriptors, environments)
+        else:
+            self.found.problems.append("the plane ended")
+        self.found.problems += (f"the plane logged: {line}" for line in self._victim.troubles())
+        if seconds >= GROWTH_SEEN_S and (growth := self.found.growth()) is not None:
+            self.found.problems.append(growth)
         return self.found
 
     async def _conclude(self, descriptors: int, environments: int) -> None:
         for name in ECHOES:
             await self._echo(name, "last")
-        deadline = time.monotonic() + HANG_S
+        deadline = time.monotonic() + self._hang_s
         while True:
-            status = await self._look()
+            try:
+                status = await self._look()
+            except UNANSWERED as error:
+                self.found.problems.append(f"the status was not answered: {error!r}")
+                return
             allowed = descriptors + LEFT_DESCRIPTORS
             allowed += ENVIRONMENT_DESCRIPTORS * max(0, _environments(status) - environments)
             waiting = sum(function["events"]["waiting"] for function in status["functions"].values())
@@ -114,12 +147,6 @@ class Campaign:
             self.found.problems.append(f"{self.found.descriptors[-1]} descriptors stay open of {allowed} explained")
         if waiting:
             self.found.problems.append(f"{waiting} asynchronous events stay waiting")
-        self.found.problems += (f"the plane logged: {line}" for line in self._victim.troubles())
-
-    def _judge_memory(self) -> None:
-        early, late = self.found.peak_mb(0.25, 0.5), self.found.peak_mb(0.75, 1)
-        if late > early + GROWTH_MB:
-            self.found.problems.append(f"memory grows: {early:.0f} MB in the second quarter, {late:.0f} MB in the last")
 
     async def _attack_until(self, stop: asyncio.Event, number: int) -> None:
         dice = random.Random(f"{self._seed}/{number}")  # noqa: S311 - no secret
@@ -134,7 +161,7 @@ class Campaign:
             port = dice.choice(self._ports) if runtime else self._victim.plane.port
             self.found.attacks[attack.kind] += 1
             try:
-                await asyncio.wait_for(self._strike(attack, port), HANG_S)
+                await asyncio.wait_for(self._strike(attack, port), self._hang_s)
             except TimeoutError:
                 where = "Runtime API" if runtime else "Invoke API"
                 sent = b"".join(attack.pieces)
@@ -163,7 +190,10 @@ class Campaign:
             writer.close()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
-        self.found.statuses.update(map(int, re.findall(rb"HTTP/1\.1 (\d{3}) ", received)))
+        statuses = list(map(int, re.findall(rb"HTTP/1\.1 (\d{3}) ", received)))
+        self.found.statuses.update(statuses)
+        if attack.statuses is not None and not set(statuses) <= set(attack.statuses):
+            self.found.problems.append(f"{attack.kind} was answered {statuses} and not {attack.statuses}")
 
     async def _converse(self, attack: Attack, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
         for piece in attack.pieces:
@@ -175,6 +205,8 @@ class Campaign:
             case "eof":
                 await writer.drain()
                 writer.write_eof()
+                return await reader.read()
+            case "refused":
                 return await reader.read()
             case "count":
                 return await self._counted(attack, reader)
@@ -207,7 +239,7 @@ class Campaign:
         event = {"name": name, "text": text}
         status, headers, body = await self._invoke(name, event)
         self.found.answered[name] += 1
-        if status != 200 or "x-amz-function-error" in headers or json.loads(body) != event:
+        if status != 200 or "x-amz-function-error" in headers or _value(body) != event:
             self.found.problems.append(f"{name} answered {status} {headers} {body[:300]!r}")
 
     async def _provoke_until(self, stop: asyncio.Event) -> None:
@@ -225,8 +257,8 @@ class Campaign:
     async def _invoke(self, name: str, event: object) -> tuple[int, dict[str, str], bytes]:
         sent = request("POST", INVOKE.format(name), json.dumps(event).encode(), "X-Amz-Log-Type: Tail")
         try:
-            return await asyncio.wait_for(self._call(sent), 2 * HANG_S)
-        except (TimeoutError, ConnectionError, asyncio.IncompleteReadError) as error:
+            return await asyncio.wait_for(self._call(sent), 2 * self._hang_s)
+        except (*UNANSWERED, ValueError) as error:
             self.found.problems.append(f"{name} was not answered: {error!r}")
             return 0, {}, b"null"
 
@@ -243,16 +275,17 @@ class Campaign:
                 await writer.wait_closed()
 
     async def _watch_until(self, stop: asyncio.Event, began: float) -> None:
-        while not stop.is_set():
+        while not stop.is_set() and self._victim.plane.alive and not self._enough(self.found):
             self.found.rss_mb.append((time.monotonic() - began, self._victim.rss_mb()))
             self.found.descriptors.append(self._victim.descriptors())
             if len(self.found.rss_mb) % 10 == 1:
-                await self._look()
+                with contextlib.suppress(*UNANSWERED):  # the functions' callers see that too
+                    await self._look()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), REFRESH_S / 10)
 
     async def _look(self) -> dict[str, Any]:
-        status: dict[str, Any] = json.loads((await asyncio.wait_for(self._call(STATUS), HANG_S))[2])
+        status: dict[str, Any] = json.loads((await asyncio.wait_for(self._call(STATUS), self._hang_s))[2])
         self._ports = self._victim.runtime_ports(status)
         return status
 
@@ -263,14 +296,23 @@ def _environments(status: dict[str, Any]) -> int:
 
 def _is_as_provoked(event: dict[str, str], headers: dict[str, str], body: bytes) -> bool:
     """Whether the hostile function's invocation ended as it was told to."""
-    failed = "x-amz-function-error" in headers
+    failed, value = "x-amz-function-error" in headers, _value(body)
+    kind = value.get("errorType") if isinstance(value, dict) else None
     match event["final"]:
         case "answer":
-            return not failed and bool(json.loads(body) == event)
+            return not failed and value == event
         case "error":
-            return failed and bool(json.loads(body) == event)
+            return failed and value == event
         case "exit":
-            return failed and bool(json.loads(body)["errorType"] == "Runtime.ExitError")
+            return failed and kind == "Runtime.ExitError"
         case "silent":
-            return failed and bool(json.loads(body)["errorType"] == "Sandbox.Timedout")
+            return failed and kind == "Sandbox.Timedout"
     return True
+
+
+def _value(body: bytes) -> object:
+    """JSON as what it says, anything else as it is."""
+    try:
+        return json.loads(body)
+    except ValueError:
+        return body

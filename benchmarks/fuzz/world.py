@@ -72,26 +72,32 @@ class Victim:
 
 
 @contextlib.contextmanager
-def victim(endpoint_url: str, folder: Path, seeds: Sequence[bytes]) -> Iterator[Victim]:
-    """Deploys the functions on an emulator and starts a plane of its own for them; takes both down again."""
+def functions(endpoint_url: str, folder: Path, seeds: Sequence[bytes]) -> Iterator[None]:
+    """Deploys the functions on an emulator; takes them down again."""
     aws = Aws(endpoint_url=endpoint_url)
     try:
         _deploy(aws, folder, seeds)
-        settings = Settings(
-            endpoint_url=endpoint_url,
-            stack_name=STACK_NAME,
-            port=_free_port(),
-            folder=str(folder),
-            interpreters={PYTHON: str(interpreter_for(PYTHON))},
-        )
-        plane = start_plane(settings, folder)
-        try:
-            yield Victim(plane, folder / "plane.log")
-        finally:
-            plane.end(grace_s=20)
-            aws.cloudformation.delete_stack(StackName=STACK_NAME)
+        yield
+        aws.cloudformation.delete_stack(StackName=STACK_NAME)
     finally:
         aws.cloudformation.close()
+
+
+@contextlib.contextmanager
+def victim(endpoint_url: str, folder: Path) -> Iterator[Victim]:
+    """A plane of its own for the deployed functions."""
+    settings = Settings(
+        endpoint_url=endpoint_url,
+        stack_name=STACK_NAME,
+        port=_free_port(),
+        folder=str(folder),
+        interpreters={PYTHON: str(interpreter_for(PYTHON))},
+    )
+    plane = start_plane(settings, folder)
+    try:
+        yield Victim(plane, folder / "plane.log")
+    finally:
+        plane.end(grace_s=20)
 
 
 def _deploy(aws: Aws, folder: Path, seeds: Sequence[bytes]) -> None:

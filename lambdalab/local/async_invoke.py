@@ -22,9 +22,10 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from lambdalab.local.concurrency import ThrottledError
 from lambdalab.local.destinations import Message
 from lambdalab.local.environment import Outcome
-from lambdalab.local.pool import Pool, ThrottledError
+from lambdalab.local.pool import Pool
 
 RETRY_LIMIT: Final = 2
 _MESSAGE_LIMIT_BYTES: Final = 1024
@@ -138,7 +139,7 @@ class AsyncQueue:
         """Runs an event until it is decided what became of it; None when the plane ends before."""
         retries, backoff_s = 0, self._timing.first_backoff_s
         while not self._closing.is_set():
-            if self._pool.limit == 0:
+            if self._pool.reserved_concurrency == 0:
                 event.refusal = 429, "Function not invoked: its reserved concurrency is zero"
                 return "ZeroReservedConcurrency"
             event.refusal = await self._attempt(event)

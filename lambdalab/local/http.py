@@ -168,7 +168,11 @@ class Connection(asyncio.Protocol):
         if self._headers.get("expect", "").lower() == "100-continue" and self._transport is not None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
+    def on_chunk_header(self) -> None:
+        self._in_head = True  # after the last one come trailers
+
     def on_body(self, body: bytes) -> None:
+        self._in_head, self._unended_bytes = False, 0
         self._body_bytes += len(body)
         if self._body_bytes <= BODY_LIMIT_BYTES:
             self._body.append(body)

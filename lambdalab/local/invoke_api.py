@@ -6,6 +6,7 @@ invocations run in the plane, every other Lambda call is passed on to the emulat
 
 import asyncio
 import base64
+import contextlib
 import json
 import logging
 import urllib.error
@@ -17,8 +18,9 @@ from typing import Any, Final, NoReturn, Protocol
 from urllib.parse import parse_qs, unquote
 
 from lambdalab.local.async_invoke import AsyncQueue
+from lambdalab.local.concurrency import UNRESERVED_LEAST, Account, ThrottledError
 from lambdalab.local.http import BODY_LIMIT_BYTES, Exchange, Request, Response
-from lambdalab.local.pool import Pool, ThrottledError
+from lambdalab.local.pool import Pool
 from lambdalab.local.runtime_api import Answer
 from lambdalab.local.watch import Watches
 
@@ -26,6 +28,7 @@ PAYLOAD_LIMITS_BYTES: Final = {"RequestResponse": 6 * 1024 * 1024, "Event": 1024
 CLIENT_CONTEXT_LIMIT_BYTES: Final = 3583
 """As it is sent, base64 (Invoke API reference)."""
 _FUNCTIONS: Final = "/2015-03-31/functions/"
+_RESERVATIONS: Final = "/2017-10-31/functions/"
 _CONTROL: Final = "/_lambdalab/"
 REQUEST_ID: Final = "x-lambdalab-request-id"
 """The request id a caller chooses, to read the lines of its invocation while it runs."""
@@ -50,6 +53,10 @@ class Functions(Protocol):
         self, name: str, port: int, payload: bytes, *, request_id: str, client_context: str | None
     ) -> Answer:
         """Runs one invocation under a debugger that listens on ``port``."""
+
+    @property
+    def account(self) -> Account:
+        """The concurrency its functions share."""
 
     @property
     def watches(self) -> Watches:
@@ -99,6 +106,8 @@ class InvokeApi:
             if action == "invocations" and request.method == "POST":
                 invoked = self._invoke(name, exchange)
                 return self._watched(request, invoked) if REQUEST_ID in request.headers else invoked
+        if path.startswith(_RESERVATIONS) and path.endswith("/concurrency") and request.method == "PUT":
+            return self._reserve(path.removeprefix(_RESERVATIONS).removesuffix("/concurrency"), request)
         if path.startswith(_CONTROL):
             return self._control(exchange, path.removeprefix(_CONTROL).split("/"))
         return self._pass_on(request)
@@ -134,12 +143,8 @@ class InvokeApi:
             _, outcome = await pool.invoke(
                 payload, request_id=request_id, client_context=_client_context(request), answered=answered
             )
-        except ThrottledError:
-            body = {
-                "Reason": "ReservedFunctionConcurrentInvocationLimitExceeded",
-                "Type": "User",
-                "message": "Rate Exceeded.",
-            }
+        except ThrottledError as error:
+            body = {"Reason": error.reason, "Type": "User", "message": "Rate Exceeded."}
             return Response(429, json.dumps(body).encode(), _error_headers("TooManyRequestsException"))
         return _answer_of(outcome.answer, outcome.log_tail if wants_tail else None)
 
@@ -193,6 +198,20 @@ class InvokeApi:
                 return await self._watched(request, self._debug(name, int(port), exchange))
             case _:
                 return _error(404, "NotFound", "/".join(path))
+
+    async def _reserve(self, name: str, request: Request) -> Response:
+        """PutFunctionConcurrency: the emulator would take any number, Lambda keeps some of the account's unreserved."""
+        pool = self._functions.pool(name)
+        with contextlib.suppress(ValueError, TypeError, KeyError):  # those are the emulator's to refuse
+            wanted = int(json.loads(request.body)["ReservedConcurrentExecutions"])
+            if pool is not None and wanted > self._functions.account.most_reserved(pool):
+                return _error(
+                    400,
+                    "InvalidParameterValueException",
+                    "Specified ReservedConcurrentExecutions for function decreases account's "
+                    f"UnreservedConcurrentExecution below its minimum value of [{UNRESERVED_LEAST}].",
+                )
+        return await self._pass_on(request)
 
     async def _pass_on(self, request: Request) -> Response:
         if request.body_bytes > len(request.body):

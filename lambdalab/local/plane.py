@@ -21,6 +21,7 @@ from lambdalab.errors import LambdalabError, PlaneError
 from lambdalab.latency import LatencyModel
 from lambdalab.local.async_invoke import AsyncQueue, Timing
 from lambdalab.local.aws_json import AwsJson
+from lambdalab.local.concurrency import UNRESERVED_LEAST, Account
 from lambdalab.local.deployed import Deployed
 from lambdalab.local.destinations import Destinations, Put
 from lambdalab.local.filesystem import enter_user_namespace
@@ -77,6 +78,7 @@ class Plane:
         )
         self._deployed = Deployed(self._aws, self._executor, Path(settings.folder), settings.interpreters)
         self._sqs = AwsJson(settings.endpoint_url, self._aws.session, "sqs")
+        self.account: Final = Account()
         self._pools: dict[str, Pool] = {}
         self._queues: dict[str, AsyncQueue] = {}
         self._destinations = Destinations(self._aws, self._executor, self._put)
@@ -222,9 +224,15 @@ class Plane:
         The emulator drops ReservedConcurrentExecutions of a template; the stack's own parameter still says it.
         """
         names = stack.functions()
+        reserved = stack.parameters.get(RESERVED, "")
+        if len(names) * int(reserved or 0) > (most := self.account.most_reserved()):
+            raise PlaneError(
+                f"{RESERVED} {reserved} for each of {len(names)} functions is refused as Lambda would: it keeps "
+                f"{UNRESERVED_LEAST} of the account's concurrency unreserved",
+                next_step=f"deploy with at most {most // len(names)}",
+            )
         for name in self._pools.keys() - names.values():
             self._drop(name)
-        reserved = stack.parameters.get(RESERVED, "")
         before = None if self._stack is None else self._stack.parameters.get(RESERVED, "")
         for name in names.values():
             if reserved and (name not in self._pools or reserved != before):
@@ -232,7 +240,7 @@ class Plane:
             elif before and not reserved:
                 await self._deployed.reserve(name, None)
             if name not in self._pools:
-                pool = Pool(await self._deployed.spec(name), self._worker.create)
+                pool = Pool(await self._deployed.spec(name), self._worker.create, self.account)
                 await self._worker.admit(name)
                 self._queues[name] = AsyncQueue(pool, self._destinations.send, self._settings.async_timing)
                 self._pools[name] = pool

@@ -20,8 +20,9 @@ import msgspec
 from lambdalab.errors import PlaneError
 from lambdalab.local.aws_json import AwsJson
 from lambdalab.local.batches import Batch, failed_message_ids, group_of
+from lambdalab.local.concurrency import ThrottledError
 from lambdalab.local.filters import body_filter
-from lambdalab.local.pool import Pool, ThrottledError
+from lambdalab.local.pool import Pool
 from lambdalab.local.queue import QUEUE_ERRORS, Queue
 
 if TYPE_CHECKING:

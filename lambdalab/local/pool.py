@@ -7,19 +7,15 @@ import uuid
 from collections.abc import Callable
 from typing import Final
 
+from lambdalab.local.concurrency import Account, ScaleOut, ThrottledError
 from lambdalab.local.environment import Environment, Outcome
 from lambdalab.local.function import FunctionSpec
 from lambdalab.local.runtime_api import Answer
 
-ACCOUNT_CONCURRENCY: Final = 1000
 IDLE_LIMIT_S: Final = 600.0
 """Lambda promises no lifetime; ten idle minutes are long enough for any protocol and short enough to free memory."""
 
 _CRASHES: Final = ("Runtime.ExitError", "Runtime.OutOfMemory")
-
-
-class ThrottledError(Exception):
-    """Every environment the function may have is busy."""
 
 
 class Pool:
@@ -28,11 +24,22 @@ class Pool:
     Args:
         spec: the function; ``reconfigure`` replaces it.
         create: makes a new environment of a spec, not yet initialised.
+        account: the concurrency it shares with other functions, one of its own by default.
+        scale_out: how fast it gets environments, as fast as on Lambda by default.
     """
 
-    def __init__(self, spec: FunctionSpec, create: Callable[[FunctionSpec], Environment]) -> None:
+    def __init__(
+        self,
+        spec: FunctionSpec,
+        create: Callable[[FunctionSpec], Environment],
+        account: Account | None = None,
+        scale_out: ScaleOut | None = None,
+    ) -> None:
         self.spec = spec
         self._create = create
+        self._account = account or Account()
+        self._scale_out = scale_out or ScaleOut()
+        self._account.join(self)
         self._idle: list[Environment] = []
         self._busy: set[Environment] = set()
         self._closing: set[asyncio.Task[None]] = set()
@@ -41,9 +48,13 @@ class Pool:
 
     @property
     def limit(self) -> int:
-        """How many environments may exist at once."""
-        reserved = self.spec.reserved_concurrency
-        return ACCOUNT_CONCURRENCY if reserved is None else reserved
+        """How many invocations may run at once; without a reservation, of all functions that have none."""
+        return self._account.unreserved if self.reserved_concurrency is None else self.reserved_concurrency
+
+    @property
+    def reserved_concurrency(self) -> int | None:
+        """As configured."""
+        return self.spec.reserved_concurrency
 
     @property
     def environments(self) -> tuple[Environment, ...]:
@@ -68,7 +79,7 @@ class Pool:
         ``answered`` gets the answer a little earlier, unless the environment failed.
 
         Raises:
-            ThrottledError: the limit is reached.
+            ThrottledError: a limit of concurrency, or of how fast it may grow, is reached.
         """
         environment, is_new = self._take()
         request_id = request_id or str(uuid.uuid4())
@@ -121,17 +132,25 @@ class Pool:
         self._idle.clear()
         self._busy.clear()
         await asyncio.gather(*self._closing)
+        self._account.leave(self)
 
     def _take(self) -> tuple[Environment, bool]:
+        try:
+            return self._taken()
+        except ThrottledError:
+            self.throttles += 1
+            raise
+
+    def _taken(self) -> tuple[Environment, bool]:
+        self._account.check(self)
         while self._idle and not self._idle[-1].alive:
             self._dispose(self._idle.pop())
         if self._idle:
             environment, is_new = self._idle.pop(), False
-        elif len(self._busy) < self.limit:
+        elif self._scale_out.take():
             environment, is_new = self._create(self.spec), True
-        else:
-            self.throttles += 1
-            raise ThrottledError(self.spec.name)
+        else:  # AWS does not say which reason it gives here
+            raise ThrottledError(self)
         self._busy.add(environment)
         return environment, is_new
 

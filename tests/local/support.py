@@ -96,8 +96,8 @@ def go_spec(package: Path, **changes: Any) -> FunctionSpec:
 
 
 @asynccontextmanager
-async def running(machine: Machine, spec: FunctionSpec) -> AsyncIterator[Running]:
-    """A pool for a function, closed at the end."""
+async def running(machine: Machine, spec: FunctionSpec, **limits: Any) -> AsyncIterator[Running]:
+    """A pool for a function, closed at the end; ``limits`` are an account or a rate of scaling out of its own."""
 
     def create(wanted: FunctionSpec) -> Environment:
         return Environment(
@@ -113,7 +113,7 @@ async def running(machine: Machine, spec: FunctionSpec) -> AsyncIterator[Running
             ),
         )
 
-    found = Running(Pool(spec, create))
+    found = Running(Pool(spec, create, **limits))
     try:
         yield found
     finally:
@@ -162,6 +162,17 @@ def cgroup_of(pid: int, controller: str) -> Path:
         if controller in controllers.split(","):
             return Path("/sys/fs/cgroup", controller, path.lstrip("/"))
     raise AssertionError(f"{pid} has no group of {controller}")
+
+
+def cpu_share_of(pid: int) -> float:
+    """The cores that a process's control group, of either version, lets it have."""
+    groups = dict(line.split(":", 2)[1:] for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines())
+    if any("cpu" in controllers.split(",") for controllers in groups):
+        folder = cgroup_of(pid, "cpu")
+        quota_us, period_us = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+    else:
+        quota_us, period_us = Path(f"/sys/fs/cgroup{groups['']}/cpu.max").read_text().split()
+    return int(quota_us) / int(period_us)
 
 
 def open_descriptors() -> set[str]:

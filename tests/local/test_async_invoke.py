@@ -20,10 +20,10 @@ import pytest
 
 from lambdalab.aws import Aws
 from lambdalab.local.async_invoke import AsyncQueue, EventConfig, Timing
+from lambdalab.local.concurrency import ThrottledError
 from lambdalab.local.destinations import Destinations
 from lambdalab.local.environment import Environment
 from lambdalab.local.function import FunctionSpec
-from lambdalab.local.pool import ThrottledError
 from local.support import ARN, Machine, Running, python_spec, running
 from local.whole import Up, wait_until
 
@@ -270,7 +270,7 @@ async def test_back_off_doubles_up_to_its_longest(
 
     async def refuse(payload: bytes, **_: object) -> None:
         at.append(time.monotonic())
-        raise ThrottledError
+        raise ThrottledError(found.function.pool)
 
     timing = msgspec.structs.replace(FAST, age_limit_s=1)
     async with asynchronous(machine, queues, timing, on_failure=None, dead_letters=None) as found:

@@ -17,10 +17,10 @@ import pytest
 
 from lambdalab.local import environment as environment_module
 from lambdalab.local import pool as pool_module
+from lambdalab.local.concurrency import ThrottledError
 from lambdalab.local.environment import Outcome
 from lambdalab.local.function import FunctionSpec, environment_variables
 from lambdalab.local.output import LINE_LIMIT_BYTES
-from lambdalab.local.pool import ThrottledError
 from lambdalab.local.runtime_api import Answer
 from lambdalab.platform_log import billed_ms
 from local.support import (

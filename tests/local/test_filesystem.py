@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lambdalab.local import filesystem
-from lambdalab.local.filesystem import FileSystems, needed_folders
+from lambdalab.local.filesystem import FileSystems, layer_variables, needed_folders
 from local.support import Machine, answer, python_spec, running
 
 ORDINARY_USER = 54321
@@ -42,6 +42,7 @@ def look():
         "files": sorted(path.name for path in folder.iterdir()),
         "room_mb": room.f_bavail * room.f_frsize >> 20,
         "tmpdir": os.environ.get("TMPDIR"),
+        "mode": oct(folder.stat().st_mode),
     }
 
 def layer():
@@ -91,6 +92,7 @@ async def test_tmp_is_the_environments_own_through_a_reset_and_leaves_with_it(ow
         found = answer(await one.invoke(do="look"))
     assert "block" not in found["files"]
     assert (found["tmpdir"] is None) == (own.files.kind != "none")
+    assert (found["mode"] == "0o41777") == (own.files.kind != "none")
     assert list(own.files._folder.iterdir()) == []
     assert not BLOCK.exists()  # noqa: ASYNC240
 
@@ -104,6 +106,14 @@ async def test_tmp_has_its_size_and_is_no_memory(own: Machine, package: Path) ->
         beyond = answer(await function.invoke(do="write", **{"with": {"mb": 600}}))
     assert 512 <= room_mb <= 516
     assert (within, beyond) == ("written", "No space left on device")
+
+
+@pytest.mark.parametrize("own", [IMAGE], indirect=True)
+async def test_tmp_is_as_large_as_the_function_says(own: Machine, package: Path) -> None:
+    async with running(own, python_spec("files.handler", package=package, tmp_mb=1024)) as function:
+        found = answer(await function.invoke(do="look"))
+    assert 1024 <= found["room_mb"] <= 1040
+    assert found["files"] == []
 
 
 async def test_layers_are_found_where_lambda_has_them(own: Machine, package: Path, tmp_path: Path) -> None:
@@ -122,6 +132,12 @@ async def test_layers_are_found_where_lambda_has_them(own: Machine, package: Pat
     opt = str(layers) if own.files.kind == "none" else "/opt"
     assert found == [1, 2, "from the layer\n", f"{opt}/lib"]
     assert not LAYER.exists()  # noqa: ASYNC240
+
+
+def test_only_python_is_told_of_a_layers_python() -> None:
+    opt = Path("/opt")
+    assert layer_variables(opt, "python3.12").keys() - layer_variables(opt, "provided.al2023").keys() == {"PYTHONPATH"}
+    assert layer_variables(None, "python3.12") == {}
 
 
 @pytest.mark.needs("root", "user namespace")

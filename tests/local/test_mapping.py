@@ -17,6 +17,7 @@ import pytest
 
 from lambdalab.aws import Aws
 from lambdalab.local.aws_json import AwsJson
+from lambdalab.local.concurrency import Account, ScaleOut
 from lambdalab.local.function import FunctionSpec
 from lambdalab.local.http import Exchange, Response, serve
 from lambdalab.local.poller import Mapping, Poller
@@ -104,6 +105,7 @@ async def mapped(
     timeout_s: int = 30,
     spec: FunctionSpec | None = None,
     endpoint_url: str | None = None,
+    limits: dict[str, Any] | None = None,
     **settings: Any,
 ) -> AsyncIterator[Under]:
     """A queue that holds ``bodies`` already, mapped to the function that does what they say."""
@@ -125,7 +127,7 @@ async def mapped(
     )
     spec = spec or python_spec("records.handler", reserved_concurrency=reserved, timeout_s=timeout_s)
     sqs = AwsJson(endpoint_url or aws.sqs.meta.endpoint_url, aws.session, "sqs")
-    async with running(machine, spec) as function:
+    async with running(machine, spec, **(limits or {})) as function:
         under = Under(aws, url, function, lambda: Poller(mapping, function.pool, sqs))
         under.send(*bodies, group=fifo)
         under.restart()
@@ -216,8 +218,25 @@ async def test_reserved_concurrency_of_one_throttles_four_of_five(aws: Aws, mach
         assert sorted(it.got) == [(f"sleep 0.5 {i}", 1) for i in range(5)]
 
 
-async def test_throttled_batch_is_given_up_when_visibility_ends(aws: Aws, machine: Machine) -> None:
-    async with mapped(aws, machine, batch_size=1, reserved=1, visibility_s=2) as it:
+async def test_scaling_out_too_fast_throttles_and_no_message_comes_twice(aws: Aws, machine: Machine) -> None:
+    bodies = [f"sleep 0.5 {i}" for i in range(5)]
+    async with mapped(aws, machine, *bodies, batch_size=1, limits={"scale_out": ScaleOut(2, per_s=1e6)}) as it:
+        await it.until(lambda: it.poller.throttles >= 3)
+        await it.drained()
+        assert it.function.pool.cold_starts == 2
+        assert it.function.pool.throttles == it.poller.throttles
+        assert it.poller.given_up == 0
+        assert sorted(it.got) == [(body, 1) for body in bodies]
+
+
+@pytest.mark.parametrize("limit", ["reserved", "account", "rate"])
+async def test_throttled_batch_is_given_up_when_visibility_ends(aws: Aws, machine: Machine, limit: str) -> None:
+    each: dict[str, dict[str, Any]] = {
+        "account": {"account": Account(1)},
+        "rate": {"scale_out": ScaleOut(1, per_s=1e6)},
+    }
+    reserved = 1 if limit == "reserved" else None
+    async with mapped(aws, machine, batch_size=1, reserved=reserved, visibility_s=2, limits=each.get(limit)) as it:
         slow = {"Records": [{"body": "sleep 5", "attributes": {"ApproximateReceiveCount": "1"}}]}
         busy = asyncio.create_task(it.function.invoke(slow))
         await it.until(lambda: it.function.pool.in_flight == 1)

@@ -135,6 +135,19 @@ def test_reserved_concurrency_and_visibility_of_a_redeploy_are_followed(deployed
     wait_until(lambda: (deployed.function("first") or {})["reserved_concurrency"] is None, 10)
 
 
+def test_reservations_that_lambda_would_refuse_are_not_taken(deployed: Deployed) -> None:
+    deployed.deploy("first", "second", reserved="451", visibility_s=30)
+    wait_until(
+        lambda: "ReservedConcurrency 451 for each of 2 functions is refused as Lambda would" in deployed.log(), 10
+    )
+    function = deployed.function("first")
+    assert function is not None
+    assert function["reserved_concurrency"] == 1
+    deployed.deploy("first", "second", reserved="450", visibility_s=30)
+    wait_until(lambda: (deployed.function("first") or {})["reserved_concurrency"] == 450, 10)
+    assert deployed.log().count("is refused as Lambda would") == 1
+
+
 def test_functions_that_come_and_go_with_a_redeploy_are_followed(deployed: Deployed) -> None:
     deployed.deploy("first", "second", reserved="1", visibility_s=30)
     wait_until(lambda: deployed.function("second") is not None, 10)

@@ -18,6 +18,7 @@ from lambdalab.local.http import (
     BODY_LIMIT_BYTES,
     HEAD_LIMIT_BYTES,
     PIPELINE_LIMIT,
+    Connection,
     Exchange,
     Response,
     port_of,
@@ -391,6 +392,7 @@ async def test_client_that_takes_no_answers_gets_no_more_of_them_until_it_does()
         (b"GET / HTTP/1.1\r\nX: " + b"a" * HEAD_LIMIT_BYTES + b"\r\n\r\n", 431),
         (b"GET / HTTP/1.1\r\nX: " + b"a" * (HEAD_LIMIT_BYTES * 2), 431),
         (b"GET / HTTP/1.1\r\n" + b"X: a\r\n" * (HEAD_LIMIT_BYTES // 2) + b"\r\n", 431),
+        (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: " + b"a" * (HEAD_LIMIT_BYTES * 2), 431),
         (b"nonsense\r\n\r\n", 400),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", 400),
         (b"GET / HTTP/9.9\r\n\r\n", 400),
@@ -419,6 +421,32 @@ async def test_large_headers_within_the_limit_are_taken() -> None:
         request = b"GET /ping HTTP/1.1\r\nX: " + b"a" * (HEAD_LIMIT_BYTES - 1000) + b"\r\n\r\n"
         for _ in range(2):
             assert (await client.call(request)).status == 200
+
+
+def test_chunks_are_no_head_however_they_are_cut() -> None:
+    taken: list[Exchange] = []
+
+    def take(exchange: Exchange) -> None:
+        taken.append(exchange)
+
+    connection, chunk = Connection(take), b"a" * 65536
+    connection.connection_made(Ignored())
+    connection.data_received(b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n10000\r\n")
+    for _ in range(40):
+        connection.data_received(chunk + b"\r\n10000\r\n")
+    connection.data_received(chunk + b"\r\n0\r\nX: a\r\n\r\n")
+    (exchange,) = taken
+    assert (exchange.request.body_bytes, exchange.request.headers["x"]) == (41 * 65536, "a")
+
+
+class Ignored(asyncio.Transport):
+    """A connection to nobody."""
+
+    def is_closing(self) -> bool:
+        return False
+
+    def write(self, data: object) -> None:
+        raise AssertionError(data)
 
 
 async def test_upgrade_is_answered_as_an_ordinary_request() -> None:

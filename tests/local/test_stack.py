@@ -416,6 +416,22 @@ def test_second_invocation_at_a_time_is_throttled(up: Up) -> None:
     assert up.status()["functions"][name]["throttles"] >= 1
 
 
+def test_reservation_that_leaves_less_than_a_hundred_is_refused(up: Up) -> None:
+    name, other = (up.arm(language).function_name for language in LANGUAGES)
+    reserve = up.aws.lambda_.put_function_concurrency
+    with pytest.raises(up.aws.lambda_.exceptions.InvalidParameterValueException, match=r"minimum value of \[100\]"):
+        reserve(FunctionName=name, ReservedConcurrentExecutions=900)
+    assert up.status()["functions"][name]["concurrency_limit"] == 1
+    try:
+        reserve(FunctionName=name, ReservedConcurrentExecutions=899)
+        up.aws.lambda_.delete_function_concurrency(FunctionName=other)
+        limits = {name: f["concurrency_limit"] for name, f in up.status()["functions"].items()}
+        assert limits == {name: 899, other: 101}
+    finally:
+        for one in (name, other):
+            reserve(FunctionName=one, ReservedConcurrentExecutions=1)
+
+
 def variables(up: Up, name: str) -> dict[str, str]:
     found = up.aws.lambda_.get_function_configuration(FunctionName=name)
     return dict(found["Environment"]["Variables"])
@@ -487,6 +503,25 @@ def test_other_host_names_are_refused(up: Up) -> None:
     connection.request("GET", "/_lambdalab/status", headers={"Host": "evil.example"})
     assert connection.getresponse().status == 403
     connection.close()
+
+
+@pytest.mark.needs("image")
+def test_size_of_tmp_is_followed(up: Up) -> None:
+    name = up.arm("python").function_name
+
+    def room_mb() -> int:
+        up.invoke(name, batch(1))
+        (pid,) = up.pids("python")
+        room = os.statvfs(f"/proc/{pid}/root/tmp")
+        return room.f_bavail * room.f_frsize >> 20
+
+    change = up.aws.lambda_.update_function_configuration
+    change(FunctionName=name, EphemeralStorage={"Size": 1024})
+    try:
+        assert 1024 <= room_mb() <= 1040
+    finally:
+        change(FunctionName=name, EphemeralStorage={"Size": 512})
+    assert 512 <= room_mb() <= 516
 
 
 def test_layer_of_the_configuration_reaches_the_next_environment(up: Up) -> None:
