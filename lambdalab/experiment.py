@@ -6,7 +6,7 @@ import platform
 import re
 import secrets
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from decimal import Decimal
 from importlib.metadata import version
@@ -26,6 +26,7 @@ from lambdalab.model import Manifest, Protocol, Trial
 from lambdalab.project import project_root
 from lambdalab.protocol import schedule
 from lambdalab.runner import Progress, Runner, remaining, require_empty_queues
+from lambdalab.stopping import StoppingRule
 from lambdalab.store import SCHEMA_VERSION, RunDirectory
 from lambdalab.target import AwsTarget, LocalTarget
 from lambdalab.template import parameter_default
@@ -45,8 +46,15 @@ def new_run(target: AwsTarget, protocol: Protocol, results: Path, *, seed: int |
 
     Raises:
         StorageError: the folder cannot be written.
+        UsageError: the protocol wants cold starts the target does not make.
         StackError, AccessError: the target is not what the protocol needs, or its queues are not empty.
     """
+    if protocol.cold not in (None, target.cold_mode):
+        raise UsageError(
+            f"protocol {protocol.name} wants cold starts by {protocol.cold}, and target {target.name} makes them by "
+            f"{target.cold_mode}",
+            next_step=f'write cold = "{target.cold_mode}", or leave it out',
+        )
     require_empty_queues(target, protocol.arms)  # else there would be a run without a trial
     now = datetime.now(UTC)
     prices = load_price_sheet(target.region)
@@ -79,6 +87,7 @@ def new_run(target: AwsTarget, protocol: Protocol, results: Path, *, seed: int |
         template_runtimes={arm.name: parameter_default(f"{arm.language.capitalize()}Runtime") for arm in protocol.arms},
         versions=_versions(local=bool(status)),
         machine=_machine(),
+        cold_mode=target.cold_mode,
     )
     return RunDirectory.create(results, manifest)
 
@@ -126,13 +135,35 @@ def resume_run(target: AwsTarget, store: RunDirectory) -> None:
 def trials_left(store: RunDirectory) -> list[Trial]:
     """What a run that goes on would execute."""
     manifest = store.manifest()
+    if manifest.stopped is not None:
+        return []
     return remaining(schedule(manifest.protocol, manifest.seed), store.trials())
 
 
-def execute(target: AwsTarget, store: RunDirectory, progress: Progress) -> None:
-    """Runs what is left of a run; see ``Runner.run`` for what it raises."""
-    manifest = store.manifest()
-    Runner(target, store, progress).run(schedule(manifest.protocol, manifest.seed))
+def execute(
+    target: AwsTarget, store: RunDirectory, progress: Progress, standing: Callable[[str], None] = lambda _: None
+) -> None:
+    """Runs what is left of a run, until its blocks are done, its stop rule is satisfied or a cap is reached.
+
+    Args:
+        target: where.
+        store: the run; why it stopped is written into its manifest at once.
+        progress: told each trial before it begins.
+        standing: told after each block how far the stop rule is.
+
+    Raises:
+        LambdalabError: see ``Runner.run``.
+    """
+    rule = StoppingRule(store, spends=target.name == "aws")
+
+    def stop() -> str | None:
+        reason = rule.reason()
+        standing(rule.standing)
+        if reason is not None and store.manifest().stopped is None:
+            store.write_manifest(msgspec.structs.replace(store.manifest(), stopped=reason))
+        return reason
+
+    Runner(target, store, progress, stop).run(trials_left(store))
 
 
 def conclude(store: RunDirectory) -> Summary:

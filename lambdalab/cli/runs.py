@@ -212,7 +212,7 @@ def _execute_and_show(target: "AwsTarget", store: "RunDirectory", *, go_on: str)
 
     try:
         with trial_progress(store.manifest().protocol) as progress:
-            execute(target, store, progress)
+            execute(target, store, progress.trial, progress.standing)
     except (Exception, KeyboardInterrupt) as problem:
         try:
             _conclude(store)
