@@ -119,7 +119,7 @@ def _caps_faults(caps: Caps) -> Iterator[tuple[str, object, str]]:
             yield f"caps.{name}", value, f"write a number from 1 to {MAX_BLOCKS}"
     for name in ("minutes", "usd"):
         value = getattr(caps, name)
-        if value is not None and not (0 < value <= MAX_BLOCKS):
+        if value is not None and not 0 < float(value) <= MAX_BLOCKS:
             yield f"caps.{name}", value, f"write a number above 0, {MAX_BLOCKS} at most"
 
 

@@ -91,7 +91,7 @@ class StoppingRule:
                 if least >= stop.min_blocks and width <= stop.precision:
                     return PRECISION_REACHED
             else:
-                self.standing = f"{least} valid samples, no interval yet"
+                self.standing = f"no interval yet ({least} of at least {stop.min_blocks} samples)"
         if caps.samples is not None and least >= caps.samples:
             return SAMPLES_CAP
         if caps.usd is not None and self._spends:
