@@ -9,10 +9,12 @@ from typing import Final, TypeVar
 import msgspec
 
 from lambdalab.collection import REPEATED
-from lambdalab.model import Estimate, InvocationRow, Manifest, TrialResult
+from lambdalab.model import Estimate, InvocationRow, Manifest, Protocol, Stop, TrialResult
 from lambdalab.stats import median_estimate, smallest_n
 
 LEVEL: Final = 0.95
+FIXED_BLOCKS: Final = "all blocks done"
+BLOCKS_CAP: Final = "blocks cap"
 CPU_LIMIT_UNKNOWN: Final = "unknown"
 """What holds functions to their share of CPU where it is neither Lambda nor the lab's plane."""
 Number = TypeVar("Number", float, Decimal)
@@ -66,6 +68,9 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     architecture: tuple[str, ...]
     price_sheet: str
     blocks: int
+    stopped: str | None
+    """Why the run ended: ``precision reached``, a cap, or that its blocks were done; None when it was interrupted."""
+    cold_mode: str | None
     level: float
     trials_planned: int
     trials_done: int
@@ -102,7 +107,10 @@ def summarise(
     cells = tuple(_cell(arm, load.label, load.start.value, current) for load in protocol.loads for arm in names)
     last = {trial.trial.trial_id: trial for trial in trials}
     reasons = Counter(row.reason for row in current if row.reason is not None)
-    per_load = protocol.blocks * len(protocol.arms)
+    done = sum(trial.finished for trial in last.values())
+    ended_early = manifest.stopped is not None  # after a whole block: then that is all that was planned
+    blocks = max((trial.trial.block for trial in trials), default=0) if ended_early else protocol.blocks
+    per_load = blocks * len(protocol.arms)
     summary = Summary(
         run_id=manifest.run_id,
         scenario=protocol.scenario,
@@ -113,10 +121,12 @@ def summarise(
         memory_mb=tuple(sorted({f.memory_mb for f in manifest.functions.values()})),
         architecture=tuple(sorted({f.architecture for f in manifest.functions.values()})),
         price_sheet=manifest.price_sheet,
-        blocks=protocol.blocks,
+        blocks=blocks,
+        stopped=manifest.stopped or (_all_blocks(protocol) if done == per_load * len(protocol.loads) else None),
+        cold_mode=manifest.cold_mode,
         level=LEVEL,
         trials_planned=per_load * len(protocol.loads),
-        trials_done=sum(trial.finished for trial in last.values()),
+        trials_done=done,
         reports_found=len({row.trial for row in current if row.duration_ms is not None}),
         reports_expected=sum(trial.message_id is not None for trial in last.values()),
         items_found=sum(trial.items_found or 0 for trial in last.values()),
@@ -132,7 +142,7 @@ def summarise(
         faults=(),
     )
     return msgspec.structs.replace(
-        summary, cautions=tuple(_cautions(manifest, summary)), faults=tuple(_faults(summary))
+        summary, cautions=tuple(_cautions(manifest, summary)), faults=tuple(_faults(manifest, summary))
     )
 
 
@@ -222,6 +232,8 @@ def _cautions(manifest: Manifest, summary: Summary) -> Iterable[str]:
                 f"{arm} ran with batch size {function.batch_size} and reserved concurrency "
                 f"{function.reserved_concurrency or 'unset'}; one message at a time needs 1 and 1"
             )
+    if manifest.protocol.stop is not None:
+        yield from _off_target(manifest.protocol.stop, summary)
     short = [cell for cell in summary.cells if 0 < cell.n_valid < smallest_n(LEVEL)]
     if short:
         yield (
@@ -236,8 +248,28 @@ def _cautions(manifest: Manifest, summary: Summary) -> Iterable[str]:
         yield f"{summary.rows_total - summary.rows_valid} of {summary.rows_total} samples are not valid; why:"
 
 
-def _faults(summary: Summary) -> Iterable[str]:
-    if summary.trials_done < summary.trials_planned:
+def _all_blocks(protocol: Protocol) -> str:
+    return FIXED_BLOCKS if protocol.stop is None else BLOCKS_CAP
+
+
+def _off_target(stop: Stop, summary: Summary) -> Iterable[str]:
+    """Says that the precision that was asked for was not reached, if so, and where it is worst."""
+    widths = {cell: None if cell.duration_ms is None else cell.duration_ms.relative_width for cell in summary.cells}
+    known = {cell: width for cell, width in widths.items() if width is not None}
+    ended = "interrupted" if summary.stopped is None else f"ended by: {summary.stopped}"
+    if len(known) < len(widths):
+        yield f"target not reached: {len(widths) - len(known)} cells have no interval ({ended})"
+    elif (worst := max(known, key=known.__getitem__)) and known[worst] > stop.precision:
+        yield (
+            f"target not reached: the widest interval is ±{known[worst]:.1%} of its median ({worst.arm} "
+            f"{worst.label}), and ±{stop.precision:.1%} was asked ({ended})"
+        )
+
+
+def _faults(manifest: Manifest, summary: Summary) -> Iterable[str]:
+    if summary.stopped is None and manifest.protocol.stop is not None:
+        yield f"interrupted after {summary.trials_done} trials, before its stop rule ended it"
+    elif summary.trials_done < summary.trials_planned:
         yield f"only {summary.trials_done} of {summary.trials_planned} trials were run"
     empty = [f"{cell.arm} {cell.label}" for cell in summary.cells if cell.n_valid == 0]
     if empty:

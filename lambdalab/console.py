@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 import typer
 from rich.console import Console
@@ -19,10 +19,26 @@ PIPED_WIDTH: Final = 120
 _COLOURS: Final = ("cyan", "magenta", "green", "yellow", "blue", "bright_red")
 
 
+class TrialProgress(NamedTuple):
+    """What a run tells while it works."""
+
+    trial: Callable[[Trial], None]
+    """Of each trial, before it begins."""
+    standing: Callable[[str], None]
+    """How far the stop rule is, after each block."""
+
+
 @contextmanager
-def trial_progress(protocol: Protocol) -> Iterator[Callable[[Trial], None]]:
+def trial_progress(protocol: Protocol) -> Iterator[TrialProgress]:
     """Progress over trials: a bar on a terminal, a line per block where there is none."""
     console = make_console(stderr=True)
+    blocks = protocol.blocks if protocol.stop is None else f"at most {protocol.blocks}"
+    told = ""
+
+    def standing(text: str) -> None:
+        nonlocal told
+        told = f", {text}" if text else ""
+
     if not console.is_terminal:
         last_block = 0
 
@@ -30,9 +46,9 @@ def trial_progress(protocol: Protocol) -> Iterator[Callable[[Trial], None]]:
             nonlocal last_block
             if trial.block != last_block:
                 last_block = trial.block
-                say(f"block {trial.block} of {protocol.blocks}")
+                say(f"block {trial.block} of {blocks}{told}")
 
-        yield line
+        yield TrialProgress(line, standing)
         return
     columns = (
         SpinnerColumn(),
@@ -43,11 +59,12 @@ def trial_progress(protocol: Protocol) -> Iterator[Callable[[Trial], None]]:
     )
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("", total=protocol.blocks * len(protocol.arms) * len(protocol.loads))
-        yield lambda trial: bar.update(
-            task,
-            completed=trial.position,
-            description=f"block {trial.block}/{protocol.blocks} {trial.arm} {trial.load.label}",
-        )
+
+        def show(trial: Trial) -> None:
+            description = f"block {trial.block} of {blocks}{told}, {trial.arm} {trial.load.label}"
+            bar.update(task, completed=trial.position, description=description)
+
+        yield TrialProgress(show, standing)
 
 
 def make_console(*, stderr: bool = False) -> Console:

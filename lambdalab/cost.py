@@ -46,6 +46,8 @@ class DynamodbPrices(_Prices, frozen=True, kw_only=True):
     """DynamoDB on demand; a write request unit (WRU) covers 1,024 bytes of an item, names and keys included."""
 
     usd_per_million_wru: Decimal
+    usd_per_million_rru: Decimal | None = None
+    """A read request unit covers 4,096 bytes read consistently; what the lab's own checks cost."""
 
 
 class SqsPrices(_Prices, frozen=True, kw_only=True):
@@ -58,6 +60,8 @@ class LogPrices(_Prices, frozen=True, kw_only=True):
     """Ingestion of Lambda logs into CloudWatch Logs, standard class."""
 
     usd_per_gb: Decimal
+    usd_per_gb_scanned: Decimal | None = None
+    """By Logs Insights; what the lab's own collecting costs."""
 
 
 class PriceSheet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

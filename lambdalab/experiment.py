@@ -1,14 +1,12 @@
 """The whole of a run as Python calls: ``new_run``, ``execute``, ``conclude``. The command line only wraps these."""
 
-import math
 import os
 import platform
 import re
 import secrets
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
-from decimal import Decimal
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -17,15 +15,20 @@ from urllib.parse import urlsplit
 import msgspec
 
 from lambdalab import __version__, tools
+from lambdalab.account import account_limits
 from lambdalab.analysis import CPU_LIMIT_UNKNOWN, Summary, summarise
+from lambdalab.aws import LOCAL_REGION
 from lambdalab.calibration import last_calibration
 from lambdalab.collection import join, observe
-from lambdalab.cost import PriceSheet, invocation_cost, load_price_sheet
+from lambdalab.cost import PriceSheet, load_price_sheet
+from lambdalab.deployment import local_parameters
 from lambdalab.errors import StorageError, UsageError
-from lambdalab.model import Manifest, Protocol, Trial
+from lambdalab.model import FunctionFacts, Manifest, Protocol, Trial
+from lambdalab.plan import Plan, find_experience, make_plan
 from lambdalab.project import project_root
 from lambdalab.protocol import schedule
 from lambdalab.runner import Progress, Runner, remaining, require_empty_queues
+from lambdalab.stopping import StoppingRule
 from lambdalab.store import SCHEMA_VERSION, RunDirectory
 from lambdalab.target import AwsTarget, LocalTarget
 from lambdalab.template import parameter_default
@@ -45,8 +48,15 @@ def new_run(target: AwsTarget, protocol: Protocol, results: Path, *, seed: int |
 
     Raises:
         StorageError: the folder cannot be written.
+        UsageError: the protocol wants cold starts the target does not make.
         StackError, AccessError: the target is not what the protocol needs, or its queues are not empty.
     """
+    if protocol.cold not in (None, target.cold_mode):
+        raise UsageError(
+            f"protocol {protocol.name} wants cold starts by {protocol.cold}, and target {target.name} makes them by "
+            f"{target.cold_mode}",
+            next_step=f'write cold = "{target.cold_mode}", or leave it out',
+        )
     require_empty_queues(target, protocol.arms)  # else there would be a run without a trial
     now = datetime.now(UTC)
     prices = load_price_sheet(target.region)
@@ -79,6 +89,7 @@ def new_run(target: AwsTarget, protocol: Protocol, results: Path, *, seed: int |
         template_runtimes={arm.name: parameter_default(f"{arm.language.capitalize()}Runtime") for arm in protocol.arms},
         versions=_versions(local=bool(status)),
         machine=_machine(),
+        cold_mode=target.cold_mode,
     )
     return RunDirectory.create(results, manifest)
 
@@ -126,13 +137,35 @@ def resume_run(target: AwsTarget, store: RunDirectory) -> None:
 def trials_left(store: RunDirectory) -> list[Trial]:
     """What a run that goes on would execute."""
     manifest = store.manifest()
+    if manifest.stopped is not None:
+        return []
     return remaining(schedule(manifest.protocol, manifest.seed), store.trials())
 
 
-def execute(target: AwsTarget, store: RunDirectory, progress: Progress) -> None:
-    """Runs what is left of a run; see ``Runner.run`` for what it raises."""
-    manifest = store.manifest()
-    Runner(target, store, progress).run(schedule(manifest.protocol, manifest.seed))
+def execute(
+    target: AwsTarget, store: RunDirectory, progress: Progress, standing: Callable[[str], None] = lambda _: None
+) -> None:
+    """Runs what is left of a run, until its blocks are done, its stop rule is satisfied or a cap is reached.
+
+    Args:
+        target: where.
+        store: the run; why it stopped is written into its manifest at once.
+        progress: told each trial before it begins.
+        standing: told after each block how far the stop rule is.
+
+    Raises:
+        LambdalabError: see ``Runner.run``.
+    """
+    rule = StoppingRule(store, spends=target.name == "aws")
+
+    def stop() -> str | None:
+        reason = rule.reason()
+        standing(rule.standing)
+        if reason is not None and store.manifest().stopped is None:
+            store.write_manifest(msgspec.structs.replace(store.manifest(), stopped=reason))
+        return reason
+
+    Runner(target, store, progress, stop).run(trials_left(store))
 
 
 def conclude(store: RunDirectory) -> Summary:
@@ -159,29 +192,63 @@ def conclude(store: RunDirectory) -> Summary:
     return summary
 
 
-def ceiling_usd(target: AwsTarget, protocol: Protocol, trials: Iterable[Trial]) -> Decimal:
-    """The most that trials can cost: every invocation runs into its timeout and every item is written once.
+def plan_run(target: AwsTarget, protocol: Protocol, results: Path, *, left: Collection[Trial] | None = None) -> Plan:
+    """What a run on a target would ask for; nothing is sent.
 
-    An item is taken as its payload and 512 bytes of names, keys and metadata, which is above what the functions write
-    (docs/contracts.md); log and queue volume as 4 KB a message.
+    Args:
+        target: where.
+        protocol: what.
+        results: the folder in which an earlier run may be found, to learn from.
+        left: what is left of a run that goes on; None for a new one.
+
+    Raises:
+        PriceSheetError, StackError, AccessError: a price is missing, or the functions cannot be looked at.
     """
-    prices = load_price_sheet(target.region)
     functions = {arm.name: target.facts(arm) for arm in protocol.arms}
-    total = Decimal()
-    for trial in trials:
-        function = functions[trial.arm]
-        cost = invocation_cost(
-            prices,
-            architecture=function.architecture,
-            memory_mb=function.memory_mb,
-            billed_ms=function.timeout_s * 1000,
-            wru=trial.load.count * math.ceil((trial.load.size_bytes + 512) / 1024),
-            sqs_bytes=4096,
-            log_bytes=4096,
-        ).total_usd
-        assert cost is not None
-        total += cost
-    return total
+    blocks = None if left is None else len({trial.block for trial in left})
+    planned = _plan(protocol, functions, results, target=target.name, region=target.region, blocks=blocks)
+    if target.name == "local":
+        return planned
+    limits, unchecked = account_limits(target, functions.values())
+    return msgspec.structs.replace(planned, limits=limits, unchecked=unchecked)
+
+
+def plan_local_run(protocol: Protocol, results: Path) -> Plan:
+    """What a run on a local stack would ask for, when none is up: with the settings it would be brought up with."""
+    settings = local_parameters({})
+    functions = {
+        arm.name: FunctionFacts(
+            function_name=arm.language,
+            language=arm.language,
+            runtime=settings[f"{arm.language.capitalize()}Runtime"],
+            architecture=settings["Architecture"],
+            memory_mb=arm.memory_mb or int(settings["MemorySize"]),
+            timeout_s=int(settings["Timeout"]),
+            log_group=arm.language,
+            code_sha256="",
+            batch_size=int(settings["BatchSize"]),
+            maximum_concurrency=None,
+            reserved_concurrency=int(settings["ReservedConcurrency"]),
+            visibility_timeout_s=int(settings["VisibilityTimeout"]),
+            max_receive_count=int(settings["MaxReceiveCount"]),
+        )
+        for arm in protocol.arms
+    }
+    return _plan(protocol, functions, results, target=LocalTarget.name, region=LOCAL_REGION)
+
+
+def _plan(
+    protocol: Protocol,
+    functions: dict[str, FunctionFacts],
+    results: Path,
+    *,
+    target: str,
+    region: str,
+    blocks: int | None = None,
+) -> Plan:
+    found = find_experience(results, protocol, functions, target=target, machine=_machine())
+    prices = load_price_sheet(region)
+    return make_plan(protocol, functions, prices, target=target, blocks=blocks, experience=found)
 
 
 def _cpu_limit(target: AwsTarget) -> str:

@@ -33,6 +33,19 @@ class Mode(StrEnum):
     BATCH = "batch"
 
 
+class ColdMode(StrEnum):
+    """How the next invocation is made a cold one; the ways do not measure the same thing (docs/method.md)."""
+
+    CONFIGURATION_BUMP = "configuration-bump"
+    RECYCLE = "recycle"
+
+
+class Metric(StrEnum):
+    """By which metric a run may stop."""
+
+    DURATION = "duration"
+
+
 class Arm(msgspec.Struct, frozen=True, kw_only=True):
     """One arm: a language with its settings. None of a setting: it stays as deployed.
 
@@ -67,8 +80,36 @@ class Load(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     start: Start
 
 
+class Stop(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a run knows enough: every cell's 95 % interval of the median is within ``precision`` of it.
+
+    ``precision`` is a share of the median, for the end of the interval that is further away; ``min_blocks`` the
+    fewest valid samples of every cell before that is asked.
+    """
+
+    precision: float = 0.05
+    metric: Metric = Metric.DURATION
+    min_blocks: int = 10
+
+
+class Caps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What ends a run after a whole block, whatever is known by then. None: no such cap.
+
+    ``samples`` are valid ones and ``attempts`` all trials of every cell, invalid and repeated ones among them;
+    ``minutes`` are those a run was under way; ``usd`` is not passed, and counts on AWS only.
+    """
+
+    samples: int | None = None
+    attempts: int | None = None
+    minutes: float | None = None
+    usd: Decimal | None = None
+
+
 class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A protocol file. Inside an arm the loads keep their order; arms are shuffled anew in every block."""
+    """A protocol file. Inside an arm the loads keep their order; arms are shuffled anew in every block.
+
+    ``blocks`` is how many there are; with ``stop``, how many there may be. ``cold`` None: the target's own way.
+    """
 
     name: str
     scenario: str
@@ -76,6 +117,9 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     blocks: int
     factors: Factors
     loads: tuple[Load, ...]
+    stop: Stop | None = None
+    caps: Caps = Caps()
+    cold: ColdMode | None = None
 
     @property
     def arms(self) -> tuple[Arm, ...]:
@@ -181,6 +225,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     calibration: dict[str, object] | None = None
     limits: dict[str, object] = {}
     resumed_at: tuple[str, ...] = ()
+    cold_mode: ColdMode | None = None
+    stopped: str | None = None
 
     @property
     def latency_model(self) -> str | None:
@@ -354,6 +400,13 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     def half_width(self) -> float | None:
         """How far the interval reaches from the median, as a share of it; None without an interval."""
         if self.low is None or self.high is None or self.median <= 0:
+            return None
+        return max(self.high - self.median, self.median - self.low) / self.median
+
+    @property
+    def relative_width(self) -> float | None:
+        """How far the further end of the interval is from the median, as a share of it; None without an interval."""
+        if self.low is None or self.high is None or not self.median:
             return None
         return max(self.high - self.median, self.median - self.low) / self.median
 

@@ -5,14 +5,16 @@ so that a slow drift of the machine or the service meets all arms alike (Abedi &
 WoSC 2023). Inside an arm the loads keep the order of the file.
 """
 
+import itertools
 import random
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from lambdalab.errors import ProtocolError
-from lambdalab.model import Factors, Load, Mode, Protocol, Start, Trial
+from lambdalab.model import Caps, Factors, Load, Mode, Protocol, Start, Stop, Trial
 from lambdalab.settings_file import choose, locate, read
+from lambdalab.stats import smallest_n
 
 LANGUAGES_OF_SCENARIO = {"ingest": ("python", "go")}
 """In which languages each scenario has a function."""
@@ -21,6 +23,7 @@ MEMORY_MB = range(128, 10_241)
 """What Lambda offers."""
 
 MAX_BLOCKS = 10_000
+MIN_PRECISION = 0.001
 MAX_SIZE_BYTES = 400_000  # this and the next two: what contracts/message.schema.json lets a message ask for
 MAX_COUNT = 4_096
 MAX_VOLUME_BYTES = 67_108_864  # size x count
@@ -44,7 +47,12 @@ def load_protocol(name_or_path: str | Path) -> Protocol:
 
 
 def schedule(protocol: Protocol, seed: int) -> tuple[Trial, ...]:
-    """Plan all trials in order of execution; the same protocol and seed always give the same ones.
+    """Plan all trials in order of execution: those of ``planned_blocks``, to the last block there may be."""
+    return tuple(trial for block in planned_blocks(protocol, seed) for trial in block)
+
+
+def planned_blocks(protocol: Protocol, seed: int) -> Iterator[tuple[Trial, ...]]:
+    """Plan block after block; the same protocol and seed always give the same ones, however many are executed.
 
     The order of the arms is a sort by keys from ``random.Random(seed).random()``: that sequence is the only one the
     Python documentation promises to keep across versions ("Notes on Reproducibility"), which ``shuffle`` is not.
@@ -52,16 +60,20 @@ def schedule(protocol: Protocol, seed: int) -> tuple[Trial, ...]:
     """
     draw = random.Random(seed).random  # noqa: S311 - an experiment's order, not a secret
     width = max(2, len(str(protocol.blocks)))
-    planned = [
-        (block, arm, load)
-        for block in range(1, protocol.blocks + 1)
-        for arm in sorted((arm.name for arm in protocol.arms), key=lambda _: draw())
-        for load in protocol.loads
-    ]
-    return tuple(
-        Trial(trial_id=f"b{block:0{width}d}-{arm}-{load.label}", block=block, position=position, arm=arm, load=load)
-        for position, (block, arm, load) in enumerate(planned)
-    )
+    positions = itertools.count()
+    names = [arm.name for arm in protocol.arms]
+    for block in range(1, protocol.blocks + 1):
+        yield tuple(
+            Trial(
+                trial_id=f"b{block:0{width}d}-{arm}-{load.label}",
+                block=block,
+                position=next(positions),
+                arm=arm,
+                load=load,
+            )
+            for arm in sorted(names, key=lambda _: draw())
+            for load in protocol.loads
+        )
 
 
 def _faults(protocol: Protocol) -> Iterator[tuple[str, object, str]]:
@@ -74,6 +86,9 @@ def _faults(protocol: Protocol) -> Iterator[tuple[str, object, str]]:
         yield "name", protocol.name, "use 1 to 64 letters, digits and . _ : -"
     if not 1 <= protocol.blocks <= MAX_BLOCKS:
         yield "blocks", protocol.blocks, f"write a number from 1 to {MAX_BLOCKS}"
+    if protocol.stop is not None:
+        yield from _stop_faults(protocol.stop, protocol.blocks)
+    yield from _caps_faults(protocol.caps)
     yield from _factor_faults(protocol.factors, languages)
     if not protocol.loads:
         yield "loads", [], "describe at least one in a [[loads]] table"
@@ -82,6 +97,30 @@ def _faults(protocol: Protocol) -> Iterator[tuple[str, object, str]]:
         if load.label in labels[:i]:
             yield f"loads[{i}].label", load.label, "give each load its own label; results are grouped by it"
         yield from _load_faults(f"loads[{i}]", load, first=i == 0)
+
+
+def _stop_faults(stop: Stop, blocks: int) -> Iterator[tuple[str, object, str]]:
+    """Find the faults of the stop rule."""
+    if not MIN_PRECISION <= stop.precision < 1:
+        yield "stop.precision", stop.precision, f"write a share of the median from {MIN_PRECISION} to below 1"
+    if not smallest_n(0.95) <= stop.min_blocks <= blocks:
+        yield (
+            "stop.min_blocks",
+            stop.min_blocks,
+            f"write a number from {smallest_n(0.95)}, the fewest with a 95 % interval, to blocks",
+        )
+
+
+def _caps_faults(caps: Caps) -> Iterator[tuple[str, object, str]]:
+    """Find the faults of the caps: a cap of nothing is no run."""
+    for name in ("samples", "attempts"):
+        value = getattr(caps, name)
+        if value is not None and not 1 <= value <= MAX_BLOCKS:
+            yield f"caps.{name}", value, f"write a number from 1 to {MAX_BLOCKS}"
+    for name in ("minutes", "usd"):
+        value = getattr(caps, name)
+        if value is not None and not 0 < float(value) <= MAX_BLOCKS:
+            yield f"caps.{name}", value, f"write a number above 0, {MAX_BLOCKS} at most"
 
 
 def _factor_faults(factors: Factors, languages: tuple[str, ...]) -> Iterator[tuple[str, object, str]]:

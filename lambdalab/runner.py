@@ -72,12 +72,16 @@ class Runner:
         target: where messages go.
         store: where results go.
         progress: told each trial before it begins.
+        stop: asked before every block, and after the last, whether to end there, and why.
     """
 
-    def __init__(self, target: AwsTarget, store: RunDirectory, progress: Progress) -> None:
+    def __init__(
+        self, target: AwsTarget, store: RunDirectory, progress: Progress, stop: Callable[[], str | None] = lambda: None
+    ) -> None:
         self._target = target
         self._store = store
         self._progress = progress
+        self._stop = stop
         self._manifest = store.manifest()
         self._arms = {arm.name: arm for arm in self._manifest.protocol.arms}
         self._resources = {arm.name: target.resources(arm) for arm in self._manifest.protocol.arms}
@@ -86,7 +90,9 @@ class Runner:
         self._attempts = Counter(result.trial.trial_id for result in store.trials())
 
     def run(self, schedule: Sequence[Trial]) -> None:
-        """Executes what is left of the schedule, then collects until every REPORT is found or a deadline passes.
+        """Executes what is left of the schedule, or until ``stop`` says why not, then collects.
+
+        Collecting ends when every REPORT is found or a deadline passes.
 
         However it ends, what was measured is on disk and the functions have their configuration back; where that fails
         too, the error carries a note.
@@ -99,11 +105,15 @@ class Runner:
         require_empty_queues(self._target, self._manifest.protocol.arms)
         try:
             for _, trials in groupby(remaining(schedule, self._store.trials()), key=lambda trial: trial.block):
+                if self._stop() is not None:
+                    break
                 block_began_ms = _now_ms()
                 for trial in trials:
                     self._progress(trial)
                     self._execute(trial)
-                self._collect(block_began_ms - CLOCK_SKEW_MS)
+                self._collect(block_began_ms - CLOCK_SKEW_MS - round(self._target.log_delay_s * 1000))
+            else:
+                self._stop()
         except BaseException as error:
             for clean_up in (self._target.restore, lambda: self._collect(self._begin_ms)):
                 try:

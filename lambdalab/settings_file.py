@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Collection
 from decimal import Decimal
 from pathlib import Path
+from types import UnionType
 from typing import Any, TypeVar, get_args
 
 import msgspec
@@ -77,6 +78,7 @@ def _refusal(path: Path, kind: Any, data: Any, message: str, error: type[UsageEr
             value, kind = value[int(step)], get_args(kind)[0]
         else:
             value, kind = value[step], {f.encode_name: f.type for f in msgspec.structs.fields(kind)}[step]
+            kind = get_args(kind)[0] if isinstance(kind, UnionType) else kind  # of `Stop | None`
     if key := _KEY.fullmatch(what):
         full_key = f"{where}.{key['key']}".lstrip(".")
         if key["fault"] == "missing required":

@@ -18,7 +18,7 @@ from lambdalab.aws import Aws, access_errors
 from lambdalab.configuration import Configurations, Package, build_package
 from lambdalab.errors import AccessError, StackError
 from lambdalab.local.stack import LocalStack
-from lambdalab.model import Arm, FunctionFacts, LogLine
+from lambdalab.model import Arm, ColdMode, FunctionFacts, LogLine
 from lambdalab.stack import Stack, find_stack
 
 LOG_QUERY: Final = "fields @timestamp, @logStream, @message | sort @timestamp asc | limit 10000"
@@ -45,12 +45,14 @@ class AwsTarget:
         builds: the folder ``sam build`` made for each build that is not the deployed one.
 
     Attributes:
+        cold_mode: how cold starts are made.
         poll_s: how often the queue is looked at.
         empty_readings: how many times in a row it must read empty; its numbers are approximate on AWS.
         log_delay_s: how long log lines may take to appear.
     """
 
     name = "aws"
+    cold_mode = ColdMode.CONFIGURATION_BUMP
     poll_s = 1.0
     empty_readings = 3
     log_delay_s = 300.0
@@ -198,6 +200,7 @@ class LocalTarget(AwsTarget):
     """The local stack: the emulator holds everything, the plane is Lambda."""
 
     name = "local"
+    cold_mode = ColdMode.RECYCLE
     poll_s = 0.05
     empty_readings = 1
     log_delay_s = 15.0

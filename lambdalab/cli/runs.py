@@ -6,7 +6,7 @@ Modules that take long to import are imported by the command that needs them.
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import ROUND_UP, Decimal
 from enum import StrEnum
@@ -23,7 +23,8 @@ from lambdalab.errors import InvalidRunError, LambdalabError, UsageError
 
 if TYPE_CHECKING:
     from lambdalab.analysis import Summary
-    from lambdalab.model import Protocol, Trial
+    from lambdalab.model import Protocol
+    from lambdalab.plan import Plan
     from lambdalab.store import RunDirectory
     from lambdalab.target import AwsTarget
 
@@ -69,13 +70,12 @@ def run(
     yes: Annotated[bool, typer.Option("--yes", help="On AWS: spend without asking.")] = False,
 ) -> None:
     """Run a protocol: send, drain, verify, collect, and print the comparison."""
-    from lambdalab.experiment import new_run, resume_run, trials_left
-    from lambdalab.protocol import schedule
+    from lambdalab.experiment import new_run, plan_run, resume_run, trials_left
     from lambdalab.store import RunDirectory
 
     _refuse_contradictions(context, target)
     previous = None if resume is None else RunDirectory.open(results, resume)
-    plan = _protocol(scenario, protocol, blocks) if previous is None else previous.manifest().protocol
+    plan = chosen_protocol(scenario, protocol, blocks) if previous is None else previous.manifest().protocol
     if plan.scenario != scenario:
         raise UsageError(
             f"run {resume} is of scenario {plan.scenario}, not {scenario}",
@@ -83,7 +83,8 @@ def run(
         )
     with _target(target, stack_name, temporary=temporary, latency=latency, cpu_scale=cpu_scale) as place:
         if target is TargetName.AWS:
-            _confirm(place, plan, schedule(plan, seed or 0) if previous is None else trials_left(previous), yes=yes)
+            left = None if previous is None else trials_left(previous)
+            _confirm(place, plan_run(place, plan, results, left=left), yes=yes)
         store = previous or new_run(place, plan, results, seed=seed)
         if previous is not None:
             resume_run(place, previous)
@@ -143,7 +144,12 @@ def _refuse_contradictions(context: typer.Context, target: TargetName) -> None:
         )
 
 
-def _protocol(scenario: str, name: str, blocks: int | None) -> "Protocol":
+def chosen_protocol(scenario: str, name: str, blocks: int | None) -> "Protocol":
+    """The protocol that options name.
+
+    Raises:
+        UsageError: there is no such scenario, protocol, or they do not go together.
+    """
     from msgspec.structs import replace
 
     from lambdalab.protocol import LANGUAGES_OF_SCENARIO, load_protocol
@@ -177,17 +183,17 @@ def _target(
         yield local_target(local_stack())
 
 
-def _confirm(target: "AwsTarget", plan: "Protocol", trials: "Sequence[Trial]", *, yes: bool) -> None:
-    """Says what trials on AWS can cost at most, and asks."""
-    from lambdalab.experiment import ceiling_usd
-
-    items = sum(trial.load.count for trial in trials)
-    ceiling = ceiling_usd(target, plan, trials).quantize(Decimal("0.01"), ROUND_UP)
+def _confirm(target: "AwsTarget", plan: "Plan", *, yes: bool) -> None:
+    """Says what trials on AWS can take and cost at most, and asks."""
+    cents = Decimal("0.01")
     typer.echo(
-        f"{len(trials)} messages and {items:,} items to stack {target.stack.name} in {target.region}; "
-        f"at most {ceiling} USD, if every invocation ran into its timeout",
+        f"{plan.messages_most} messages and {plan.items_most:,} items to stack {target.stack.name} in {target.region}, "
+        f"in about {plan.minutes_most:,.0f} minutes; about {plan.usd.quantize(cents, ROUND_UP)} USD, at most "
+        f"{plan.usd_at_most.quantize(cents, ROUND_UP)} USD, if every invocation ran into its timeout",
         err=True,
     )
+    for line in (*plan.assumptions, *plan.limits, *(f"not checked: {what}" for what in plan.unchecked)):
+        typer.echo(f"  {line}", err=True)
     if yes:
         return
     if not sys.stdin.isatty():
@@ -212,7 +218,7 @@ def _execute_and_show(target: "AwsTarget", store: "RunDirectory", *, go_on: str)
 
     try:
         with trial_progress(store.manifest().protocol) as progress:
-            execute(target, store, progress)
+            execute(target, store, progress.trial, progress.standing)
     except (Exception, KeyboardInterrupt) as problem:
         try:
             _conclude(store)

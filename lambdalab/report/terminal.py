@@ -43,6 +43,8 @@ def _heading(summary: Summary) -> Iterator[Text]:
         f"{summary.scenario}, protocol {summary.protocol}, {summary.blocks} blocks, target {summary.target}, "
         f"{memory}, {', '.join(summary.architecture)}, cpu_limit: {summary.cpu_limit}"
     )
+    cold = "" if summary.cold_mode is None else f"; cold starts by {summary.cold_mode}"
+    yield Text(f"ended by: {summary.stopped or 'an interruption'}{cold}")
     for fault in summary.faults:
         yield Text(f"invalid run: {fault}", style="bold red")
     yield Text()

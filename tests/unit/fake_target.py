@@ -152,7 +152,12 @@ class _Aws:
 
     def __init__(self, target: FakeTarget) -> None:
         self.dynamodb = self
-        self.lambda_ = SimpleNamespace(meta=SimpleNamespace(endpoint_url="http://127.0.0.1:4567"))
+        self.lambda_ = SimpleNamespace(
+            meta=SimpleNamespace(endpoint_url="http://127.0.0.1:4567"),
+            get_account_settings=lambda: {
+                "AccountLimit": {"ConcurrentExecutions": 1000, "UnreservedConcurrentExecutions": 998}
+            },
+        )
         self._target = target
 
     def get_paginator(self, operation: str) -> "_Aws":

@@ -28,7 +28,7 @@ from lambdalab.local import stack as local_stack
 from lambdalab.store import RunDirectory
 
 DOCS = (ROOT / "docs" / "cli.md").read_text()
-COMMANDS = ("up", "status", "down", "invoke", "logs", "calibrate", "run", "report")
+COMMANDS = ("up", "status", "down", "invoke", "logs", "calibrate", "run", "report", "plan")
 PROTOCOL = """
 name = "tiny"
 scenario = "ingest"
@@ -195,7 +195,7 @@ def test_completion_knows_the_commands() -> None:
     ("arguments", "code", "said"),
     [
         ("run nope", 2, "there is no scenario 'nope'; name one of: ingest."),
-        ("run --protocol nope", 2, 'protocols/ has no "nope"; there are: equal-volume, strict.'),
+        ("run --protocol nope", 2, 'protocols/ has no "nope"; there are: equal-volume, modes, precise, strict.'),
         ("run --protocol absent.toml", 2, "absent.toml cannot be read: No such file or directory; check the path."),
         ("run --protocol bad.toml", 2, 'bad.toml: key "blokcs" is unknown; perhaps "blocks" is meant; there are: '),
         ("run --protocol label.toml", 2, 'label.toml: loads[0].label is "no spaces please"; use 1 to 64 letters'),
@@ -520,10 +520,14 @@ def test_spending_needs_a_yes_also_when_a_run_goes_on(call: Call, project: Path,
     assert ended.code == 2
     # 2 x (2 x 300 s x 0.125 GB x 0.0000166667 USD + requests, units and lines) = 0.0028 USD; rounded up
     assert ended.err.splitlines()[0] == (
-        "4 messages and 202 items to stack lambdalab-local in us-east-1; "
-        "at most 0.01 USD, if every invocation ran into its timeout"
+        "4 messages and 202 items to stack lambdalab-local in us-east-1, in about 1 minutes; "
+        "about 0.01 USD, at most 0.01 USD, if every invocation ran into its timeout"
     )
-    assert ended.err.splitlines()[1] == ("lambdalab: a run on AWS costs money and nobody can be asked here; add --yes.")
+    assert "  concurrency: 1000 in the account, 998 of them unreserved" in ended.err.splitlines()
+    assert "  not checked: what else of the account uses Lambda during the run" in ended.err.splitlines()
+    assert ended.err.splitlines()[-1] == (
+        "lambdalab: a run on AWS costs money and nobody can be asked here; add --yes."
+    )
     assert not (project / "results").exists()
     assert not any(call.startswith("send") for call in target.calls)
 
@@ -546,6 +550,66 @@ def test_who_is_asked_may_refuse(
     monkeypatch.setattr(typer, "confirm", ask)
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     assert call("run", "--protocol", "tiny.toml", "--target", "aws").code == code
+
+
+# stop rules, caps and plans
+
+STOP = "blocks = 40\n[stop]\nmin_blocks = 6\n"
+
+
+def test_a_run_tells_how_far_its_stop_rule_is_and_why_it_ended(call: Call, project: Path, target: FakeTarget) -> None:
+    (project / "tiny.toml").write_text(PROTOCOL.replace("blocks = 1\n", STOP))
+    ended = call("run", "--protocol", "tiny.toml", "--seed", "7")
+    assert ended.code == 0, ended.err
+    lines = ended.err.splitlines()
+    assert lines[0] == "block 1 of at most 40 ..."
+    assert lines[1] == "block 2 of at most 40, no interval yet (1 of at least 6 samples) ..."
+    assert len(lines) == 6
+    assert "ended by: precision reached; cold starts by configuration-bump" in ended.out
+    assert call("run", "--resume", "latest").out == ended.out
+
+
+def test_a_target_that_was_not_reached_is_visible(call: Call, project: Path, target: FakeTarget) -> None:
+    (project / "tiny.toml").write_text(PROTOCOL.replace("blocks = 1\n", STOP + "[caps]\nattempts = 2\n"))
+    ended = call("run", "--protocol", "tiny.toml")
+    assert ended.code == 0, ended.err
+    assert "ended by: attempts cap" in ended.out
+    assert "caution: target not reached: 4 cells have no interval (ended by: attempts cap)" in ended.out
+
+
+def test_a_budget_ends_a_run_on_aws_and_keeps_what_was_measured(call: Call, project: Path, target: FakeTarget) -> None:
+    target.name = "aws"
+    capped = PROTOCOL.replace("blocks = 1\n", "blocks = 40\n[caps]\nusd = 0.001\n")
+    (project / "tiny.toml").write_text(capped)
+    ended = call("run", "--protocol", "tiny.toml", "--target", "aws", "--yes")
+    assert ended.code == 0, ended.err
+    assert "ended by: usd cap" in ended.out
+    assert 4 <= len(valid_rows(project)) < 40, "a block costs about 0.00026 USD"
+
+
+def test_cold_starts_the_target_does_not_make_are_refused(call: Call, project: Path, target: FakeTarget) -> None:
+    (project / "tiny.toml").write_text(PROTOCOL.replace("blocks = 1\n", 'blocks = 1\ncold = "recycle"\n'))
+    ended = call("run", "--protocol", "tiny.toml")
+    assert one_sentence(ended) == (
+        "protocol tiny wants cold starts by recycle, and target local makes them by configuration-bump; "
+        'write cold = "configuration-bump", or leave it out.'
+    )
+    assert ended.code == 2
+    assert not (project / "results").exists()
+
+
+def test_a_plan_needs_nothing_that_is_up_and_sends_nothing(call: Call, project: Path) -> None:
+    ended = call("plan", "--protocol", "tiny.toml", "--blocks", "12")
+    assert ended.code == 0, ended.err
+    assert ended.out.startswith("ingest, protocol tiny, target local, 12 blocks\n48 messages, 2,424 items, about ")
+    assert "- assumed, since there is no earlier run" in ended.out
+    assert not (project / "results").exists()
+
+
+def test_a_plan_as_json_is_the_same(call: Call, project: Path) -> None:
+    found = json.loads(call("plan", "--protocol", "precise", "--json").out)
+    assert (found["blocks_least"], found["blocks_most"], found["messages_most"]) == (10, 200, 800)
+    assert float(found["usd"]) < float(found["usd_at_most"])
 
 
 # damaged runs

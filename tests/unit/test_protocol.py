@@ -3,6 +3,8 @@
 import json
 import random
 from collections import Counter
+from decimal import Decimal
+from itertools import islice
 from pathlib import Path
 
 import msgspec
@@ -10,8 +12,8 @@ import pytest
 from samples import make_manifest
 
 from lambdalab.errors import ProtocolError
-from lambdalab.model import Factors, Mode, Protocol, Start
-from lambdalab.protocol import MAX_COUNT, MAX_SIZE_BYTES, load_protocol, schedule
+from lambdalab.model import Caps, ColdMode, Factors, Metric, Mode, Protocol, Start, Stop
+from lambdalab.protocol import MAX_COUNT, MAX_SIZE_BYTES, load_protocol, planned_blocks, schedule
 
 ROOT = Path(__file__).parents[2]
 STRICT_FILE = ROOT / "protocols" / "strict.toml"
@@ -47,6 +49,30 @@ def test_arms_are_every_combination_and_named_by_what_differs() -> None:
     assert {(arm.language, arm.memory_mb, arm.mode, arm.build) for arm in arms if arm.name == "go-512MB-b"} == {
         ("go", 512, Mode.BATCH, "b")
     }
+
+
+def test_precise_ends_on_precision_or_at_a_cap_and_strict_has_a_fixed_number(strict: Protocol) -> None:
+    precise = load_protocol("precise")
+    assert precise.stop == Stop(precision=0.05, metric=Metric.DURATION, min_blocks=10)
+    assert precise.caps == Caps(attempts=200, minutes=20.0, usd=Decimal(1))
+    assert (strict.stop, strict.caps, strict.cold) == (None, Caps(), None)
+
+
+def test_modes_is_every_language_with_every_mode() -> None:
+    assert [arm.name for arm in load_protocol("modes").arms] == [
+        f"{language}-{mode}" for language in ("python", "go") for mode in Mode
+    ]
+
+
+def test_what_a_protocol_may_add(tmp_path: Path) -> None:
+    text = STRICT_FILE.read_text(encoding="utf-8")
+    file = tmp_path / "more.toml"
+    more = 'cold = "recycle"\n[stop]\nprecision = 0.025\n[caps]\nsamples = 30\nusd = 0.10\n[factors]'
+    file.write_text(text.replace("[factors]", more), encoding="utf-8")
+    protocol = load_protocol(file)
+    assert protocol.cold is ColdMode.RECYCLE
+    assert protocol.stop == Stop(precision=0.025, min_blocks=10)
+    assert protocol.caps == Caps(samples=30, usd=Decimal("0.10"))
 
 
 def test_equal_volume_writes_the_same_bytes_in_both_warm_loads() -> None:
@@ -109,6 +135,20 @@ def test_an_unknown_name_lists_what_there_is(monkeypatch: pytest.MonkeyPatch) ->
             "size_bytes = 65536\ncount = 1025",
             "loads[2].size_bytes x count is 67174400",
         ),
+        ("[factors]", "[stop]\nprecision = 0\n[factors]", "stop.precision is 0.0; write a share of the median from"),
+        ("[factors]", "[stop]\nprecision = 5\n[factors]", "stop.precision is 5.0; write a share"),
+        ("[factors]", "[stop]\nprecision = nan\n[factors]", "stop.precision is nan; write a share"),
+        ("[factors]", '[stop]\nmetric = "cost"\n[factors]', 'stop.metric is "cost"; invalid enum value'),
+        ("[factors]", "[stop]\nmin_blocks = 5\n[factors]", "stop.min_blocks is 5; write a number from 6, the fewest"),
+        ("[factors]", "[stop]\nmin_blocks = 11\n[factors]", "stop.min_blocks is 11; write a number from 6"),
+        ("[factors]", "[stop]\np_value = 1\n[factors]", 'key "stop.p_value" is unknown; there are: precision'),
+        ("[factors]", "[caps]\nsamples = 0\n[factors]", "caps.samples is 0; write a number from 1 to 10000."),
+        ("[factors]", "[caps]\nattempts = -1\n[factors]", "caps.attempts is -1; write a number from 1"),
+        ("[factors]", "[caps]\nminutes = 0\n[factors]", "caps.minutes is 0.0; write a number above 0"),
+        ("[factors]", "[caps]\nusd = -0.5\n[factors]", "caps.usd is -0.5; write a number above 0"),
+        ("[factors]", "[caps]\nusd = nan\n[factors]", "caps.usd is NaN; write a number above 0"),
+        ("[factors]", "[caps]\ndollars = 1\n[factors]", 'key "caps.dollars" is unknown; there are: samples'),
+        ("[factors]", 'cold = "idle-wait"\n[factors]', 'cold is "idle-wait"; invalid enum value'),
         ('start = "cold"', 'start = "warm"', 'loads[0].start is "warm"; write "cold"'),
         ('start = "warm"', 'start = "cold"', 'loads[1].start is "cold"; write "warm"'),
         ('start = "warm"', 'start = "hot"', 'loads[1].start is "hot"; invalid enum value'),
@@ -162,6 +202,13 @@ def test_every_block_holds_every_arm_once_with_its_loads_in_order(strict: Protoc
         assert len({(trial.block, trial.arm) for trial in of_arm}) == 1
         assert tuple(trial.load for trial in of_arm) == strict.loads
     assert set(Counter((trial.block, trial.arm) for trial in trials).values()) == {3}
+
+
+def test_the_first_blocks_are_the_same_however_many_there_may_be(strict: Protocol) -> None:
+    endless = planned_blocks(msgspec.structs.replace(strict, blocks=10_000), seed=20261120)
+    few = [[trial.arm for trial in block] for block in planned_blocks(strict, seed=20261120)]
+    assert [[trial.arm for trial in block] for block in islice(endless, 10)] == few
+    assert tuple(trial for block in planned_blocks(strict, 1) for trial in block) == schedule(strict, 1)
 
 
 def test_the_order_is_given_by_the_seed_and_stays_the_same_for_ever(strict: Protocol) -> None:

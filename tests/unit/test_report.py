@@ -23,6 +23,7 @@ from lambdalab.report.terminal import _usd, show
 GOLDEN = """\
 20261121-100000-ingest-abcd
 ingest, protocol tiny, 6 blocks, target local, 128 MB, x86_64, cpu_limit: cgroup v2
+ended by: all blocks done
 
 WARMUP: python takes 3.98 times as long as go (Duration), 9.99 times as long to initialise, costs 1.33 times as much
 SMALL: python takes 4.01 times as long as go (Duration), costs 1.05 times as much
@@ -118,9 +119,9 @@ def test_a_terminal_that_is_too_narrow_costs_no_digit() -> None:
 
 def test_the_result_is_said_first_and_an_invalid_run_before_it() -> None:
     summary = make_summary()
-    assert shown(summary).splitlines()[3].startswith("WARMUP: python takes 3.98 times as long as go")
+    assert shown(summary).splitlines()[4].startswith("WARMUP: python takes 3.98 times as long as go")
     invalid = msgspec.structs.replace(summary, faults=("no valid sample of go SMALL",))
-    assert shown(invalid).splitlines()[2] == "invalid run: no valid sample of go SMALL"
+    assert shown(invalid).splitlines()[3] == "invalid run: no valid sample of go SMALL"
 
 
 def test_no_sentence_claims_more_than_was_seen() -> None:

@@ -1,0 +1,77 @@
+"""The command plan: what a run would ask for, before anything is spent."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box
+from rich.table import Table
+
+from lambdalab.cli.app import app
+from lambdalab.cli.runs import RESULTS, Results, TargetName, chosen_protocol
+from lambdalab.console import make_console
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from lambdalab.plan import Plan
+
+
+@app.command(
+    epilog="Example:  lambdalab plan ingest --protocol precise\n\nExample:  lambdalab plan --target aws --json"
+)
+def plan(
+    scenario: Annotated[str, typer.Argument(help="What would be measured.")] = "ingest",
+    protocol: Annotated[str, typer.Option(help="A protocol of protocols/, or the path of one.")] = "strict",
+    target: Annotated[TargetName, typer.Option(help="Where it would run.")] = TargetName.LOCAL,
+    stack_name: Annotated[str, typer.Option(help="The deployed stack, for --target aws.")] = "lambdalab",
+    blocks: Annotated[
+        int | None, typer.Option(min=1, max=10_000, help="How often every arm runs; the protocol's own by default.")
+    ] = None,
+    results: Results = RESULTS,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
+) -> None:
+    """Say how many messages, minutes and USD a run would take, and on what that rests; nothing is sent."""
+    import msgspec
+
+    from lambdalab.experiment import plan_local_run, plan_run
+    from lambdalab.local.stack import running_stack
+    from lambdalab.target import aws_target, local_target
+
+    wanted = chosen_protocol(scenario, protocol, blocks)
+    if target is TargetName.AWS:
+        found = plan_run(aws_target(stack_name), wanted, results)
+    elif (stack := running_stack()) is not None:
+        found = plan_run(local_target(stack), wanted, results)
+    else:
+        found = plan_local_run(wanted, results)
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(found)).decode())
+    else:
+        _show(found, make_console())
+
+
+def _show(found: "Plan", console: "Console") -> None:
+    blocks = _range(found.blocks_least, found.blocks_most)
+    console.print(f"{found.scenario}, protocol {found.protocol}, target {found.target}, {blocks} blocks", style="bold")
+    minutes = _range(round(found.minutes_least, 1), round(found.minutes_most, 1))
+    console.print(
+        f"{_range(found.messages_least, found.messages_most)} messages, "
+        f"{_range(found.items_least, found.items_most)} items, about {minutes} minutes\n"
+        f"{found.usd:.4f} USD expected, {found.usd_at_most:.4f} at most; of these for the lab's own requests "
+        f"{found.lab_usd:.4f} and {found.lab_usd_at_most:.4f}; prices of {found.price_sheet}\n"
+    )
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
+    table.add_column("arm, in one block", no_wrap=True)
+    for heading in ("MB", "messages", "items", "seconds", "USD", "USD at most", "spread"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for arm in found.arms:
+        numbers = (f"{arm.memory_mb}", f"{arm.messages}", f"{arm.items:,}", f"{arm.seconds:.1f}")
+        table.add_row(arm.arm, *numbers, f"{arm.usd:.6f}", f"{arm.usd_at_most:.6f}", f"{arm.cv:.0%}")
+    console.print(table)
+    console.print()
+    for line in (*found.limits, *found.assumptions, *(f"not checked: {what}" for what in found.unchecked)):
+        console.print(f"- {line}", soft_wrap=True)
+
+
+def _range(least: float, most: float) -> str:
+    return f"{most:,}" if least == most else f"{least:,} to {most:,}"

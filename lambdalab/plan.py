@@ -1,0 +1,281 @@
+"""What a run will ask for before anything is spent: messages, minutes, money, and on what that figure rests. Pure.
+
+Times come from the newest run here that had the same loads and arms on the same target and machine; where there is
+none, from assumptions, and the plan says which.
+"""
+
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from lambdalab.collection import join, observe
+from lambdalab.cost import PriceSheet
+from lambdalab.errors import LambdalabError
+from lambdalab.model import Arm, FunctionFacts, Load, Manifest, Protocol, Start, TrialResult
+from lambdalab.spending import invocation_usd, lab_use, most_usd
+from lambdalab.store import RunDirectory
+
+DRAIN_GRACE_S: Final = 30
+"""Beyond a function's timeout, until a trial is given up (``runner.DRAIN_GRACE_S``)."""
+ASSUMED_INIT_MS: Final = 600.0
+ASSUMED_ITEM_MS: Final = 25.0
+"""Of one put at 128 MB; more memory is taken to shorten it in proportion, up to one vCPU at 1,769 MB."""
+ASSUMED_CV: Final = 0.2
+"""Standard deviation over mean of a cell's durations."""
+ASSUMED_OVERHEAD_S: Final = {"local": 0.5, "aws": 5.0}
+"""Around an invocation: queue, drain, verification; once more for a cold start."""
+_VCPU_MB: Final = 1769
+_SMALLEST_MB: Final = 128
+
+
+class Expected(msgspec.Struct, frozen=True, kw_only=True):
+    """What one trial of a cell takes; ``cv`` is of its durations."""
+
+    seconds: float
+    usd: Decimal
+    cv: float
+
+
+class Experience(msgspec.Struct, frozen=True, kw_only=True):
+    """What an earlier run of the same loads and arms took, by arm and label."""
+
+    run_id: str
+    blocks: int
+    cells: dict[tuple[str, str], Expected]
+
+
+class PlannedArm(msgspec.Struct, frozen=True, kw_only=True):
+    """One arm in one block. ``cv`` is that of its widest load."""
+
+    arm: str
+    memory_mb: int
+    messages: int
+    items: int
+    seconds: float
+    usd: Decimal
+    usd_at_most: Decimal
+    cv: float
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """A run before it happens. ``least`` and ``most`` differ when a stop rule or a cap may end it early.
+
+    ``usd`` are what is expected of the most blocks, ``usd_at_most`` when every invocation runs into its timeout and
+    everything comes as late as the lab waits for it; of both, the ``lab_usd`` are the lab's own requests. They are what
+    AWS would bill, also of a local run, which costs nothing.
+    """
+
+    scenario: str
+    protocol: str
+    target: str
+    region: str
+    price_sheet: str
+    blocks_least: int
+    blocks_most: int
+    messages_least: int
+    messages_most: int
+    items_least: int
+    items_most: int
+    minutes_least: float
+    minutes_most: float
+    usd: Decimal
+    usd_at_most: Decimal
+    lab_usd: Decimal
+    lab_usd_at_most: Decimal
+    arms: tuple[PlannedArm, ...]
+    assumptions: tuple[str, ...]
+    limits: tuple[str, ...] = ()
+    """What the account allows, where that was asked."""
+    unchecked: tuple[str, ...] = ()
+
+
+def make_plan(
+    protocol: Protocol,
+    functions: Mapping[str, FunctionFacts],
+    prices: PriceSheet,
+    *,
+    target: str,
+    blocks: int | None = None,
+    experience: Experience | None = None,
+) -> Plan:
+    """Plans a run, or what is left of one.
+
+    Args:
+        protocol: what is asked.
+        functions: the functions behind its arms, as configured.
+        prices: of the region.
+        target: ``local`` or ``aws``.
+        blocks: how many are left; None for a run that has not begun.
+        experience: of an earlier run; None to assume.
+
+    Raises:
+        PriceSheetError: a price is missing.
+    """
+    most = _most_blocks(protocol) if blocks is None else blocks
+    least = min(most, protocol.caps.samples or most)
+    if protocol.stop is not None:
+        least = min(least, protocol.stop.min_blocks)
+    arms = tuple(_planned_arm(arm, protocol, functions[arm.name], prices, target, experience) for arm in protocol.arms)
+    block_s = sum(arm.seconds for arm in arms)
+    minutes_most = most * block_s / 60
+    if (cap := protocol.caps.minutes) is not None:
+        minutes_most = min(minutes_most, cap + block_s / 60)
+    most_s = sum(
+        len(protocol.loads) * (functions[arm.name].timeout_s + DRAIN_GRACE_S) for arm in protocol.arms
+    )  # of one block
+    loads = list(protocol.loads) * len(protocol.arms) * most
+    queues = len({function.log_group for function in functions.values()})
+    lab = lab_use(loads, blocks=most, minutes=minutes_most, queues=queues).usd(prices)
+    lab_at_most = lab_use(loads, blocks=most, minutes=most * most_s / 60, queues=queues, at_most=True).usd(prices)
+    messages, items = sum(arm.messages for arm in arms), sum(arm.items for arm in arms)
+    return Plan(
+        scenario=protocol.scenario,
+        protocol=protocol.name,
+        target=target,
+        region=prices.region,
+        price_sheet=f"{prices.region} {prices.date}",
+        blocks_least=least,
+        blocks_most=most,
+        messages_least=least * messages,
+        messages_most=most * messages,
+        items_least=least * items,
+        items_most=most * items,
+        minutes_least=min(least * block_s / 60, minutes_most),
+        minutes_most=minutes_most,
+        usd=most * sum((arm.usd for arm in arms), Decimal()) + lab,
+        usd_at_most=most * sum((arm.usd_at_most for arm in arms), Decimal()) + lab_at_most,
+        lab_usd=lab,
+        lab_usd_at_most=lab_at_most,
+        arms=arms,
+        assumptions=tuple(_assumptions(protocol, target, experience)),
+    )
+
+
+def find_experience(
+    results: Path, protocol: Protocol, functions: Mapping[str, FunctionFacts], *, target: str, machine: dict[str, str]
+) -> Experience | None:
+    """The newest run in a folder that a plan can learn from; damaged and foreign runs are passed over.
+
+    It has the same loads and arms, at the same memory, on the same target and, when that is local, the same machine.
+    """
+    for folder in sorted((path.parent for path in results.glob("*/run.json")), reverse=True):
+        if folder.is_symlink():
+            continue
+        store = RunDirectory(folder)
+        try:
+            manifest = store.manifest()
+            if (manifest.target, manifest.protocol.loads) != (target, protocol.loads):
+                continue
+            if target == "local" and manifest.machine != machine:
+                continue
+            memory = {arm.name: functions[arm.name].memory_mb for arm in protocol.arms}
+            if memory.items() <= {name: f.memory_mb for name, f in manifest.functions.items()}.items() and (
+                found := _experience(store, manifest, protocol)
+            ):
+                return found
+        except LambdalabError:
+            continue
+    return None
+
+
+def _experience(store: RunDirectory, manifest: Manifest, protocol: Protocol) -> Experience | None:
+    """What a run took; None when a cell has fewer than two valid samples."""
+    trials = store.trials()
+    prices = msgspec.convert(manifest.prices, PriceSheet)
+    rows = [row for row in join(manifest, trials, observe(store.log_lines()), prices) if row.valid]
+    seconds = _seconds(trials)
+    cells = {}
+    for arm in protocol.arms:
+        for load in protocol.loads:
+            mine = [row for row in rows if (row.arm, row.label) == (arm.name, load.label)]
+            durations = [row.duration_ms for row in mine if row.duration_ms is not None]
+            costs = [row.cost_total_usd for row in mine if row.cost_total_usd is not None]
+            steps = seconds.get((arm.name, load.label), [])
+            if len(durations) < 2 or not costs or not steps:
+                return None
+            cells[arm.name, load.label] = Expected(
+                seconds=statistics.median(steps),
+                usd=statistics.median(costs),
+                cv=statistics.stdev(durations) / statistics.mean(durations),
+            )
+    return Experience(run_id=manifest.run_id, blocks=len({row.block for row in rows}), cells=cells)
+
+
+def _seconds(trials: Iterable[TrialResult]) -> dict[tuple[str, str], list[float]]:
+    """From one message to the next, everything between them inside; an interruption is no step."""
+    found: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    for one, two in pairwise(trials):
+        follows = one.finished and two.trial.position == one.trial.position + 1
+        if follows and one.sent_at_ms is not None and two.sent_at_ms is not None:
+            found[one.trial.arm, one.trial.load.label].append((two.sent_at_ms - one.sent_at_ms) / 1000)
+    return found
+
+
+def _most_blocks(protocol: Protocol) -> int:
+    """Every block is an attempt of every cell; what does not count as a sample may need another."""
+    return min(protocol.blocks, protocol.caps.attempts or protocol.blocks)
+
+
+def _planned_arm(
+    arm: Arm,
+    protocol: Protocol,
+    function: FunctionFacts,
+    prices: PriceSheet,
+    target: str,
+    experience: Experience | None,
+) -> PlannedArm:
+    expected: Sequence[Expected] = [
+        _assume(function, load, prices, target) if experience is None else experience.cells[arm.name, load.label]
+        for load in protocol.loads
+    ]
+    return PlannedArm(
+        arm=arm.name,
+        memory_mb=function.memory_mb,
+        messages=len(protocol.loads),
+        items=sum(load.count for load in protocol.loads),
+        seconds=sum(one.seconds for one in expected),
+        usd=sum((one.usd for one in expected), Decimal()),
+        usd_at_most=sum((most_usd(prices, function, load) for load in protocol.loads), Decimal()),
+        cv=max(one.cv for one in expected),
+    )
+
+
+def _assume(function: FunctionFacts, load: Load, prices: PriceSheet, target: str) -> Expected:
+    cold = load.start is Start.COLD
+    item_ms = ASSUMED_ITEM_MS * _SMALLEST_MB / min(function.memory_mb, _VCPU_MB)
+    billed_ms = load.count * item_ms + (ASSUMED_INIT_MS if cold else 0)
+    return Expected(
+        seconds=billed_ms / 1000 + ASSUMED_OVERHEAD_S[target] * (2 if cold else 1),
+        usd=invocation_usd(prices, function, load, billed_ms=billed_ms),
+        cv=ASSUMED_CV,
+    )
+
+
+def _assumptions(protocol: Protocol, target: str, experience: Experience | None) -> Iterable[str]:
+    if experience is not None:
+        yield f"times, cost and spread are the medians of run {experience.run_id}, {experience.blocks} blocks"
+    else:
+        yield (
+            f"assumed, since there is no earlier run of these loads and arms here: {ASSUMED_INIT_MS:g} ms of init, "
+            f"{ASSUMED_ITEM_MS:g} ms a put at {_SMALLEST_MB} MB and less in proportion with more memory, "
+            f"{ASSUMED_OVERHEAD_S[target]:g} s around each message and once more for a cold start, "
+            f"durations that vary by {ASSUMED_CV:.0%} (standard deviation over mean)"
+        )
+    yield "at most means: every invocation runs into its timeout, and items and log lines come as late as is waited for"
+    yield (
+        "prices are of the first tier, without free tier, taxes and discounts; storage is left out; that a mapping "
+        "asks its queue 15 times a minute is an assumption"
+    )
+    if target == "local":
+        yield "a local run costs nothing: the money is what AWS would bill if times were the same there"
+    if protocol.stop is not None:
+        yield f"ends as soon as every median is known within ±{protocol.stop.precision:.1%}; else at a cap"
+    caps = {name: value for name in protocol.caps.__struct_fields__ if (value := getattr(protocol.caps, name))}
+    if caps:
+        yield "caps: " + ", ".join(f"{name} {value}" for name, value in caps.items())
