@@ -19,7 +19,7 @@ import msgspec
 from lambdalab import __version__, tools
 from lambdalab.analysis import CPU_LIMIT_UNKNOWN, Summary, summarise
 from lambdalab.calibration import last_calibration
-from lambdalab.collection import join, observe
+from lambdalab.collection import join, observe_blocks
 from lambdalab.cost import PriceSheet, invocation_cost, load_price_sheet
 from lambdalab.errors import StorageError, UsageError
 from lambdalab.model import Manifest, Protocol, Trial
@@ -151,7 +151,7 @@ def conclude(store: RunDirectory) -> Summary:
             f"{store.folder / 'run.json'} is damaged: {error} of prices", next_step="restore it, or measure again"
         ) from error
     trials = store.trials()
-    observations = observe(store.log_lines())
+    observations = observe_blocks(store.log_blocks())
     rows = join(manifest, trials, observations, prices)
     store.write_rows(rows)
     summary = summarise(manifest, trials, rows, damaged_lines=observations.damaged_lines)

@@ -29,6 +29,7 @@ from lambdalab.model import InvocationRow, LogLine, Manifest, TrialResult
 
 SCHEMA_VERSION: Final = 3
 _NEXT_STEP: Final = "check the folder's owner and the free space, or choose another with --results"
+_BLOCK_BYTES: Final = 2**22
 T = TypeVar("T", bound=msgspec.Struct)
 
 
@@ -122,6 +123,24 @@ class RunDirectory:
         """All log lines collected so far."""
         return self._lines("platform.jsonl", LogLine)
 
+    def log_blocks(self) -> Iterator[list[LogLine]]:
+        """All log lines collected so far, some thousands at a time: a file of any size takes little memory."""
+        path = self.folder / "platform.jsonl"
+        decoder = msgspec.json.Decoder(LogLine)
+        first = 1
+        with _storage(path, "read"):
+            if not path.exists():
+                return
+            with path.open("rb") as file:
+                rest = b""
+                while chunk := file.read(_BLOCK_BYTES):
+                    block, end, begun = (rest + chunk).rpartition(b"\n")
+                    rest = begun
+                    if end:
+                        lines = _decoded(decoder, path, block, first)
+                        first += len(lines)
+                        yield lines
+
     def write_rows(self, rows: Sequence[InvocationRow]) -> None:
         """Replaces ``metrics.csv`` and ``metrics.parquet``; money keeps its exact decimals in both."""
         self._replace("metrics.csv", _csv(rows))
@@ -157,17 +176,8 @@ class RunDirectory:
         with _storage(path, "read"):
             if not path.exists():
                 return []
-            *lines, _ = path.read_bytes().split(b"\n")
-        decoder = msgspec.json.Decoder(kind)
-        records = []
-        for number, line in enumerate(lines, start=1):
-            try:
-                records.append(decoder.decode(line))
-            except ValueError as error:  # not JSON, not UTF-8, or not such a record
-                raise StorageError(
-                    f"{path}, line {number}, is damaged: {error}", next_step="remove that line, or measure again"
-                ) from error
-        return records
+            whole, end, _ = path.read_bytes().rpartition(b"\n")
+        return _decoded(msgspec.json.Decoder(kind), path, whole, 1) if end else []
 
     def _point_latest(self) -> None:
         """A ``latest`` that is no link is somebody's own and stays."""
@@ -178,6 +188,24 @@ class RunDirectory:
                 fresh.unlink(missing_ok=True)
                 fresh.symlink_to(self.folder.name)
                 fresh.replace(link)
+
+
+def _decoded(decoder: "msgspec.json.Decoder[T]", path: Path, block: bytes, first: int) -> list[T]:
+    """The records of whole lines, of which the first is line number ``first`` of the file."""
+    lines = block.split(b"\n")
+    with contextlib.suppress(ValueError):
+        records = decoder.decode_lines(block)
+        if len(records) == len(lines):  # it passes over empty lines
+            return records
+    records = []
+    for number, line in enumerate(lines, start=first):
+        try:
+            records.append(decoder.decode(line))
+        except ValueError as error:  # not JSON, not UTF-8, or not such a record
+            raise StorageError(
+                f"{path}, line {number}, is damaged: {error}", next_step="remove that line, or measure again"
+            ) from error
+    return records
 
 
 @contextlib.contextmanager
