@@ -10,7 +10,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Context, Decimal
-from itertools import compress
 from typing import Final
 
 import msgspec
@@ -33,7 +32,7 @@ from lambdalab.platform_log import (
     parse_report,
     request_id_of,
 )
-from lambdalab.report_lines import Reports, read_reports
+from lambdalab.report_lines import Block, Reports, read_block
 
 NO_REPORT: Final = "no REPORT line was found"
 REPEATED: Final = "repeated after an interruption"
@@ -67,33 +66,30 @@ class Observations:
         self.damaged_lines = 0
         self._requests: dict[str, Observed | int] = {}
         self._log_groups: list[str] = []
-        self._began_ms, self._log_bytes = array("q"), array("q")
+        self._began_ms, self._message_bytes = array("q"), array("q")
         self._columns = {name: array("d") for name in Reports.__struct_fields__[1:]}
 
-    def add(self, lines: Sequence[LogLine]) -> None:
+    def add(self, block: Block) -> None:
         """Takes in a block of lines."""
-        ordinary, reports = read_reports(lines)
         row = len(self._began_ms)
-        ids: Sequence[str] = ()
-        if reports is not None:
-            taken = list(compress(lines, ordinary))
-            self._log_groups += [line.log_group for line in taken]
-            self._began_ms.extend([line.timestamp_ms for line in taken])
-            # an ordinary report is ASCII: as many bytes as characters
-            self._log_bytes.extend([len(line.message) + LOG_EVENT_OVERHEAD_BYTES for line in taken])
-            ids = reports.request_id
+        ids: Iterator[str] = iter(())
+        if block.reports is not None:
+            self._log_groups += block.log_groups
+            self._began_ms.extend(block.began_ms)
+            self._message_bytes.extend(block.message_bytes)
+            ids = iter(block.reports.request_id)
             for name, column in self._columns.items():
-                column.frombytes(getattr(reports, name).tobytes())
-        next_id = iter(ids)
-        for line, is_ordinary in zip(lines, ordinary, strict=True):
-            if is_ordinary:
-                request_id = next(next_id)
+                column.frombytes(getattr(block.reports, name).tobytes())
+        others = iter(block.others)
+        for ordinary in block.ordinary:
+            if ordinary:
+                request_id = next(ids)
                 if self._requests.setdefault(request_id, row) != row:
                     again = self._observed(row, request_id)
                     self._merge(self.of_request(request_id), again)
                 row += 1
             else:
-                self._add_other(line)
+                self._add_other(next(others))
 
     def of_request(self, request_id: str) -> Observed:
         """All that is known of one request."""
@@ -164,18 +160,18 @@ class Observations:
             request_id=request_id,
             log_group=self._log_groups[row],
             began_ms=self._began_ms[row],
-            log_bytes=self._log_bytes[row],
+            log_bytes=self._message_bytes[row] + LOG_EVENT_OVERHEAD_BYTES,
             reports=[report],
         )
 
 
 def observe(lines: Iterable[LogLine]) -> Observations:
     """Sorts log lines by request id."""
-    return observe_blocks([list(lines)])
+    return observe_blocks([read_block(list(lines))])
 
 
-def observe_blocks(blocks: Iterable[Sequence[LogLine]]) -> Observations:
-    """Sorts log lines by request id, a block at a time, as ``RunDirectory.log_blocks`` reads them."""
+def observe_blocks(blocks: Iterable[Block]) -> Observations:
+    """Sorts log lines by request id, a block at a time, as ``RunDirectory.log_blocks(read_block)`` reads them."""
     observations = Observations()
     for block in blocks:
         observations.add(block)

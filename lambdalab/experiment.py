@@ -25,6 +25,7 @@ from lambdalab.errors import StorageError, UsageError
 from lambdalab.model import Manifest, Protocol, Trial
 from lambdalab.project import project_root
 from lambdalab.protocol import schedule
+from lambdalab.report_lines import read_block
 from lambdalab.runner import Progress, Runner, remaining, require_empty_queues
 from lambdalab.store import SCHEMA_VERSION, RunDirectory
 from lambdalab.target import AwsTarget, LocalTarget
@@ -151,7 +152,7 @@ def conclude(store: RunDirectory) -> Summary:
             f"{store.folder / 'run.json'} is damaged: {error} of prices", next_step="restore it, or measure again"
         ) from error
     trials = store.trials()
-    observations = observe_blocks(store.log_blocks())
+    observations = observe_blocks(store.log_blocks(read_block))
     rows = join(manifest, trials, observations, prices)
     store.write_rows(rows)
     summary = summarise(manifest, trials, rows, damaged_lines=observations.damaged_lines)

@@ -7,6 +7,7 @@ differential test holds the two together.
 """
 
 import re
+from array import array
 from collections.abc import Sequence
 from itertools import compress
 from typing import TYPE_CHECKING, Final
@@ -43,24 +44,45 @@ class Reports(msgspec.Struct, frozen=True):
     init_ms: "Floats"
 
 
-def read_reports(lines: Sequence[LogLine]) -> tuple[list[bool], Reports | None]:
-    """Read the ordinary REPORT lines of a block.
+class Block(msgspec.Struct, frozen=True):
+    """Some log lines: for each whether it is an ordinary report; those as columns, the others as they are."""
 
-    Args:
-        lines: log lines of any kind.
+    ordinary: Sequence[bool]
+    reports: Reports | None
+    log_groups: Sequence[str] = ()
+    began_ms: Sequence[int] = ()
+    message_bytes: Sequence[int] = ()
+    others: Sequence[LogLine] = ()
 
-    Returns:
-        For each line whether it is such a report, and the reports, None when there is none.
-    """
+
+def read_block(lines: Sequence[LogLine]) -> Block:
+    """Read the ordinary REPORT lines among log lines of any kind."""
+    ordinary, reports = _read_reports(lines)
+    if reports is None:
+        return Block(ordinary, None, others=lines)
+    taken = lines if all(ordinary) else list(compress(lines, ordinary))
+    return Block(
+        ordinary,
+        reports,
+        log_groups=[line.log_group for line in taken],
+        began_ms=array("q", [line.timestamp_ms for line in taken]),
+        message_bytes=array("q", [len(line.message) for line in taken]),  # an ordinary report is ASCII
+        others=[] if taken is lines else [line for line, was in zip(lines, ordinary, strict=True) if not was],
+    )
+
+
+def _read_reports(lines: Sequence[LogLine]) -> tuple[list[bool], Reports | None]:
     import numpy as np  # here, because most commands never need it
 
     rows = _ORDINARY.findall(_END.join([line.message for line in lines]) + _END)
     if len(rows) != len(lines):  # a message holds the character that should close it
         return [False] * len(lines), None
-    found = [row[0] != "" for row in rows]
+    ids, durations, billed, memory, peaks, inits, _ = zip(*rows, strict=True) if rows else [()] * 7
+    found = [True] * len(rows) if all(ids) else [bool(request_id) for request_id in ids]
     if not any(found):
         return found, None
-    ids, durations, billed, memory, peaks, inits, _ = zip(*compress(rows, found), strict=True)
+    if not all(found):
+        ids, durations, billed, memory, peaks, inits, _ = zip(*compress(rows, found), strict=True)
     reports = Reports(
         request_id=ids,
         duration_ms=np.array([*map(float, durations)]),
