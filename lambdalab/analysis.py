@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from lambdalab.bill import Bill
 from lambdalab.collection import REPEATED
 from lambdalab.model import Estimate, InvocationRow, Manifest, TrialResult
 from lambdalab.stats import median_estimate, smallest_n
@@ -83,6 +84,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     cautions: tuple[str, ...]
     faults: tuple[str, ...]
     """Why the run must not be used; empty when it may be."""
+    bill: Bill | None = None
 
 
 def summarise(

@@ -18,6 +18,7 @@ import msgspec
 
 from lambdalab import __version__, tools
 from lambdalab.analysis import CPU_LIMIT_UNKNOWN, Summary, summarise
+from lambdalab.bill import Terms, bill_of_run
 from lambdalab.calibration import last_calibration
 from lambdalab.collection import join, observe_blocks
 from lambdalab.cost import PriceSheet, invocation_cost, load_price_sheet
@@ -136,10 +137,14 @@ def execute(target: AwsTarget, store: RunDirectory, progress: Progress) -> None:
     Runner(target, store, progress).run(schedule(manifest.protocol, manifest.seed))
 
 
-def conclude(store: RunDirectory) -> Summary:
+def conclude(store: RunDirectory, terms: Terms | None = None) -> Summary:
     """Reads a run directory and writes rows and summary; may be repeated at any time, also for an unfinished run.
 
-    The same files always give the same rows and summary: even the prices are the run's own.
+    The same files and terms always give the same rows and summary: even the prices are the run's own.
+
+    Args:
+        store: the run.
+        terms: how to bill it; without free tier and monthly figures by default.
 
     Raises:
         StorageError: a file of the run is damaged, or rows and summary cannot be written.
@@ -156,6 +161,8 @@ def conclude(store: RunDirectory) -> Summary:
     rows = join(manifest, trials, observations, prices)
     store.write_rows(rows)
     summary = summarise(manifest, trials, rows, damaged_lines=observations.damaged_lines)
+    bill = bill_of_run(manifest, trials, rows, prices, terms or Terms())
+    summary = msgspec.structs.replace(summary, bill=bill)
     store.write_summary(summary)
     return summary
 

@@ -112,4 +112,5 @@ def _passes(reports: Reports) -> "NDArray[np.bool_]":
     least = np.ceil(total - slack - BINARY_SLACK_MS)
     most = np.ceil(total + slack - BINARY_SLACK_MS)
     billed = reports.billed_ms
-    return (least <= billed) & (billed <= most) & (reports.max_memory_mb != reports.memory_mb)
+    passed: NDArray[np.bool_] = (least <= billed) & (billed <= most) & (reports.max_memory_mb != reports.memory_mb)
+    return passed
