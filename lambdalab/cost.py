@@ -114,7 +114,7 @@ def load_price_sheet(region_or_path: str | Path) -> PriceSheet:
     """
     path = locate(region_or_path, "prices", PriceSheetError)
     sheet = read(path, PriceSheet, PriceSheetError)
-    for key, price in _prices("", msgspec.to_builtins(sheet, builtin_types=(Decimal,))):
+    for key, price in priced("", msgspec.to_builtins(sheet, builtin_types=(Decimal,))):
         if not price.is_finite() or price < 0:
             raise PriceSheetError(f"{path}: {key} is {price}", next_step="write a price, 0 or more")
     return sheet
@@ -259,16 +259,16 @@ def ingested_bytes(messages: Iterable[str]) -> int:
     return sum(len(message.encode()) + LOG_EVENT_OVERHEAD_BYTES for message in messages)
 
 
-def _prices(key: str, value: object) -> Iterator[tuple[str, Decimal]]:
+def priced(key: str, value: object) -> Iterator[tuple[str, Decimal]]:
     """Find every price in a sheet, with its dotted key."""
     if isinstance(value, Decimal):
         yield key, value
     elif isinstance(value, dict):
         for name, member in value.items():
-            yield from _prices(f"{key}.{name}".lstrip("."), member)
+            yield from priced(f"{key}.{name}".lstrip("."), member)
     elif isinstance(value, list | tuple):
         for number, member in enumerate(value):
-            yield from _prices(f"{key}[{number}]", member)
+            yield from priced(f"{key}[{number}]", member)
 
 
 def _amount(value: float | None) -> Decimal | None:

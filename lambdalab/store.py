@@ -16,6 +16,7 @@ finds the old content or the new. A line cut off by a crash is ignored when read
 import contextlib
 import csv
 import functools
+import gc
 import io
 import multiprocessing
 import os
@@ -148,7 +149,7 @@ class RunDirectory:
                 with _storage(path, "read"):
                     yield read_span(span)
             return
-        with multiprocessing.get_context("fork").Pool(workers) as pool:
+        with multiprocessing.get_context("fork").Pool(workers, initializer=gc.disable) as pool:  # no cycles there
             for span, found in zip(spans, pool.imap(functools.partial(_quietly, read_span), spans), strict=True):
                 with _storage(path, "read"):
                     yield read_span(span) if found is None else found  # read again here, where it fails in words

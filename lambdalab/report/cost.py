@@ -59,9 +59,7 @@ def render_bill(bill: "Bill") -> Group:
     parts.append(Text())
     if bill.polling_requests is not None:
         parts.append(
-            Text(
-                f"polling during the run: {bill.polling_requests:,} requests, {_usd(bill.polling_usd)} USD, by the model"
-            )
+            Text(f"polling in the run, by the model: {bill.polling_requests:,} requests, {_usd(bill.polling_usd)} USD")
         )
     parts += [Text(f"caution: {said}", style="yellow") for said in bill.cautions]
     parts += [Text(f"assumed: {said}", style="dim") for said in bill.assumptions]
