@@ -8,7 +8,8 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from lambdalab.bill import Bill
+from lambdalab.bill import Bill as Bill
+from lambdalab.bill import Parts as Parts
 from lambdalab.collection import REPEATED
 from lambdalab.model import Estimate, InvocationRow, Manifest, TrialResult
 from lambdalab.stats import median_estimate, smallest_n

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from lambdalab.bill import Bill, Parts
+    from lambdalab.analysis import Bill, Parts
 
 _PARTS = ("Lambda compute", "requests", "DynamoDB", "SQS", "polling", "logs", "metrics", "X-Ray")
 

@@ -28,7 +28,7 @@ from lambdalab.local import stack as local_stack
 from lambdalab.store import RunDirectory
 
 DOCS = (ROOT / "docs" / "cli.md").read_text()
-COMMANDS = ("up", "status", "down", "invoke", "logs", "calibrate", "run", "report")
+COMMANDS = ("up", "status", "down", "invoke", "logs", "calibrate", "run", "report", "query", "prices")
 PROTOCOL = """
 name = "tiny"
 scenario = "ingest"
