@@ -48,7 +48,7 @@ class LambdaPrices(_Prices, frozen=True, kw_only=True):
 
     usd_per_gb_s: dict[str, Decimal]
     usd_per_million_requests: Decimal
-    tiers: dict[str, tuple[Tier, ...]] = {}
+    tiers: dict[str, list[Tier]] = {}
     free_gb_s: Decimal = Decimal(0)
     free_requests: Decimal = Decimal(0)
 
@@ -63,7 +63,7 @@ class SqsPrices(_Prices, frozen=True, kw_only=True):
     """SQS standard queues; tiers in requests of a month, priced by the million."""
 
     usd_per_million_requests: Decimal
-    tiers: tuple[Tier, ...] = ()
+    tiers: list[Tier] = []
     free_requests: Decimal = Decimal(0)
 
 
@@ -71,7 +71,7 @@ class LogPrices(_Prices, frozen=True, kw_only=True):
     """Ingestion of Lambda logs into CloudWatch Logs, standard class; tiers in GB of a month."""
 
     usd_per_gb: Decimal
-    tiers: tuple[Tier, ...] = ()
+    tiers: list[Tier] = []
 
 
 class MetricPrices(_Prices, frozen=True, kw_only=True):

@@ -119,18 +119,13 @@ def report(
 ) -> None:
     """Print a run's comparison and its cost again, from its files alone."""
     from lambdalab.bill import Terms
-    from lambdalab.report.cost import render_bill
-    from lambdalab.report.layout import print_whole
     from lambdalab.store import RunDirectory
 
     if free_tier and per_month is None:
         raise UsageError("--free-tier is an allowance of a month", next_step="add --per-month RATE, or leave it out")
     terms = Terms(free_tier=free_tier, per_month=_rate(per_month), seed_formula=formula is Formula.SEED)
     store = RunDirectory.open(results, run_id)
-    summary = _conclude(store, terms)
-    assert summary.bill is not None
-    print_whole(make_console(), render_bill(summary.bill))
-    _require_valid(summary, store)
+    _require_valid(_conclude(store, terms), store)
 
 
 def _rate(text: str | None) -> Decimal | None:
@@ -264,12 +259,17 @@ def _execute_and_show(target: "AwsTarget", store: "RunDirectory", *, go_on: str)
 
 
 def _conclude(store: "RunDirectory", terms: "Terms | None" = None) -> "Summary":
-    """Writes rows and summary, and shows the summary."""
+    """Writes rows and summary, and shows the summary and the bill."""
     from lambdalab.experiment import conclude
+    from lambdalab.report.cost import render_bill
+    from lambdalab.report.layout import print_whole
     from lambdalab.report.terminal import show
 
     summary = conclude(store, terms)
-    show(summary, make_console())
+    console = make_console()
+    show(summary, console)
+    if summary.bill is not None:
+        print_whole(console, render_bill(summary.bill))
     typer.echo(f"files: {os.path.relpath(store.folder)}")
     return summary
 

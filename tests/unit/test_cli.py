@@ -21,7 +21,9 @@ from samples import ROOT, RUN_ID, make_manifest, make_result, make_trials
 
 from lambdalab import cli, experiment, runner
 from lambdalab.analysis import Summary
+from lambdalab.bill import Terms
 from lambdalab.cli import app as cli_app
+from lambdalab.cli import data as _data_adds_its_commands  # noqa: F401
 from lambdalab.cli import runs
 from lambdalab.errors import AccessError
 from lambdalab.local import stack as local_stack
@@ -360,9 +362,9 @@ def test_conclude_runs_once(call: Call, target: FakeTarget, monkeypatch: pytest.
     concluded: list[Path] = []
     conclude = experiment.conclude
 
-    def watch(store: RunDirectory) -> Summary:
+    def watch(store: RunDirectory, terms: Terms | None) -> Summary:
         concluded.append(store.folder)
-        return conclude(store)
+        return conclude(store, terms)
 
     monkeypatch.setattr(experiment, "conclude", watch)
     call("run", "--protocol", "tiny.toml")
