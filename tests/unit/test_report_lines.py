@@ -105,7 +105,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Log:
 @pytest.mark.parametrize("large", [1, 10**6], ids=["several processes", "one process"])
 def test_a_file_in_pieces_is_read_whole_and_in_order(log: Log, monkeypatch: pytest.MonkeyPatch, large: int) -> None:
     monkeypatch.setattr(store_module, "_LARGE_SPANS", large)
-    monkeypatch.setattr(store_module.os, "sched_getaffinity", lambda _: {0, 1})
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
     with (log.store.folder / "platform.jsonl").open("ab") as file:
         file.write(b'{"log_group":"cut off by a cra')
     assert found(observe_blocks(log.store.log_blocks(read_block))) == found(line_by_line(log.lines))
