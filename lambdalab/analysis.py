@@ -8,6 +8,8 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from lambdalab.bill import Bill as Bill
+from lambdalab.bill import Parts as Parts
 from lambdalab.collection import REPEATED
 from lambdalab.model import Estimate, InvocationRow, Manifest, Protocol, Stop, TrialResult
 from lambdalab.stats import median_estimate, smallest_n
@@ -88,6 +90,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     cautions: tuple[str, ...]
     faults: tuple[str, ...]
     """Why the run must not be used; empty when it may be."""
+    bill: Bill | None = None
 
 
 def summarise(

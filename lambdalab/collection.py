@@ -5,15 +5,16 @@ in the file, with its reasons.
 """
 
 import math
+from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Context, Decimal
 from typing import Final
 
 import msgspec
 
-from lambdalab.cost import PriceSheet, ingested_bytes, invocation_cost
+from lambdalab.cost import LOG_EVENT_OVERHEAD_BYTES, PriceSheet, ingested_bytes, invocation_cost
 from lambdalab.model import (
     Cost,
     FunctionRecord,
@@ -32,6 +33,7 @@ from lambdalab.platform_log import (
     parse_report,
     request_id_of,
 )
+from lambdalab.report_lines import Block, Reports, read_block
 
 NO_REPORT: Final = "no REPORT line was found"
 REPEATED: Final = "repeated after an interruption"
@@ -39,59 +41,142 @@ _CONTEXT: Final = Context(prec=60)
 
 
 class Observed(msgspec.Struct, kw_only=True):
-    """Everything the logs hold of one request id. ``damaged`` tells of lines that could not be read."""
+    """Everything the logs hold of one request id. ``damaged`` tells of lines that could not be read.
+
+    ``log_bytes`` is what its lines count when CloudWatch Logs takes them in.
+    """
 
     request_id: str
     log_group: str
     began_ms: int
+    log_bytes: int = 0
     reports: list[PlatformReport] = []
     records: list[FunctionRecord] = []
-    messages: list[str] = []
     damaged: list[str] = []
 
 
-class Observations(msgspec.Struct, kw_only=True):
-    """What the collected log lines say. ``damaged_lines`` counts those that could not be read, whosever they are."""
+class Observations:
+    """What the collected log lines say, by request id; texts are not kept.
 
-    requests: dict[str, Observed]
-    damaged_lines: int
+    An invocation of which nothing but an ordinary REPORT line is known yet is a row of ``_columns``, and becomes an
+    ``Observed`` when another line comes or somebody asks: a million such lines take some 300 MB.
+    ``damaged_lines`` counts those that could not be read, whosever they are.
+    """
+
+    def __init__(self) -> None:
+        self.damaged_lines = 0
+        self._requests: dict[str, Observed | int] = {}
+        self._log_groups: list[str] = []
+        self._began_ms, self._message_bytes = array("q"), array("q")
+        self._columns = {name: array("d") for name in Reports.__struct_fields__[1:]}
+
+    def add(self, block: Block) -> None:
+        """Takes in a block of lines."""
+        row = len(self._began_ms)
+        ids: Iterator[str] = iter(())
+        if block.reports is not None:
+            self._log_groups += block.log_groups
+            self._began_ms.extend(block.began_ms)
+            self._message_bytes.extend(block.message_bytes)
+            ids = iter(block.reports.request_id)
+            for name, column in self._columns.items():
+                column.frombytes(getattr(block.reports, name).tobytes())
+        others = iter(block.others)
+        for ordinary in block.ordinary:
+            if ordinary:
+                request_id = next(ids)
+                if self._requests.setdefault(request_id, row) != row:
+                    again = self._observed(row, request_id)
+                    self._merge(self.of_request(request_id), again)
+                row += 1
+            else:
+                self._add_other(next(others))
+
+    def of_request(self, request_id: str) -> Observed:
+        """All that is known of one request."""
+        known = self._requests[request_id]
+        if isinstance(known, int):
+            known = self._requests[request_id] = self._observed(known, request_id)
+        return known
+
+    def __iter__(self) -> Iterator[Observed]:
+        """Every request, in the order of their first lines."""
+        return map(self.of_request, self._requests)
+
+    def __len__(self) -> int:
+        return len(self._requests)
 
     def of_batch(self) -> dict[str, list[Observed]]:
         """Which invocations worked on which batch, by the functions' own records."""
         found: defaultdict[str, list[Observed]] = defaultdict(list)
-        for observed in self.requests.values():
-            for batch_id in dict.fromkeys(record.batch_id for record in observed.records):
-                if batch_id is not None:
-                    found[batch_id].append(observed)
+        for observed in self._requests.values():
+            if isinstance(observed, Observed):  # of the others there is no record
+                for batch_id in dict.fromkeys(record.batch_id for record in observed.records):
+                    if batch_id is not None:
+                        found[batch_id].append(observed)
         return dict(found)
 
-
-def observe(lines: Iterable[LogLine]) -> Observations:
-    """Sorts log lines by request id."""
-    requests: dict[str, Observed] = {}
-    damaged_lines = 0
-    for line in lines:
+    def _add_other(self, line: LogLine) -> None:
         problem = report = record = None
         try:
             report = parse_report(line.message)
             record = parse_record(line.message) if report is None else None
         except (MalformedReportError, MalformedRecordError) as error:
             problem = str(error)
-            damaged_lines += 1
+            self.damaged_lines += 1
         request_id = request_id_of(line.message)
         if request_id is None:
-            continue
-        fresh = Observed(request_id=request_id, log_group=line.log_group, began_ms=line.timestamp_ms)
-        observed = requests.setdefault(request_id, fresh)
-        observed.began_ms = min(observed.began_ms, line.timestamp_ms)
-        observed.messages.append(line.message)
-        if report is not None:
-            observed.reports.append(report)
-        if record is not None:
-            observed.records.append(record)
-        if problem is not None:
-            observed.damaged.append(problem)
-    return Observations(requests=requests, damaged_lines=damaged_lines)
+            return
+        found = Observed(
+            request_id=request_id,
+            log_group=line.log_group,
+            began_ms=line.timestamp_ms,
+            log_bytes=ingested_bytes([line.message]),
+            reports=[] if report is None else [report],
+            records=[] if record is None else [record],
+            damaged=[] if problem is None else [problem],
+        )
+        if self._requests.setdefault(request_id, found) is not found:
+            self._merge(self.of_request(request_id), found)
+
+    @staticmethod
+    def _merge(known: Observed, found: Observed) -> None:
+        known.began_ms = min(known.began_ms, found.began_ms)
+        known.log_bytes += found.log_bytes
+        known.reports += found.reports
+        known.records += found.records
+        known.damaged += found.damaged
+
+    def _observed(self, row: int, request_id: str) -> Observed:
+        duration_ms, billed_ms, memory_mb, max_memory_mb, init_ms = (column[row] for column in self._columns.values())
+        report = PlatformReport(
+            request_id=request_id,
+            duration_ms=duration_ms,
+            billed_ms=billed_ms,
+            memory_mb=int(memory_mb),
+            max_memory_mb=int(max_memory_mb),
+            init_ms=None if math.isnan(init_ms) else init_ms,
+        )
+        return Observed(
+            request_id=request_id,
+            log_group=self._log_groups[row],
+            began_ms=self._began_ms[row],
+            log_bytes=self._message_bytes[row] + LOG_EVENT_OVERHEAD_BYTES,
+            reports=[report],
+        )
+
+
+def observe(lines: Iterable[LogLine]) -> Observations:
+    """Sorts log lines by request id."""
+    return observe_blocks([read_block(list(lines))])
+
+
+def observe_blocks(blocks: Iterable[Block]) -> Observations:
+    """Sorts log lines by request id, a block at a time, as ``RunDirectory.log_blocks(read_block)`` reads them."""
+    observations = Observations()
+    for block in blocks:
+        observations.add(block)
+    return observations
 
 
 def missing_reports(manifest: Manifest, trials: Sequence[TrialResult], lines: Iterable[LogLine]) -> list[TrialResult]:
@@ -137,7 +222,7 @@ def _invocations(manifest: Manifest, trials: Sequence[TrialResult], observations
     record such a sample is never valid, so that this only tells what happened.
     """
     of_batch = observations.of_batch()
-    anonymous = [item for item in observations.requests.values() if not item.records]
+    anonymous: list[Observed] | None = None
     ends: dict[str, float] = {}
     found: list[list[Observed]] = []
     for result in reversed(trials):
@@ -145,6 +230,8 @@ def _invocations(manifest: Manifest, trials: Sequence[TrialResult], observations
         mine = of_batch.get(result.batch_id, [])
         if not mine and result.sent_at_ms is not None:
             end = ends.get(log_group, math.inf)
+            if anonymous is None:
+                anonymous = [item for item in observations if not item.records]
             mine = [i for i in anonymous if i.log_group == log_group and result.sent_at_ms <= i.began_ms < end]
         if result.sent_at_ms is not None:
             ends[log_group] = result.sent_at_ms
@@ -273,7 +360,7 @@ def _cost(
         billed_ms=None if usable is None else usable.billed_ms,
         wru=None if record is None else record.consumed_wru,
         sqs_bytes=None if observed is None else result.message_bytes,
-        log_bytes=None if observed is None else ingested_bytes(observed.messages),
+        log_bytes=None if observed is None else observed.log_bytes,
     )
     return Cost(**{name: _money(getattr(exact, name)) for name in Cost.__struct_fields__})
 

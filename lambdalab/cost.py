@@ -1,12 +1,13 @@
 """What one invocation costs: a dated price sheet times what the platform billed. Pure, and exact in Decimal.
 
-Costs are marginal: the first price tier, no free tier, no taxes. Storage is left out, and so are the SQS requests
-with which an event source mapping polls an empty queue: they belong to a run, not to one of its invocations.
+The cost of one invocation is marginal: the first price tier, no free tier, no taxes. Storage is left out, and so are
+the SQS requests with which an event source mapping polls an empty queue: ``bill`` has those, tiers and free tier.
 """
 
 import datetime
+import functools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import Literal
@@ -35,11 +36,21 @@ class _Prices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     source: str
 
 
+class Tier(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A lower price for what lies above an amount in a month; unit and price unit are those of the first tier."""
+
+    above: Decimal
+    usd: Decimal
+
+
 class LambdaPrices(_Prices, frozen=True, kw_only=True):
-    """AWS Lambda; compute by architecture (``x86_64``, ``arm64``)."""
+    """AWS Lambda; compute by architecture (``x86_64``, ``arm64``), tiers in GB-s of a month."""
 
     usd_per_gb_s: dict[str, Decimal]
     usd_per_million_requests: Decimal
+    tiers: dict[str, list[Tier]] = {}
+    free_gb_s: Decimal = Decimal(0)
+    free_requests: Decimal = Decimal(0)
 
 
 class DynamodbPrices(_Prices, frozen=True, kw_only=True):
@@ -51,17 +62,33 @@ class DynamodbPrices(_Prices, frozen=True, kw_only=True):
 
 
 class SqsPrices(_Prices, frozen=True, kw_only=True):
-    """SQS standard queues."""
+    """SQS standard queues; tiers in requests of a month, priced by the million."""
 
     usd_per_million_requests: Decimal
+    tiers: list[Tier] = []
+    free_requests: Decimal = Decimal(0)
 
 
 class LogPrices(_Prices, frozen=True, kw_only=True):
-    """Ingestion of Lambda logs into CloudWatch Logs, standard class."""
+    """Ingestion of Lambda logs into CloudWatch Logs, standard class; tiers in GB of a month."""
 
     usd_per_gb: Decimal
     usd_per_gb_scanned: Decimal | None = None
     """By Logs Insights; what the lab's own collecting costs."""
+    tiers: list[Tier] = []
+
+
+class MetricPrices(_Prices, frozen=True, kw_only=True):
+    """CloudWatch custom metrics, those in Embedded Metric Format included."""
+
+    usd_per_metric_month: Decimal
+
+
+class XrayPrices(_Prices, frozen=True, kw_only=True):
+    """AWS X-Ray."""
+
+    usd_per_million_traces: Decimal
+    free_traces: Decimal = Decimal(0)
 
 
 class PriceSheet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -74,6 +101,13 @@ class PriceSheet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     dynamodb: DynamodbPrices
     sqs: SqsPrices
     logs: LogPrices
+    metrics: MetricPrices | None = None
+    xray: XrayPrices | None = None
+
+    @property
+    def name(self) -> str:
+        """Region and date."""
+        return f"{self.region} {self.date}"
 
 
 def load_price_sheet(region_or_path: str | Path) -> PriceSheet:
@@ -84,7 +118,7 @@ def load_price_sheet(region_or_path: str | Path) -> PriceSheet:
     """
     path = locate(region_or_path, "prices", PriceSheetError)
     sheet = read(path, PriceSheet, PriceSheetError)
-    for key, price in _prices("", msgspec.to_builtins(sheet, builtin_types=(Decimal,))):
+    for key, price in priced("", msgspec.to_builtins(sheet, builtin_types=(Decimal,))):
         if not price.is_finite() or price < 0:
             raise PriceSheetError(f"{path}: {key} is {price}", next_step="write a price, 0 or more")
     return sheet
@@ -136,9 +170,92 @@ def invocation_cost(
         if memory is None or billed is None
         else billed / 1000 * memory / 1024 * prices[architecture] + sheet.lambda_.usd_per_million_requests / _MILLION,
         dynamodb_usd=None if units is None else units * sheet.dynamodb.usd_per_million_wru / _MILLION,
-        sqs_usd=None if message is None else _sqs_requests(message) * sheet.sqs.usd_per_million_requests / _MILLION,
+        sqs_usd=None if message is None else sqs_requests(int(message)) * sheet.sqs.usd_per_million_requests / _MILLION,
         logs_usd=None if logged is None else logged / BYTES_PER_GB * sheet.logs.usd_per_gb,
     )
+
+
+def tiered(amount: Decimal, first_usd: Decimal, tiers: Iterable[Tier], *, free: Decimal = Decimal(0)) -> Decimal:
+    """Price a month's amount: each part at the price of its tier.
+
+    The free allowance is taken off the amount first, so that it is worth the first tier's price.
+    """
+    left, total, price, begin = max(amount - free, Decimal(0)), Decimal(0), first_usd, Decimal(0)
+    for tier in sorted(tiers, key=lambda tier: tier.above):
+        total += max(min(left, tier.above) - begin, Decimal(0)) * price
+        begin, price = tier.above, tier.usd
+    return total + max(left - begin, Decimal(0)) * price
+
+
+def init_is_billed(on: datetime.date, runtime: str, package_type: str = "Zip") -> bool:
+    """Whether Lambda billed the init phase of an on-demand function on a day.
+
+    Custom runtimes (``provided.*``) and images always paid for it; managed runtimes in zip packages since 2025-08-01
+    (AWS Compute Blog, "AWS Lambda standardizes billing for INIT phase", 2025-04-29).
+    """
+    return on >= datetime.date(2025, 8, 1) or package_type == "Image" or runtime.startswith("provided")
+
+
+def init_in_billed(duration_ms: float, init_ms: float, billed_ms: float) -> bool | None:
+    """Whether Billed Duration holds init; None when it is neither ceil(init + duration) nor ceil(duration), or both."""
+    duration, init = Decimal(str(duration_ms)), Decimal(str(init_ms))
+    inside, outside = billed_ms == math.ceil(duration + init), billed_ms == math.ceil(duration)
+    return None if inside == outside else inside
+
+
+def sqs_requests(message_bytes: int) -> int:
+    """Count the billed requests for sending, receiving and deleting one message; none when there was no message."""
+    chunks = math.ceil(message_bytes / SQS_CHUNK_BYTES)
+    return 2 * chunks + 1 if chunks else 0
+
+
+def item_bytes(attributes: Mapping[str, str | int | Decimal | bool | bytes | None]) -> int:
+    """Size an item of scalar attributes as DynamoDB does: UTF-8 names and values.
+
+    A string has its UTF-8 bytes, binary its raw bytes, a number a byte for two significant digits begun and one more,
+    a boolean and null one ("DynamoDB item sizes and formats" in the developer guide; AWS calls the size of a number
+    approximate).
+    """
+    return sum(len(name.encode()) + _value_bytes(value) for name, value in attributes.items())
+
+
+def write_units(size_bytes: int) -> int:
+    """Count the write request units of one item: every 1,024 bytes begun."""
+    return math.ceil(size_bytes / 1024)
+
+
+@functools.lru_cache(maxsize=4096)
+def ingest_wru(lang: str, batch_id_characters: int, label: str, size_bytes: int, count: int) -> int:
+    """Count the write units of ``count`` new items of the scenario ``ingest`` (docs/contracts.md) by the size rule."""
+    total = 0
+    for digits in range(1, len(str(count)) + 1):  # items differ only in the length of their number
+        first, end = 10 ** (digits - 1) if digits > 1 else 0, min(10**digits, count)
+        item: dict[str, str | int | bool] = {
+            "pk": "batch_id#" + "b" * batch_id_characters,
+            "sk": f"seq#{'9' * digits}",
+            "lang": lang,
+            "label": label,
+            "size_bytes": size_bytes,
+            "seq": int("9" * digits),
+            "t_start_ms": 1_795_255_200_001,
+            "payload": "",
+            "cold_start": True,
+        }
+        total += max(end - first, 0) * write_units(item_bytes(item) + size_bytes)
+    return total
+
+
+def _value_bytes(value: str | int | Decimal | bool | bytes | None) -> int:
+    match value:
+        case bool() | None:
+            return 1
+        case str():
+            return len(value.encode())
+        case bytes():
+            return len(value)
+        case _:
+            digits = str(abs(value)).replace(".", "").strip("0")
+            return math.ceil(len(digits) / 2) + 1
 
 
 def ingested_bytes(messages: Iterable[str]) -> int:
@@ -146,19 +263,16 @@ def ingested_bytes(messages: Iterable[str]) -> int:
     return sum(len(message.encode()) + LOG_EVENT_OVERHEAD_BYTES for message in messages)
 
 
-def _prices(key: str, value: object) -> Iterator[tuple[str, Decimal]]:
+def priced(key: str, value: object) -> Iterator[tuple[str, Decimal]]:
     """Find every price in a sheet, with its dotted key."""
     if isinstance(value, Decimal):
         yield key, value
     elif isinstance(value, dict):
         for name, member in value.items():
-            yield from _prices(f"{key}.{name}".lstrip("."), member)
-
-
-def _sqs_requests(message_bytes: Decimal) -> int:
-    """Count the billed requests for sending, receiving and deleting one message; none when there was no message."""
-    chunks = math.ceil(message_bytes / SQS_CHUNK_BYTES)
-    return 2 * chunks + 1 if chunks else 0
+            yield from priced(f"{key}.{name}".lstrip("."), member)
+    elif isinstance(value, list | tuple):
+        for number, member in enumerate(value):
+            yield from priced(f"{key}[{number}]", member)
 
 
 def _amount(value: float | None) -> Decimal | None:

@@ -18,8 +18,9 @@ from lambdalab import __version__, tools
 from lambdalab.account import account_limits
 from lambdalab.analysis import CPU_LIMIT_UNKNOWN, Summary, summarise
 from lambdalab.aws import LOCAL_REGION
+from lambdalab.bill import Terms, bill_of_run
 from lambdalab.calibration import last_calibration
-from lambdalab.collection import join, observe
+from lambdalab.collection import join, observe_blocks
 from lambdalab.cost import PriceSheet, load_price_sheet
 from lambdalab.deployment import local_parameters
 from lambdalab.errors import StorageError, UsageError
@@ -27,6 +28,7 @@ from lambdalab.model import FunctionFacts, Manifest, Protocol, Trial
 from lambdalab.plan import Plan, find_experience, make_plan
 from lambdalab.project import project_root
 from lambdalab.protocol import schedule
+from lambdalab.report_lines import read_block
 from lambdalab.runner import Progress, Runner, remaining, require_empty_queues
 from lambdalab.stopping import StoppingRule
 from lambdalab.store import SCHEMA_VERSION, RunDirectory
@@ -168,10 +170,14 @@ def execute(
     Runner(target, store, progress, stop).run(trials_left(store))
 
 
-def conclude(store: RunDirectory) -> Summary:
+def conclude(store: RunDirectory, terms: Terms | None = None) -> Summary:
     """Reads a run directory and writes rows and summary; may be repeated at any time, also for an unfinished run.
 
-    The same files always give the same rows and summary: even the prices are the run's own.
+    The same files and terms always give the same rows and summary: even the prices are the run's own.
+
+    Args:
+        store: the run.
+        terms: how to bill it; without free tier and monthly figures by default.
 
     Raises:
         StorageError: a file of the run is damaged, or rows and summary cannot be written.
@@ -184,10 +190,12 @@ def conclude(store: RunDirectory) -> Summary:
             f"{store.folder / 'run.json'} is damaged: {error} of prices", next_step="restore it, or measure again"
         ) from error
     trials = store.trials()
-    observations = observe(store.log_lines())
+    observations = observe_blocks(store.log_blocks(read_block))
     rows = join(manifest, trials, observations, prices)
     store.write_rows(rows)
     summary = summarise(manifest, trials, rows, damaged_lines=observations.damaged_lines)
+    bill = bill_of_run(manifest, trials, rows, prices, terms or Terms())
+    summary = msgspec.structs.replace(summary, bill=bill)
     store.write_summary(summary)
     return summary
 

@@ -235,7 +235,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         return None if found is None else f"{found['name']} {found['date']}, seed {found['seed']}"
 
 
-class PlatformReport(msgspec.Struct, frozen=True, kw_only=True):
+class PlatformReport(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One REPORT line or ``platform.report`` record, as the platform wrote it.
 
     ``refused`` names why the line must not be used as a measurement (written by an emulator that does not
@@ -302,7 +302,7 @@ class FunctionRecord(msgspec.Struct, frozen=True, kw_only=True):
     error: RecordError | None = None
 
 
-class LogLine(msgspec.Struct, frozen=True, kw_only=True):
+class LogLine(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One CloudWatch log event as collected; one line of ``platform.jsonl``."""
 
     log_group: str

@@ -8,7 +8,7 @@ Formats: "Lambda runtime environment" and "Log formats" in the Lambda developer 
 import math
 import re
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
@@ -81,6 +81,11 @@ _MB = re.compile(r"([0-9]{1,12}) MB")
 _TIMES = ("Duration", "Billed Duration", "Init Duration", "Restore Duration", "Billed Restore Duration")
 _QUANTITIES = dict.fromkeys(_TIMES, _MS) | dict.fromkeys(("Memory Size", "Max Memory Used"), _MB)
 _NEEDED = ("Duration", "Billed Duration", "Memory Size")
+
+PRINT_SLACK_MS: Final = 0.005
+"""How far a time may be from the two decimals it is printed with."""
+BINARY_SLACK_MS: Final = 1e-9
+"""So that binary fractions do not lift a sum over a whole millisecond."""
 
 
 def parse_report(message: str) -> PlatformReport | None:
@@ -236,8 +241,8 @@ def _billable(report: PlatformReport) -> tuple[int, int]:
     off: a Duration of 2.00 ms was 1.995 to 2.005 and is billed as 2 or 3.
     """
     total = report.duration_ms + (report.init_ms or 0) + (report.billed_restore_ms or 0)
-    slack = 0.005 if report.init_ms is None else 0.010
-    least, most = (math.ceil(total + end - 1e-9) for end in (-slack, slack))  # 1e-9: binary fractions
+    slack = PRINT_SLACK_MS if report.init_ms is None else 2 * PRINT_SLACK_MS
+    least, most = (math.ceil(total + end - BINARY_SLACK_MS) for end in (-slack, slack))
     return least, most
 
 

@@ -15,9 +15,13 @@ finds the old content or the new. A line cut off by a crash is ignored when read
 
 import contextlib
 import csv
+import functools
+import gc
 import io
+import multiprocessing
 import os
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TypeVar
@@ -29,7 +33,11 @@ from lambdalab.model import InvocationRow, LogLine, Manifest, TrialResult
 
 SCHEMA_VERSION: Final = 3
 _NEXT_STEP: Final = "check the folder's owner and the free space, or choose another with --results"
+_SPAN_BYTES: Final = 2**21
+_LARGE_SPANS: Final = 16
+"""From so many pieces on (32 MB, a hundred thousand lines) other processes are worth their start."""
 T = TypeVar("T", bound=msgspec.Struct)
+R = TypeVar("R")
 
 
 class _Version(msgspec.Struct):
@@ -122,6 +130,30 @@ class RunDirectory:
         """All log lines collected so far."""
         return self._lines("platform.jsonl", LogLine)
 
+    def log_blocks(self, read: Callable[[list[LogLine]], R]) -> Iterator[R]:
+        """What ``read`` makes of all log lines collected so far, some thousands at a time and in their order.
+
+        A file of any size takes little memory. A large one is read by as many processes as there are cores, so
+        ``read`` must be a function of a module, and what it returns must pickle.
+        """
+        path = self.folder / "platform.jsonl"
+        with _storage(path, "read"):
+            if not path.exists():
+                return
+            spans = list(_spans(path))
+        read_span = functools.partial(_read_span, path, read)
+        workers = len(os.sched_getaffinity(0))
+        # A fork beside other threads may inherit a lock that nobody will release.
+        if len(spans) < _LARGE_SPANS or workers == 1 or threading.active_count() > 1:
+            for span in spans:
+                with _storage(path, "read"):
+                    yield read_span(span)
+            return
+        with multiprocessing.get_context("fork").Pool(workers, initializer=gc.disable) as pool:  # no cycles there
+            for span, found in zip(spans, pool.imap(functools.partial(_quietly, read_span), spans), strict=True):
+                with _storage(path, "read"):
+                    yield read_span(span) if found is None else found  # read again here, where it fails in words
+
     def write_rows(self, rows: Sequence[InvocationRow]) -> None:
         """Replaces ``metrics.csv`` and ``metrics.parquet``; money keeps its exact decimals in both."""
         self._replace("metrics.csv", _csv(rows))
@@ -157,17 +189,8 @@ class RunDirectory:
         with _storage(path, "read"):
             if not path.exists():
                 return []
-            *lines, _ = path.read_bytes().split(b"\n")
-        decoder = msgspec.json.Decoder(kind)
-        records = []
-        for number, line in enumerate(lines, start=1):
-            try:
-                records.append(decoder.decode(line))
-            except ValueError as error:  # not JSON, not UTF-8, or not such a record
-                raise StorageError(
-                    f"{path}, line {number}, is damaged: {error}", next_step="remove that line, or measure again"
-                ) from error
-        return records
+            whole, end, _ = path.read_bytes().rpartition(b"\n")
+        return _decoded(kind, path, whole, 0) if end else []
 
     def _point_latest(self) -> None:
         """A ``latest`` that is no link is somebody's own and stays."""
@@ -178,6 +201,53 @@ class RunDirectory:
                 fresh.unlink(missing_ok=True)
                 fresh.symlink_to(self.folder.name)
                 fresh.replace(link)
+
+
+def _spans(path: Path) -> Iterator[tuple[int, int]]:
+    """Cuts a file at line ends: where each piece begins and ends."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        begin = 0
+        while begin < size:
+            file.seek(begin + _SPAN_BYTES)
+            file.readline()
+            end = min(file.tell(), size)
+            yield begin, end
+            begin = end
+
+
+def _read_span(path: Path, read: Callable[[list[LogLine]], R], span: tuple[int, int]) -> R:
+    begin, end = span
+    with path.open("rb") as file:
+        file.seek(begin)
+        whole, line_end, _ = file.read(end - begin).rpartition(b"\n")
+    return read(_decoded(LogLine, path, whole, begin) if line_end else [])
+
+
+def _quietly(read_span: Callable[[tuple[int, int]], R], span: tuple[int, int]) -> R | None:
+    try:
+        return read_span(span)
+    except (OSError, StorageError):
+        return None
+
+
+def _decoded(kind: type[T], path: Path, content: bytes, begin: int) -> list[T]:
+    """The records of whole lines, which begin at byte ``begin`` of the file."""
+    decoder = msgspec.json.Decoder(kind)
+    with contextlib.suppress(ValueError):
+        records = decoder.decode_lines(content)
+        if len(records) == content.count(b"\n") + 1:  # it passes over empty lines
+            return records
+    records = []
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        try:
+            records.append(decoder.decode(line))
+        except ValueError as error:  # not JSON, not UTF-8, or not such a record
+            before = path.read_bytes()[:begin].count(b"\n")
+            raise StorageError(
+                f"{path}, line {before + number}, is damaged: {error}", next_step="remove that line, or measure again"
+            ) from error
+    return records
 
 
 @contextlib.contextmanager

@@ -48,7 +48,7 @@ def complain(problem: str, error: BaseException) -> None:
 
 def run_app() -> int:
     """Runs the command line and returns its exit code; every failure is said in a sentence. SIGTERM is like Ctrl-C."""
-    from lambdalab.cli import local_stack, plan, runs  # noqa: F401 - they add their commands
+    from lambdalab.cli import data, local_stack, plan, runs  # noqa: F401 - they add their commands
 
     signal.signal(signal.SIGTERM, _as_interrupt)
     try:

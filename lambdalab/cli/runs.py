@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from decimal import ROUND_UP, Decimal
+from decimal import ROUND_UP, Decimal, InvalidOperation
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -23,6 +23,7 @@ from lambdalab.errors import InvalidRunError, LambdalabError, UsageError
 
 if TYPE_CHECKING:
     from lambdalab.analysis import Summary
+    from lambdalab.bill import Terms
     from lambdalab.model import Protocol
     from lambdalab.plan import Plan
     from lambdalab.store import RunDirectory
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 RESULTS: Final = Path("results")
 MAX_SEED: Final = 2**32 - 1
 """Of what is drawn when none is given."""
+_MOST_PER_S: Final = 1_000_000
 Results = Annotated[Path, typer.Option(help="Folder of run directories.")]
 
 
@@ -39,6 +41,13 @@ class TargetName(StrEnum):
 
     LOCAL = "local"
     AWS = "aws"
+
+
+class Formula(StrEnum):
+    """By which formula a cost is computed."""
+
+    TRUE = "true"
+    SEED = "seed"
 
 
 @app.command(epilog="Example:  lambdalab run ingest --blocks 20 --seed 7\n\nExample:  lambdalab run --resume latest")
@@ -97,16 +106,39 @@ def run(
         _execute_and_show(place, store, go_on=shlex.join(go_on))
 
 
-@app.command(epilog="Example:  lambdalab report latest")
+@app.command(epilog="Example:  lambdalab report latest --per-month 50 --free-tier")
 def report(
     run_id: Annotated[str, typer.Argument(help="A run's id, its folder, or latest.")] = "latest",
     results: Results = RESULTS,
+    per_month: Annotated[
+        str | None, typer.Option(metavar="RATE", help="Also the cost of a month at so many messages per second.")
+    ] = None,
+    free_tier: Annotated[bool, typer.Option("--free-tier", help="With --per-month: take the free tier off.")] = False,
+    formula: Annotated[
+        Formula, typer.Option(help="seed: the original study's figures beside the true ones.")
+    ] = Formula.TRUE,
 ) -> None:
-    """Print a run's comparison again, from its files alone."""
+    """Print a run's comparison and its cost again, from its files alone."""
+    from lambdalab.bill import Terms
     from lambdalab.store import RunDirectory
 
+    if free_tier and per_month is None:
+        raise UsageError("--free-tier is an allowance of a month", next_step="add --per-month RATE, or leave it out")
+    terms = Terms(free_tier=free_tier, per_month=_rate(per_month), seed_formula=formula is Formula.SEED)
     store = RunDirectory.open(results, run_id)
-    _require_valid(_conclude(store), store)
+    _require_valid(_conclude(store, terms), store)
+
+
+def _rate(text: str | None) -> Decimal | None:
+    if text is None:
+        return None
+    try:
+        rate = Decimal(text)
+    except InvalidOperation:
+        rate = Decimal("NaN")
+    if not rate.is_finite() or not 0 < rate <= _MOST_PER_S:
+        raise UsageError(f"--per-month is {text!r}", next_step="write messages per second, above 0 and up to 1000000")
+    return rate
 
 
 def _refuse_contradictions(context: typer.Context, target: TargetName) -> None:
@@ -232,13 +264,18 @@ def _execute_and_show(target: "AwsTarget", store: "RunDirectory", *, go_on: str)
     _require_valid(_conclude(store), store)
 
 
-def _conclude(store: "RunDirectory") -> "Summary":
-    """Writes rows and summary, and shows the summary."""
+def _conclude(store: "RunDirectory", terms: "Terms | None" = None) -> "Summary":
+    """Writes rows and summary, and shows the summary and the bill."""
     from lambdalab.experiment import conclude
+    from lambdalab.report.cost import render_bill
+    from lambdalab.report.layout import print_whole
     from lambdalab.report.terminal import show
 
-    summary = conclude(store)
-    show(summary, make_console())
+    summary = conclude(store, terms)
+    console = make_console()
+    show(summary, console)
+    if summary.bill is not None:
+        print_whole(console, render_bill(summary.bill))
     typer.echo(f"files: {os.path.relpath(store.folder)}")
     return summary
 

@@ -21,8 +21,10 @@ from samples import ROOT, RUN_ID, make_manifest, make_result, make_trials
 
 from lambdalab import cli, experiment, runner
 from lambdalab.analysis import Summary
+from lambdalab.bill import Terms
 from lambdalab.cli import app as cli_app
 from lambdalab.cli import (
+    data,  # noqa: F401 - it adds its commands
     plan,  # noqa: F401 - it adds its command
     runs,
 )
@@ -31,7 +33,7 @@ from lambdalab.local import stack as local_stack
 from lambdalab.store import RunDirectory
 
 DOCS = (ROOT / "docs" / "cli.md").read_text()
-COMMANDS = ("up", "status", "down", "invoke", "logs", "calibrate", "run", "report", "plan")
+COMMANDS = ("up", "status", "down", "invoke", "logs", "calibrate", "run", "report", "plan", "query", "prices")
 PROTOCOL = """
 name = "tiny"
 scenario = "ingest"
@@ -363,9 +365,9 @@ def test_conclude_runs_once(call: Call, target: FakeTarget, monkeypatch: pytest.
     concluded: list[Path] = []
     conclude = experiment.conclude
 
-    def watch(store: RunDirectory) -> Summary:
+    def watch(store: RunDirectory, terms: Terms | None) -> Summary:
         concluded.append(store.folder)
-        return conclude(store)
+        return conclude(store, terms)
 
     monkeypatch.setattr(experiment, "conclude", watch)
     call("run", "--protocol", "tiny.toml")

@@ -1,0 +1,106 @@
+"""The commands over what is on disk: query, prices."""
+
+import csv
+import io
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from lambdalab.cli.app import app
+from lambdalab.cli.runs import RESULTS, Results
+from lambdalab.console import make_console
+from lambdalab.errors import UsageError
+
+
+class Format(StrEnum):
+    """How rows are printed."""
+
+    TABLE = "table"
+    CSV = "csv"
+    JSON = "json"
+
+
+@app.command(epilog="Example:  lambdalab query 'select arm, label, median(duration_ms) from metrics group by all'")
+def query(
+    sql: Annotated[str, typer.Argument(help="One statement of DuckDB's SQL over the views metrics, trials, runs.")],
+    run_id: Annotated[
+        str | None, typer.Argument(help="A run's id, its folder, or latest; all runs by default.")
+    ] = None,
+    results: Results = RESULTS,
+    form: Annotated[
+        Format | None, typer.Option("--format", help="table on a terminal and csv where there is none, by default.")
+    ] = None,
+) -> None:
+    """Ask one run, or all, in SQL."""
+    from lambdalab.query import query as ask
+
+    answer = ask(sql, _folders(results, run_id))
+    if form is None:
+        form = Format.TABLE if sys.stdout.isatty() else Format.CSV
+    if form is Format.TABLE:
+        from lambdalab.report.layout import print_whole
+
+        table = Table(*answer.columns, box=SIMPLE_HEAD)
+        for row in answer.rows:
+            table.add_row(*("" if value is None else str(value) for value in row))
+        print_whole(make_console(), Group(table))
+    elif form is Format.CSV:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(answer.columns)
+        writer.writerows(answer.rows)
+        typer.echo(text.getvalue(), nl=False)
+    else:
+        import msgspec
+
+        rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
+        typer.echo(msgspec.json.format(msgspec.json.encode(rows)))
+
+
+def _folders(results: Path, run_id: str | None) -> list[Path]:
+    from lambdalab.store import RunDirectory
+
+    if run_id is not None:
+        folders = [RunDirectory.open(results, run_id).folder]
+    else:
+        folders = sorted(path.parent for path in results.glob("*/run.json") if not path.parent.is_symlink())
+    found = [folder for folder in folders if (folder / "metrics.parquet").is_file()]
+    if not found:
+        raise UsageError(
+            f"{folders[0] if len(folders) == 1 else results} has no metrics.parquet",
+            next_step="write it with `lambdalab report RUN`, or measure with `lambdalab run`",
+        )
+    return found
+
+
+prices = typer.Typer(help="Price sheets.", epilog="Example:  lambdalab prices show us-east-1", no_args_is_help=True)
+app.add_typer(prices, name="prices")
+
+
+@prices.command(epilog="Example:  lambdalab prices show us-east-1")
+def show(
+    region: Annotated[str, typer.Argument(help="A region of prices/, or the path of a sheet.")] = "us-east-1",
+) -> None:
+    """Print a price sheet: every price with its source."""
+    from decimal import Decimal
+
+    import msgspec
+
+    from lambdalab.cost import load_price_sheet, priced
+    from lambdalab.report.layout import print_whole
+
+    sheet = load_price_sheet(region)
+    table = Table("price", "USD", "source", box=SIMPLE_HEAD)
+    told = msgspec.to_builtins(sheet, builtin_types=(Decimal,))
+    for service, members in told.items():
+        if isinstance(members, dict):
+            for key, price in priced(service, members):
+                table.add_row(key, f"{price:f}", members["source"])
+    print_whole(make_console(), Group(Text(f"{sheet.name}, {sheet.currency}", style="bold"), table))

@@ -1,0 +1,58 @@
+"""SQL over run directories: what it reads, what it refuses."""
+
+from pathlib import Path
+
+import pytest
+from samples import PRICES, make_lines, make_manifest, make_result, make_trials
+
+from lambdalab.collection import join, observe
+from lambdalab.errors import UsageError
+from lambdalab.query import query
+from lambdalab.store import RunDirectory
+
+MANIFEST = make_manifest()
+RESULTS = [make_result(trial) for trial in make_trials(MANIFEST)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    store = RunDirectory.create(tmp_path / "it's", MANIFEST)
+    for result in RESULTS:
+        store.append_trial(result)
+    store.write_rows(join(MANIFEST, RESULTS, observe(line for r in RESULTS for line in make_lines(r)), PRICES))
+    return store.folder
+
+
+def test_the_three_views(folder: Path) -> None:
+    answer = query("select label, count(*) as n from metrics where valid group by label order by n, label", [folder])
+    assert (answer.columns, answer.rows) == (("label", "n"), [("SMALL", 2), ("WARMUP", 2)])
+    assert query("select count(*) from trials", [folder]).rows == [(len(RESULTS),)]
+    assert query("select seed, protocol.name from runs", [folder]).rows == [(7, "tiny")]
+
+
+def test_runs_of_an_older_schema_have_null_for_what_they_lack(folder: Path, tmp_path: Path) -> None:
+    from pyarrow import parquet
+
+    old = tmp_path / "old"
+    old.mkdir()
+    (old / "run.json").write_text('{"run_id": "old", "schema_version": 1}')
+    parquet.write_table(parquet.read_table(folder / "metrics.parquet").drop_columns(["arm"]), old / "metrics.parquet")
+    assert query("select count(*), count(arm) from metrics", [old, folder]).rows == [(8, 4)]
+
+
+@pytest.mark.parametrize(
+    ("sql", "told"),
+    [
+        ("select nothing from metrics", 'Referenced column "nothing" not found'),
+        ("selekt 1", "syntax error"),
+        ("select * from read_csv('/etc/passwd')", "Permission Error"),
+        ("copy metrics to '/tmp/lambdalab-must-not-exist.csv'", "Permission Error"),
+        ("attach '/tmp/lambdalab-must-not-exist.db'", "Permission Error"),
+        ("set enable_external_access = true", "locked"),
+    ],
+)
+def test_what_is_wrong_or_not_allowed_is_one_sentence(folder: Path, sql: str, told: str) -> None:
+    with pytest.raises(UsageError, match=told) as caught:
+        query(sql, [folder])
+    assert "\n" not in str(caught.value)
+    assert not list(Path("/tmp").glob("lambdalab-must-not-exist*"))  # noqa: S108

@@ -1,0 +1,129 @@
+"""Reading by the block is reading line by line: the same result for every line, in every order."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from samples import make_manifest
+
+from lambdalab import store as store_module
+from lambdalab.collection import Observations, Observed, observe_blocks
+from lambdalab.errors import StorageError
+from lambdalab.model import LogLine
+from lambdalab.report_lines import Block, read_block
+from lambdalab.store import RunDirectory
+
+ID = "8f507cfc-xmpl-4697-b07a-ac58fc914c95"
+FIELDS = [
+    *("Duration: 15.74 ms", "Duration: 2.00 ms", "Duration: 15 ms", "Duration: 1e3 ms", "Duration: 15.74"),
+    *("Billed Duration: 147 ms", "Billed Duration: 16 ms", "Billed Duration: 2 ms", "Billed Duration: 3 ms"),
+    *("Memory Size: 128 MB", "Memory Size: 0 MB", "Max Memory Used: 56 MB", "Max Memory Used: 0 MB"),
+    *("Max Memory Used: 128 MB", "Init Duration: 130.49 ms", "Init Duration: 130 ms", "Init Duration: nan ms"),
+    *("Restore Duration: 398.97 ms", "Billed Restore Duration: 182 ms", "Status: timeout", "Status: error"),
+    *("Error Type: Runtime.ExitError", "XRAY TraceId: 1-5e34", "Colour Depth: 24 bit", ""),
+]
+GOOD = [
+    ["Duration: 15.74 ms", "Billed Duration: 16 ms", "Memory Size: 128 MB", "Max Memory Used: 56 MB"],
+    [
+        *("Duration: 15.74 ms", "Billed Duration: 147 ms", "Memory Size: 128 MB", "Max Memory Used: 56 MB"),
+        "Init Duration: 130.49 ms",
+    ],
+    ["Duration: 2.00 ms", "Billed Duration: 3 ms", "Memory Size: 128 MB", "Max Memory Used: 56 MB"],
+    ["Duration: 2.00 ms", "Billed Duration: 4 ms", "Memory Size: 128 MB", "Max Memory Used: 56 MB"],
+    ["Duration: 15.74 ms", "Billed Duration: 16 ms", "Memory Size: 128 MB", "Max Memory Used: 128 MB"],
+]
+FEW_IDS = st.sampled_from([ID, "a", "b", "c-d", "\u00e9", "", "two words"])
+ENDS = st.sampled_from(["", "\n", "\t\n", "\r\n", "\t", "\n\n", "\0", " "])
+REPORTS = st.builds(
+    lambda request_id, fields, end: "\t".join([f"REPORT RequestId: {request_id}", *fields]) + end,
+    FEW_IDS,
+    st.one_of(st.sampled_from(GOOD), st.sampled_from(GOOD).flatmap(st.permutations), st.lists(st.sampled_from(FIELDS))),
+    ENDS,
+)
+OTHERS = st.one_of(
+    st.builds("START RequestId: {} Version: $LATEST\n".format, FEW_IDS),
+    st.builds('{{"_aws":{{}},"request_id":"{}","lang":"go","cold_start":true}}\n'.format, FEW_IDS),
+    st.text(),
+)
+LINES = st.lists(
+    st.builds(
+        LogLine,
+        log_group=st.sampled_from(["/aws/lambda/one", "/aws/lambda/two"]),
+        log_stream=st.just("s"),
+        timestamp_ms=st.integers(0, 2**40),
+        message=st.one_of(REPORTS, REPORTS, OTHERS),
+        event_id=st.just("e"),
+    )
+)
+
+
+def found(observations: Observations) -> tuple[int, list[Observed]]:
+    return observations.damaged_lines, list(observations)
+
+
+def line_by_line(lines: list[LogLine]) -> Observations:
+    return observe_blocks([Block([False], None, others=[line]) for line in lines])
+
+
+@settings(max_examples=400, deadline=None)
+@given(LINES)
+def test_blocks_and_single_lines_give_the_same(lines: list[LogLine]) -> None:
+    half = len(lines) // 2
+    blocks = observe_blocks([read_block(lines[:half]), read_block(lines[half:])])
+    assert found(blocks) == found(line_by_line(lines))
+
+
+@dataclass
+class Log:
+    store: RunDirectory
+    lines: list[LogLine]
+
+
+@pytest.fixture
+def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Log:
+    """Some hundred lines, in pieces of 1,000 bytes."""
+    monkeypatch.setattr(store_module, "_SPAN_BYTES", 1000)
+    store = RunDirectory.create(tmp_path / "results", make_manifest())
+    lines = [
+        LogLine(
+            log_group="/aws/lambda/one",
+            log_stream="s",
+            timestamp_ms=n,
+            message="\t".join([f"REPORT RequestId: request-{n % 150}", *GOOD[n % 5]]) + "\t\n",
+            event_id=f"{n}",
+        )
+        for n in range(200)
+    ]
+    store.append_log_lines(lines)
+    return Log(store, lines)
+
+
+@pytest.mark.parametrize("large", [1, 10**6], ids=["several processes", "one process"])
+def test_a_file_in_pieces_is_read_whole_and_in_order(log: Log, monkeypatch: pytest.MonkeyPatch, large: int) -> None:
+    monkeypatch.setattr(store_module, "_LARGE_SPANS", large)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    with (log.store.folder / "platform.jsonl").open("ab") as file:
+        file.write(b'{"log_group":"cut off by a cra')
+    assert found(observe_blocks(log.store.log_blocks(read_block))) == found(line_by_line(log.lines))
+
+
+@pytest.mark.parametrize("large", [1, 10**6], ids=["several processes", "one process"])
+def test_a_damaged_line_is_named_by_its_number(log: Log, monkeypatch: pytest.MonkeyPatch, large: int) -> None:
+    monkeypatch.setattr(store_module, "_LARGE_SPANS", large)
+    path = log.store.folder / "platform.jsonl"
+    lines: list[Any] = path.read_bytes().split(b"\n")
+    lines[122] = b"{not JSON"
+    path.write_bytes(b"\n".join(lines))
+    with pytest.raises(StorageError, match=r"platform\.jsonl, line 123, is damaged"):
+        list(log.store.log_blocks(read_block))
+
+
+def test_ordinary_lines_are_read_by_the_block(log: Log) -> None:
+    block = read_block(log.lines)
+    assert block.reports is not None
+    assert len(block.reports.request_id) == sum(block.ordinary) == 120, "three of five pass every check"
+    assert msgspec.structs.asdict(block)["others"] == [line for n, line in enumerate(log.lines) if n % 5 > 2]
