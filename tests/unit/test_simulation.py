@@ -53,7 +53,7 @@ def test_order_statistics_cover_as_the_binomial_says(draw: Draw, q: float, n: in
 @pytest.mark.parametrize("paired", [True, False], ids=["paired", "unpaired"])
 def test_the_bootstrap_of_ratios_covers_between_93_and_98_per_cent(draw: Draw, n: int, paired: bool) -> None:
     rng = np.random.default_rng(2026)
-    truth, runs = 1.3, 1000
+    truth, runs = 1.3, 500
     values, base = truth * draw(rng, (runs, n)), draw(rng, (runs, n))
     covered = 0
     for run in range(runs):
@@ -110,7 +110,7 @@ def test_a_plan_finds_five_per_cent_as_often_as_it_says_and_a_third_of_it_does_n
 
     others = [Samples("LARGE", Metric.INIT, "b", "a", ONES, ONES)] * (comparisons - 1)
 
-    def found(n: int, runs: int = 150) -> float:
+    def found(n: int, runs: int = 80) -> float:
         rng, count = np.random.default_rng(2026), 0
         for run in range(runs):
             one, two, *_ = run_of(rng, n, cv=cv, drift_sd=0.05, factor=1.05)
