@@ -22,7 +22,10 @@ from samples import ROOT, RUN_ID, make_manifest, make_result, make_trials
 from lambdalab import cli, experiment, runner
 from lambdalab.analysis import Summary
 from lambdalab.cli import app as cli_app
-from lambdalab.cli import runs
+from lambdalab.cli import (
+    plan,  # noqa: F401 - it adds its command
+    runs,
+)
 from lambdalab.errors import AccessError
 from lambdalab.local import stack as local_stack
 from lambdalab.store import RunDirectory
