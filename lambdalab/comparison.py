@@ -1,0 +1,308 @@
+"""Verdicts: whether one arm is slower or dearer than another by more than noise. Pure; docs/method.md has the rules.
+
+An effect first: the ratio of medians, with a bootstrap interval over whole blocks. Then a test (Wilcoxon signed-rank on
+log ratios when paired by block, else Mann-Whitney), adjusted by Holm for every comparison made. A difference is claimed
+when both agree and it is at least the margin, and never below what an A/A run of this machine could resolve.
+scipy.stats and statsmodels take 1.7 s and 1 s to import, so they are imported where they are used.
+"""
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import msgspec
+
+from lambdalab.model import Arm
+from lambdalab.stats import LEVEL, smallest_n
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+RESAMPLES: Final = 10_000
+MARGIN: Final = 0.025
+"""Half of the 5 % that a gate shall find: then such a change is claimed by its size as often as by its significance."""
+_MOST_BLOCKS: Final = 1_000_000
+_RESAMPLES_AT_ONCE: Final = 1000
+_MEDIAN_ERROR: Final = math.sqrt(math.pi / 2)
+"""Standard error of a median over that of the mean, of samples whose logarithm is normal."""
+
+
+class Metric(StrEnum):
+    """What is compared."""
+
+    DURATION = "duration"
+    BILLED = "billed"
+    INIT = "init"
+    END_TO_END = "end_to_end"
+    COST = "cost"
+
+
+class Verdict(StrEnum):
+    """What a comparison found.
+
+    ``slower`` and ``faster``, of cost ``dearer`` and ``cheaper``, are of arms that are not two builds of one function.
+    """
+
+    REGRESSION = "regression"
+    IMPROVEMENT = "improvement"
+    SLOWER = "slower"
+    FASTER = "faster"
+    DEARER = "dearer"
+    CHEAPER = "cheaper"
+    NO_CHANGE = "no change"
+    INCONCLUSIVE = "inconclusive"
+
+
+class Samples(NamedTuple):
+    """What one comparison is made from: valid values by block, of the candidate and of what it is compared with.
+
+    ``resolution`` is the smallest difference that an A/A run of this machine and design can tell from none.
+    """
+
+    label: str
+    metric: Metric
+    arm: str
+    over: str
+    values: Mapping[int, float]
+    base: Mapping[int, float]
+    resolution: float | None = None
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """One arm against another under one load: ``ratio`` is median of ``arm`` over median of ``over``.
+
+    ``n_blocks`` counts the pairs, or the smaller side when there are none. What cannot be known is None: no interval
+    and no test below 6 blocks, no test when a value is not above 0. ``needed_blocks`` is about how many would
+    bring the interval inside the margin. ``effect`` runs from -1, all smaller, to 1, all larger.
+    """
+
+    label: str
+    metric: Metric
+    arm: str
+    over: str
+    ratio: float | None
+    low: float | None
+    high: float | None
+    p_value: float | None
+    p_adjusted: float | None
+    effect_name: str
+    effect: float | None
+    n_blocks: int
+    needed_blocks: int | None
+    margin: float
+    resolution: float | None
+    verdict: Verdict
+
+
+def arm_pairs(arms: Sequence[Arm]) -> list[tuple[Arm, Arm]]:
+    """Find which arm is set over which: arms that differ in one factor only.
+
+    It is the first of build, language, mode and memory that has several levels. Of builds the later is set over the
+    first, which is the baseline; of the others the first over each later one.
+    """
+    for factor in ("build", "language", "mode", "memory_mb"):
+        if len({getattr(arm, factor) for arm in arms}) == 1:
+            continue
+        groups: dict[Arm, list[Arm]] = {}
+        for arm in arms:
+            groups.setdefault(msgspec.structs.replace(arm, name="", **{factor: None}), []).append(arm)
+        found = [(first, other) for first, *others in groups.values() for other in others]
+        return [(other, first) for first, other in found] if factor == "build" else found
+    return []
+
+
+def compare(
+    samples: Iterable[Samples],
+    *,
+    seed: int,
+    paired: bool = True,
+    gate: bool = True,
+    margin: float = MARGIN,
+    resamples: int = RESAMPLES,
+) -> tuple[Comparison, ...]:
+    """Compare, and judge all together: p-values are adjusted for the number of comparisons by Holm's method.
+
+    Args:
+        samples: one comparison each.
+        seed: of the bootstrap; the same seed and samples give the same intervals.
+        paired: whether a block holds both sides, measured one after the other.
+        gate: whether a change is a regression or an improvement, or, of different things, only slower or faster.
+        margin: the smallest change that matters, as a share; 0.025 is 2.5 %.
+        resamples: of the bootstrap.
+    """
+    measured = [_measure(of, seed, margin, paired=paired, resamples=resamples) for of in samples]
+    adjusted = iter(_holm([one.p_value for one in measured if one.p_value is not None]))
+    judged = []
+    for one in measured:
+        p_adjusted = None if one.p_value is None else next(adjusted)
+        one = msgspec.structs.replace(one, p_adjusted=p_adjusted)
+        judged.append(msgspec.structs.replace(one, verdict=_verdict(one, gate=gate)))
+    return tuple(judged)
+
+
+def ratio_interval(
+    values: "NDArray[np.float64]",
+    base: "NDArray[np.float64]",
+    *,
+    seed: int,
+    paired: bool = True,
+    resamples: int = RESAMPLES,
+) -> tuple[float, float]:
+    """Interval of the ratio of medians: percentile bootstrap, which draws whole blocks when paired."""
+    import numpy as np
+    from scipy.stats import bootstrap
+
+    def ratio(one: "NDArray[np.float64]", two: "NDArray[np.float64]", axis: int = -1) -> "NDArray[np.float64]":
+        return np.asarray(np.median(one, axis=axis) / np.median(two, axis=axis))
+
+    interval = bootstrap(
+        (values, base),
+        ratio,
+        paired=paired,
+        vectorized=True,
+        method="percentile",
+        confidence_level=LEVEL,
+        n_resamples=resamples,
+        batch=_RESAMPLES_AT_ONCE,
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(interval.low), float(interval.high)
+
+
+def needed_blocks(cv: float, effect: float, power: float = 0.8, *, comparisons: int = 1, margin: float = MARGIN) -> int:
+    """How many blocks find a change of ``effect`` in paired arms with probability ``power``.
+
+    For log-normal times whose coefficient of variation in an arm is ``cv``, drift aside, the log ratio of a block has
+    the standard deviation s = sqrt(2 ln(1 + cv²)). A verdict has three conditions, and each asks for an n; t(p) is
+    Student's with n - 1 degrees of freedom, m the number of comparisons, a = 0.05 and z = t(1 - (1 - power) / 2), for
+    the conditions together may miss no more than 1 - power:
+
+    - Wilcoxon, 3/π as efficient as a mean, at Holm's first step: ln(1 + effect) >= (t(1 - a/2m) + z) s √(π/3) / √n
+    - an interval of medians without 1, which is also the resolution: ln(1 + effect) >= (t(1 - a/2) + z) s √(π/2) / √n
+    - a ratio beyond the margin: ln(1 + effect) - ln(1 + margin) >= z s √(π/2) / √n
+
+    And the exact test of n blocks knows no p below 2^(1 - n). tests/unit/test_simulation.py shows that the largest of
+    these n keeps the promise.
+
+    Args:
+        cv: standard deviation over mean of one arm's times.
+        effect: the change to find, as a share: 0.05 is 5 %.
+        power: the probability of finding it.
+        comparisons: how many are made in the run.
+        margin: of the verdict.
+
+    Raises:
+        ValueError: the effect is not above the margin, so that it would never be claimed; or no probability.
+    """
+    if effect <= margin:
+        raise ValueError(f"a change of {effect:g} is not above the margin {margin:g}")
+    if not 0 < power < 1:
+        raise ValueError(f"power is {power}, but a probability lies between 0 and 1")
+    from scipy.special import stdtrit
+
+    alpha, missed = 1 - LEVEL, (1 - power) / 2
+    spread = math.sqrt(2 * math.log1p(cv * cv))
+    change = math.log1p(effect)
+
+    def is_enough(n: int) -> bool:
+        def reach(tail: float) -> float:
+            """In standard errors of n log ratios: to this tail, and on until it is missed only as often as allowed."""
+            return float(stdtrit(n - 1, 1 - tail)) + float(stdtrit(n - 1, 1 - missed))
+
+        error = spread / math.sqrt(n)
+        return (
+            change >= reach(alpha / 2 / comparisons) * error * math.sqrt(math.pi / 3)
+            and change >= reach(alpha / 2) * error * _MEDIAN_ERROR
+            and change - math.log1p(margin) >= reach(0.5) * error * _MEDIAN_ERROR
+        )
+
+    return bisect_left(
+        range(_MOST_BLOCKS), True, lo=max(2, 1 + math.ceil(math.log2(comparisons / alpha))), key=is_enough
+    )
+
+
+def _measure(of: Samples, seed: int, margin: float, *, paired: bool, resamples: int) -> Comparison:
+    """Everything of one comparison but the judgement."""
+    import numpy as np
+
+    if paired:
+        blocks = sorted(of.values.keys() & of.base.keys())
+        values, base = np.array([of.values[b] for b in blocks]), np.array([of.base[b] for b in blocks])
+    else:
+        values, base = np.array(list(of.values.values())), np.array(list(of.base.values()))
+    n = min(len(values), len(base))
+    ratio = float(np.median(values) / np.median(base)) if n and np.median(base) > 0 else None
+    low = high = p_value = effect = None
+    if n >= smallest_n(LEVEL) and values.min() > 0 and base.min() > 0:
+        low, high = ratio_interval(values, base, seed=seed, paired=paired, resamples=resamples)
+        p_value, effect = _signed_rank(np.log(values / base)) if paired else _rank_sum(values, base)
+    return Comparison(
+        label=of.label,
+        metric=of.metric,
+        arm=of.arm,
+        over=of.over,
+        ratio=ratio,
+        low=low,
+        high=high,
+        p_value=p_value,
+        p_adjusted=None,
+        effect_name="rank-biserial correlation" if paired else "Cliff's delta",
+        effect=effect,
+        n_blocks=n,
+        needed_blocks=_blocks_for_margin(n, low, high, margin),
+        margin=margin,
+        resolution=of.resolution,
+        verdict=Verdict.INCONCLUSIVE,
+    )
+
+
+def _signed_rank(log_ratios: "NDArray[np.float64]") -> tuple[float, float]:
+    """Two-sided p of Wilcoxon's test, and the matched-pairs rank-biserial correlation: (W+ - W-) / (W+ + W-)."""
+    from scipy.stats import wilcoxon
+
+    differing = log_ratios[log_ratios != 0]
+    if not len(differing):
+        return 1.0, 0.0
+    positive = float(wilcoxon(differing, alternative="greater").statistic)
+    return float(wilcoxon(differing).pvalue), 4 * positive / (len(differing) * (len(differing) + 1)) - 1
+
+
+def _rank_sum(values: "NDArray[np.float64]", base: "NDArray[np.float64]") -> tuple[float, float]:
+    """Two-sided p of Mann and Whitney's test, and Cliff's delta: P(value > base) - P(value < base)."""
+    from scipy.stats import mannwhitneyu
+
+    found = mannwhitneyu(values, base)
+    return float(found.pvalue), float(2 * found.statistic / (len(values) * len(base)) - 1)
+
+
+def _holm(p_values: Sequence[float]) -> list[float]:
+    if not p_values:
+        return []
+    from statsmodels.stats.multitest import multipletests
+
+    return [float(p) for p in multipletests(p_values, method="holm")[1]]
+
+
+def _blocks_for_margin(n: int, low: float | None, high: float | None, margin: float) -> int | None:
+    """How many blocks make the interval half as wide as the margin either side: its width shrinks with 1/sqrt(n)."""
+    if low is None or high is None or not margin:
+        return None
+    return max(smallest_n(LEVEL), math.ceil(n * (math.log(high / low) / 2 / math.log1p(margin)) ** 2))
+
+
+def _verdict(of: Comparison, *, gate: bool) -> Verdict:
+    """Needs significance and size for a claim, and the whole interval inside the margin for its absence."""
+    if of.ratio is None or of.low is None or of.high is None or of.p_adjusted is None:
+        return Verdict.INCONCLUSIVE
+    least = 1 + max(of.margin, of.resolution or 0)
+    significant = of.p_adjusted < 1 - LEVEL
+    if significant and of.low > 1 and of.ratio >= least:
+        return Verdict.REGRESSION if gate else Verdict.DEARER if of.metric is Metric.COST else Verdict.SLOWER
+    if significant and of.high < 1 and of.ratio <= 1 / least:
+        return Verdict.IMPROVEMENT if gate else Verdict.CHEAPER if of.metric is Metric.COST else Verdict.FASTER
+    if of.low >= 1 / (1 + of.margin) and of.high <= 1 + of.margin:
+        return Verdict.NO_CHANGE
+    return Verdict.INCONCLUSIVE

@@ -1,0 +1,197 @@
+"""Verdicts of hand-made samples: what is claimed, what is not, and what needs more blocks."""
+
+import random
+import subprocess
+import sys
+from collections.abc import Sequence
+
+import pytest
+from samples import make_manifest
+from scipy import stats
+
+from lambdalab.comparison import Comparison, Metric, Samples, Verdict, arm_pairs, compare, needed_blocks
+from lambdalab.model import Factors, Mode
+
+
+def noisy(n: int, *, cv: float = 0.01, factor: float = 1.0, seed: int = 1) -> list[float]:
+    draw = random.Random(seed)
+    return [100 * factor * draw.lognormvariate(0, cv) for _ in range(n)]
+
+
+def one_of(
+    values: Sequence[float], base: Sequence[float], metric: Metric = Metric.DURATION, resolution: float | None = None
+) -> Samples:
+    return Samples("SMALL", metric, "b", "a", dict(enumerate(values)), dict(enumerate(base)), resolution)
+
+
+def judged(values: Sequence[float], base: Sequence[float], **options: object) -> Comparison:
+    (found,) = compare([one_of(values, base)], seed=7, **options)  # type: ignore[arg-type]
+    return found
+
+
+# verdicts
+
+
+@pytest.mark.parametrize(
+    ("factor", "gated", "between_languages"),
+    [
+        (1.05, Verdict.REGRESSION, Verdict.SLOWER),
+        (1 / 1.05, Verdict.IMPROVEMENT, Verdict.FASTER),
+        (1.0, Verdict.NO_CHANGE, Verdict.NO_CHANGE),
+    ],
+)
+@pytest.mark.parametrize("paired", [True, False])
+def test_the_three_verdicts(factor: float, gated: Verdict, between_languages: Verdict, paired: bool) -> None:
+    values, base = noisy(40, factor=factor), noisy(40, seed=2)
+    assert judged(values, base, paired=paired).verdict is gated
+    assert judged(values, base, paired=paired, gate=False).verdict is between_languages
+
+
+def test_a_cost_is_dearer_or_cheaper() -> None:
+    up, down = (one_of(noisy(40, factor=f), noisy(40, seed=2), Metric.COST) for f in (1.2, 0.8))
+    assert [found.verdict for found in compare([up, down], seed=1, gate=False)] == [Verdict.DEARER, Verdict.CHEAPER]
+
+
+def test_too_wide_an_interval_is_inconclusive_and_never_no_change() -> None:
+    found = judged(noisy(10, cv=0.3), noisy(10, cv=0.3, seed=2))
+    assert found.p_adjusted is not None
+    assert found.p_adjusted > 0.05, "not significant"
+    assert found.verdict is Verdict.INCONCLUSIVE
+    assert found.needed_blocks is not None
+    assert found.needed_blocks > 300
+
+
+def test_a_significant_difference_below_the_margin_is_no_regression() -> None:
+    values, base = noisy(60, factor=1.015, cv=0.005), noisy(60, seed=2, cv=0.005)
+    found = judged(values, base)
+    assert found.p_adjusted is not None
+    assert found.p_adjusted < 1e-6
+    assert found.verdict is Verdict.NO_CHANGE, "its interval is inside the margin"
+    assert judged(values, base, margin=0.01).verdict is Verdict.REGRESSION
+
+
+def test_nothing_is_claimed_below_what_an_a_a_run_can_resolve() -> None:
+    values, base = noisy(40, factor=1.05), noisy(40, seed=2)
+    verdicts = [compare([one_of(values, base, resolution=r)], seed=7)[0].verdict for r in (0.01, 0.08)]
+    assert verdicts == [Verdict.REGRESSION, Verdict.INCONCLUSIVE]
+
+
+def test_p_values_are_adjusted_for_every_comparison_made() -> None:
+    marginal = one_of(noisy(20, factor=1.03, cv=0.04, seed=5), noisy(20, cv=0.04, seed=6))
+    equal = [one_of(noisy(20, cv=0.04, seed=s), noisy(20, cv=0.04, seed=s + 50)) for s in range(10, 22)]
+    (alone,) = compare([marginal], seed=7)
+    (among, *others) = compare([marginal, *equal], seed=7)
+    assert alone.verdict is Verdict.REGRESSION
+    assert alone.p_value == alone.p_adjusted == among.p_value
+    assert among.verdict is Verdict.INCONCLUSIVE
+    assert among.p_adjusted == pytest.approx(13 * (among.p_value or 0)), "Holm's first step: p times 13"
+    assert len(others) == 12
+
+
+# what it is made of
+
+
+def test_pairs_take_away_what_both_sides_share() -> None:
+    drift = [1 + block / 20 for block in range(20)]
+    values = [v * d for v, d in zip(noisy(20, factor=1.05), drift, strict=True)]
+    base = [v * d for v, d in zip(noisy(20, seed=2), drift, strict=True)]
+    assert judged(values, base).p_value == stats.wilcoxon([a / b - 1 for a, b in zip(values, base, strict=True)]).pvalue
+    assert judged(values, base, paired=False, margin=0.03).p_value == stats.mannwhitneyu(values, base).pvalue
+    assert (judged(values, base).p_value or 1) < 0.001 < (judged(values, base, paired=False).p_value or 0)
+
+
+def test_a_block_without_both_sides_is_no_pair() -> None:
+    values, base = dict(enumerate(noisy(10))), dict(enumerate(noisy(10, seed=2)))
+    del values[3], base[4]
+    base[3] = 1e9
+    (found,) = compare([Samples("SMALL", Metric.DURATION, "b", "a", values, base)], seed=7)
+    assert found.n_blocks == 8
+    assert found.ratio == pytest.approx(1, abs=0.02)
+
+
+def test_the_effect_runs_from_all_smaller_to_all_larger() -> None:
+    low, high = [1.0 + i / 10 for i in range(8)], [9.0 + i / 5 for i in range(8)]
+    for paired, name in ((True, "rank-biserial correlation"), (False, "Cliff's delta")):
+        larger, smaller = judged(high, low, paired=paired), judged(low, high, paired=paired)
+        assert (larger.effect, smaller.effect, larger.effect_name) == (1, -1, name)
+
+
+@pytest.mark.parametrize(("blocks", "has_interval"), [(5, False), (6, True)])
+def test_below_six_blocks_there_is_a_ratio_and_no_interval(blocks: int, has_interval: bool) -> None:
+    found = judged(noisy(blocks, factor=2), noisy(blocks))
+    assert found.ratio == pytest.approx(2)
+    assert (found.low is not None, found.high is not None, found.p_value is not None) == (has_interval,) * 3
+    assert found.verdict is Verdict.INCONCLUSIVE or has_interval
+
+
+def test_nothing_is_made_up_of_zeros_of_nothing_or_of_equals() -> None:
+    nothing, zeros, some, equal = (
+        judged(*sides) for sides in (([], []), ([0] * 8, [0] * 8), ([1] * 8, [0] * 8), ([3] * 8, [3] * 8))
+    )
+    assert (nothing.ratio, nothing.n_blocks, nothing.verdict) == (None, 0, Verdict.INCONCLUSIVE)
+    assert (zeros.ratio, zeros.p_value, zeros.verdict) == (None, None, Verdict.INCONCLUSIVE)
+    assert (some.ratio, some.verdict) == (None, Verdict.INCONCLUSIVE)
+    assert (equal.ratio, equal.low, equal.high, equal.p_value, equal.effect) == (1, 1, 1, 1, 0)
+    assert equal.verdict is Verdict.NO_CHANGE
+
+
+def test_the_seed_decides_the_interval() -> None:
+    values, base = noisy(15, cv=0.2), noisy(15, cv=0.2, seed=2)
+    first, again, other = (compare([one_of(values, base)], seed=seed)[0] for seed in (1, 1, 2))
+    assert (first.low, first.high) == (again.low, again.high)
+    assert (first.low, first.high) != (other.low, other.high)
+
+
+# which arm over which
+
+
+@pytest.mark.parametrize(
+    ("factors", "pairs"),
+    [
+        (Factors(language=("go",)), []),
+        (Factors(language=("python", "go")), ["python over go"]),
+        (Factors(language=("go",), build=("old", "new", "next")), ["go-new over go-old", "go-next over go-old"]),
+        (
+            Factors(language=("python", "go"), build=("a", "b")),
+            ["python-b over python-a", "go-b over go-a"],
+        ),
+        (
+            Factors(language=("python", "go"), memory_mb=(128, 512)),
+            ["python-128MB over go-128MB", "python-512MB over go-512MB"],
+        ),
+        (
+            Factors(language=("go",), memory_mb=(128, 512), mode=(Mode.SEQUENTIAL, Mode.BATCH)),
+            ["go-128MB-sequential over go-128MB-batch", "go-512MB-sequential over go-512MB-batch"],
+        ),
+        (Factors(language=("go",), memory_mb=(128, 512, 1024)), ["go-128MB over go-512MB", "go-128MB over go-1024MB"]),
+    ],
+)
+def test_what_is_compared_differs_in_one_factor(factors: Factors, pairs: list[str]) -> None:
+    arms = make_manifest(factors=factors).protocol.arms
+    assert [f"{arm.name} over {over.name}" for arm, over in arm_pairs(arms)] == pairs
+
+
+# blocks that a plan asks for
+
+
+def test_more_noise_comparisons_and_power_and_a_smaller_effect_need_more_blocks() -> None:
+    usual = needed_blocks(0.05, 0.05)
+    assert 30 < usual < 45
+    assert needed_blocks(0.10, 0.05) == pytest.approx(4 * usual, rel=0.1)
+    assert needed_blocks(0.05, 0.03) > needed_blocks(0.05, 0.05, 0.95) > usual
+    assert needed_blocks(0.05, 0.05, comparisons=13) > usual
+    assert needed_blocks(0.0, 0.05, comparisons=13) == 10, "no fewer can be significant: 2^(1-10) < 0.05/13 < 2^(1-9)"
+
+
+def test_an_effect_within_the_margin_cannot_be_found() -> None:
+    with pytest.raises(ValueError, match=r"0\.02 is not above the margin 0\.025"):
+        needed_blocks(0.05, 0.02)
+    with pytest.raises(ValueError, match="power is 1"):
+        needed_blocks(0.05, 0.05, 1)
+
+
+def test_importing_the_module_loads_no_library_of_statistics() -> None:
+    program = (
+        "import sys, lambdalab.comparison; sys.exit(any(m in sys.modules for m in ('scipy', 'numpy', 'statsmodels')))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
