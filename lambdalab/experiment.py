@@ -25,7 +25,7 @@ from lambdalab.cost import PriceSheet, load_price_sheet
 from lambdalab.deployment import local_parameters
 from lambdalab.errors import StorageError, UsageError
 from lambdalab.model import FunctionFacts, Manifest, Protocol, Trial
-from lambdalab.plan import Plan, find_experience, make_plan
+from lambdalab.plan import EFFECT, Plan, find_experience, make_plan
 from lambdalab.project import project_root
 from lambdalab.protocol import schedule
 from lambdalab.report_lines import read_block
@@ -200,7 +200,14 @@ def conclude(store: RunDirectory, terms: Terms | None = None) -> Summary:
     return summary
 
 
-def plan_run(target: AwsTarget, protocol: Protocol, results: Path, *, left: Collection[Trial] | None = None) -> Plan:
+def plan_run(
+    target: AwsTarget,
+    protocol: Protocol,
+    results: Path,
+    *,
+    left: Collection[Trial] | None = None,
+    effect: float = EFFECT,
+) -> Plan:
     """What a run on a target would ask for; nothing is sent.
 
     Args:
@@ -208,20 +215,23 @@ def plan_run(target: AwsTarget, protocol: Protocol, results: Path, *, left: Coll
         protocol: what.
         results: the folder in which an earlier run may be found, to learn from.
         left: what is left of a run that goes on; None for a new one.
+        effect: the change that should be found, as a share.
 
     Raises:
         PriceSheetError, StackError, AccessError: a price is missing, or the functions cannot be looked at.
     """
     functions = {arm.name: target.facts(arm) for arm in protocol.arms}
     blocks = None if left is None else len({trial.block for trial in left})
-    planned = _plan(protocol, functions, results, target=target.name, region=target.region, blocks=blocks)
+    planned = _plan(
+        protocol, functions, results, target=target.name, region=target.region, blocks=blocks, effect=effect
+    )
     if target.name == "local":
         return planned
     limits, unchecked = account_limits(target, functions.values())
     return msgspec.structs.replace(planned, limits=limits, unchecked=unchecked)
 
 
-def plan_local_run(protocol: Protocol, results: Path) -> Plan:
+def plan_local_run(protocol: Protocol, results: Path, *, effect: float = EFFECT) -> Plan:
     """What a run on a local stack would ask for, when none is up: with the settings it would be brought up with."""
     settings = local_parameters({})
     functions = {
@@ -242,7 +252,7 @@ def plan_local_run(protocol: Protocol, results: Path) -> Plan:
         )
         for arm in protocol.arms
     }
-    return _plan(protocol, functions, results, target=LocalTarget.name, region=LOCAL_REGION)
+    return _plan(protocol, functions, results, target=LocalTarget.name, region=LOCAL_REGION, effect=effect)
 
 
 def _plan(
@@ -252,11 +262,12 @@ def _plan(
     *,
     target: str,
     region: str,
+    effect: float,
     blocks: int | None = None,
 ) -> Plan:
     found = find_experience(results, protocol, functions, target=target, machine=_machine())
     prices = load_price_sheet(region)
-    return make_plan(protocol, functions, prices, target=target, blocks=blocks, experience=found)
+    return make_plan(protocol, functions, prices, target=target, blocks=blocks, experience=found, effect=effect)
 
 
 def _cpu_limit(target: AwsTarget) -> str:

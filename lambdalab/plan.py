@@ -15,12 +15,14 @@ from typing import Final
 import msgspec
 
 from lambdalab.collection import join, observe
+from lambdalab.comparison import MARGIN, arm_pairs, needed_blocks
 from lambdalab.cost import PriceSheet
-from lambdalab.errors import LambdalabError
+from lambdalab.errors import LambdalabError, UsageError
 from lambdalab.model import Arm, FunctionFacts, Load, Manifest, Protocol, Start, TrialResult
 from lambdalab.spending import invocation_usd, lab_use, most_usd
 from lambdalab.store import RunDirectory
 
+EFFECT: Final = 0.05
 DRAIN_GRACE_S: Final = 30
 """Beyond a function's timeout, until a trial is given up (``runner.DRAIN_GRACE_S``)."""
 ASSUMED_INIT_MS: Final = 600.0
@@ -63,6 +65,15 @@ class PlannedArm(msgspec.Struct, frozen=True, kw_only=True):
     cv: float
 
 
+class Needed(msgspec.Struct, frozen=True, kw_only=True):
+    """How many blocks find a change of ``effect`` under one load with probability 0.8; ``cv`` of its widest arm."""
+
+    label: str
+    effect: float
+    cv: float
+    blocks: int
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """A run before it happens. ``least`` and ``most`` differ when a stop rule or a cap may end it early.
 
@@ -89,6 +100,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     lab_usd: Decimal
     lab_usd_at_most: Decimal
     arms: tuple[PlannedArm, ...]
+    needed: tuple[Needed, ...]
+    """Empty when there is nothing to compare."""
     assumptions: tuple[str, ...]
     limits: tuple[str, ...] = ()
     """What the account allows, where that was asked."""
@@ -103,6 +116,7 @@ def make_plan(
     target: str,
     blocks: int | None = None,
     experience: Experience | None = None,
+    effect: float = EFFECT,
 ) -> Plan:
     """Plans a run, or what is left of one.
 
@@ -113,10 +127,17 @@ def make_plan(
         target: ``local`` or ``aws``.
         blocks: how many are left; None for a run that has not begun.
         experience: of an earlier run; None to assume.
+        effect: the change to find, as a share: 0.05 is 5 %.
 
     Raises:
+        UsageError: the effect is so small that a comparison never claims it.
         PriceSheetError: a price is missing.
     """
+    if not effect > MARGIN:
+        raise UsageError(
+            f"an effect of {effect:g} is never claimed: verdicts have a margin of {MARGIN:g}",
+            next_step="ask for a larger one",
+        )
     most = _most_blocks(protocol) if blocks is None else blocks
     least = min(most, protocol.caps.samples or most)
     if protocol.stop is not None:
@@ -153,6 +174,7 @@ def make_plan(
         lab_usd=lab,
         lab_usd_at_most=lab_at_most,
         arms=arms,
+        needed=tuple(_needed(protocol, experience, effect)),
         assumptions=tuple(_assumptions(protocol, target, experience)),
     )
 
@@ -244,6 +266,20 @@ def _planned_arm(
         usd_at_most=sum((most_usd(prices, function, load) for load in protocol.loads), Decimal()),
         cv=max(one.cv for one in expected),
     )
+
+
+def _needed(protocol: Protocol, experience: Experience | None, effect: float) -> Iterable[Needed]:
+    comparisons = len(arm_pairs(protocol.arms)) * len(protocol.loads)
+    if not comparisons:
+        return
+    for load in protocol.loads:
+        cv = (
+            ASSUMED_CV
+            if experience is None
+            else max(experience.cells[arm.name, load.label].cv for arm in protocol.arms)
+        )
+        blocks = needed_blocks(cv, effect, comparisons=comparisons)
+        yield Needed(label=load.label, effect=effect, cv=cv, blocks=blocks)
 
 
 def _assume(function: FunctionFacts, load: Load, prices: PriceSheet, target: str) -> Expected:

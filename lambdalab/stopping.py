@@ -18,7 +18,7 @@ from lambdalab.collection import REPEATED, join, observe
 from lambdalab.cost import PriceSheet
 from lambdalab.model import InvocationRow, Manifest, TrialResult
 from lambdalab.spending import lab_use, most_usd
-from lambdalab.stats import median_estimate
+from lambdalab.stats import LEVEL, median_estimate
 from lambdalab.store import RunDirectory
 
 PRECISION_REACHED: Final = "precision reached"
@@ -26,7 +26,6 @@ SAMPLES_CAP: Final = "samples cap"
 ATTEMPTS_CAP: Final = "attempts cap"
 MINUTES_CAP: Final = "minutes cap"
 USD_CAP: Final = "usd cap"
-LEVEL: Final = 0.95
 Cell = tuple[str, str]
 """Arm and label."""
 

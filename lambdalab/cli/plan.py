@@ -27,6 +27,9 @@ def plan(
     blocks: Annotated[
         int | None, typer.Option(min=1, max=10_000, help="How often every arm runs; the protocol's own by default.")
     ] = None,
+    effect: Annotated[
+        float, typer.Option(max=10, help="The change that should be found, as a share: 0.05 is 5 %.")
+    ] = 0.05,
     results: Results = RESULTS,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
@@ -39,11 +42,11 @@ def plan(
 
     wanted = chosen_protocol(scenario, protocol, blocks)
     if target is TargetName.AWS:
-        found = plan_run(aws_target(stack_name), wanted, results)
+        found = plan_run(aws_target(stack_name), wanted, results, effect=effect)
     elif (stack := running_stack()) is not None:
-        found = plan_run(local_target(stack), wanted, results)
+        found = plan_run(local_target(stack), wanted, results, effect=effect)
     else:
-        found = plan_local_run(wanted, results)
+        found = plan_local_run(wanted, results, effect=effect)
     if as_json:
         typer.echo(msgspec.json.format(msgspec.json.encode(found)).decode())
     else:
@@ -68,6 +71,11 @@ def _show(found: "Plan", console: "Console") -> None:
         numbers = (f"{arm.memory_mb}", f"{arm.messages}", f"{arm.items:,}", f"{arm.seconds:.1f}")
         table.add_row(arm.arm, *numbers, f"{arm.usd:.6f}", f"{arm.usd_at_most:.6f}", f"{arm.cv:.0%}")
     console.print(table)
+    console.print()
+    for need in found.needed:
+        console.print(
+            f"{need.blocks:,} blocks to find a change of {need.effect:.1%} under {need.label} (spread {need.cv:.0%})"
+        )
     console.print()
     for line in (*found.limits, *found.assumptions, *(f"not checked: {what}" for what in found.unchecked)):
         console.print(f"- {line}", soft_wrap=True)

@@ -12,9 +12,10 @@ from fake_target import FakeTarget
 from samples import PRICES, make_facts, make_lines, make_manifest, make_result, make_trials
 
 from lambdalab.account import UNCHECKED, account_limits
-from lambdalab.errors import PriceSheetError
+from lambdalab.comparison import needed_blocks
+from lambdalab.errors import PriceSheetError, UsageError
 from lambdalab.model import Caps, Manifest, Protocol, Stop
-from lambdalab.plan import Plan, find_experience, make_plan
+from lambdalab.plan import Expected, Experience, Plan, find_experience, make_plan
 from lambdalab.spending import LabUse, lab_use, most_usd, read_units
 from lambdalab.store import RunDirectory
 
@@ -141,6 +142,24 @@ def test_the_newest_run_that_fits_is_taken_and_damaged_ones_are_passed_over(tmp_
     assert learned(tmp_path, fits.protocol).run_id == fits.run_id
     assert learned(tmp_path, fits.protocol, target="aws").run_id.endswith("cccc")
     assert learned(tmp_path / "nothing", fits.protocol) is None
+
+
+def test_the_blocks_an_effect_needs_follow_from_the_widest_spread() -> None:
+    spreads = {("python", "WARMUP"): 0.1, ("go", "WARMUP"): 0.3, ("python", "SMALL"): 0.05, ("go", "SMALL"): 0.02}
+    cells = {cell: Expected(seconds=1, usd=Decimal(0), cv=cv) for cell, cv in spreads.items()}
+    experience = Experience(run_id="earlier", blocks=9, cells=cells)
+    plan = planned(make_manifest(), experience=experience, effect=0.1)
+    assert [(need.label, need.cv, need.blocks) for need in plan.needed] == [
+        ("WARMUP", 0.3, needed_blocks(0.3, 0.1, comparisons=2)),
+        ("SMALL", 0.05, needed_blocks(0.05, 0.1, comparisons=2)),
+    ]
+    assert planned(make_manifest(arms=("go",))).needed == ()
+
+
+@pytest.mark.parametrize("effect", [0.025, 0.0, -1.0, float("nan")])
+def test_an_effect_that_is_never_claimed_is_refused(effect: float) -> None:
+    with pytest.raises(UsageError, match="is never claimed: verdicts have a margin of"):
+        planned(make_manifest(), effect=effect)
 
 
 # the account
