@@ -98,7 +98,8 @@ def summarise(
     """
     protocol = manifest.protocol
     current = [row for row in rows if row.reason is None or not row.reason.startswith(REPEATED)]
-    cells = tuple(_cell(arm, load.label, load.start.value, current) for load in protocol.loads for arm in protocol.arms)
+    names = [arm.name for arm in protocol.arms]
+    cells = tuple(_cell(arm, load.label, load.start.value, current) for load in protocol.loads for arm in names)
     last = {trial.trial.trial_id: trial for trial in trials}
     reasons = Counter(row.reason for row in current if row.reason is not None)
     per_load = protocol.blocks * len(protocol.arms)
@@ -125,7 +126,7 @@ def summarise(
         rows_repeated=len(rows) - len(current),
         damaged_lines=damaged_lines,
         cells=cells,
-        ratios=tuple(_ratios(protocol.arms, cells)),
+        ratios=tuple(_ratios(names, cells)),
         invalid_reasons=dict(reasons.most_common()),
         cautions=(),
         faults=(),
@@ -136,7 +137,7 @@ def summarise(
 
 
 def _cell(arm: str, label: str, start: str, rows: Iterable[InvocationRow]) -> Cell:
-    of_cell = [row for row in rows if row.language == arm and row.label == label]
+    of_cell = [row for row in rows if row.arm == arm and row.label == label]
     valid = [row for row in of_cell if row.valid]
 
     def estimate(value: Callable[[InvocationRow], float | None]) -> Estimate | None:

@@ -162,6 +162,7 @@ def _row(
     record = None if observed is None else next((r for r in observed.records if r.batch_id == result.batch_id), None)
     reasons = [*known_reasons, *_faults(result, observed, report, record)]
     function = manifest.functions[result.trial.arm]
+    arm = next(arm for arm in manifest.protocol.arms if arm.name == result.trial.arm)
     cost = _cost(function.architecture, result, observed, report, record, prices)
     trial = result.trial
     return InvocationRow(
@@ -169,7 +170,9 @@ def _row(
         scenario=manifest.protocol.scenario,
         target=manifest.target,
         latency_model=manifest.latency_model,
+        arm=arm.name,
         language=function.language,
+        mode=arm.mode.value,
         architecture=function.architecture,
         memory_mb=function.memory_mb if report is None else report.memory_mb,
         trial=trial.trial_id,

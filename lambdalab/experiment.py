@@ -22,7 +22,7 @@ from lambdalab.calibration import last_calibration
 from lambdalab.collection import join, observe
 from lambdalab.cost import PriceSheet, invocation_cost, load_price_sheet
 from lambdalab.errors import StorageError, UsageError
-from lambdalab.model import FunctionFacts, Manifest, Protocol, Trial
+from lambdalab.model import Manifest, Protocol, Trial
 from lambdalab.project import project_root
 from lambdalab.protocol import schedule
 from lambdalab.runner import Progress, Runner, remaining, require_empty_queues
@@ -51,7 +51,7 @@ def new_run(target: AwsTarget, protocol: Protocol, results: Path, *, seed: int |
     now = datetime.now(UTC)
     prices = load_price_sheet(target.region)
     status = target.local.status() if isinstance(target, LocalTarget) else {}
-    functions = {name: target.facts(target.arm(name)) for name in protocol.arms}
+    functions = {arm.name: target.facts(arm) for arm in protocol.arms}
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
         run_id=f"{now:%Y%m%d-%H%M%S}-{protocol.scenario}-{secrets.token_hex(2)}",
@@ -76,7 +76,7 @@ def new_run(target: AwsTarget, protocol: Protocol, results: Path, *, seed: int |
         }
         if status
         else {},
-        template_runtimes={arm: parameter_default(f"{arm.capitalize()}Runtime") for arm in protocol.arms},
+        template_runtimes={arm.name: parameter_default(f"{arm.language.capitalize()}Runtime") for arm in protocol.arms},
         versions=_versions(local=bool(status)),
         machine=_machine(),
     )
@@ -108,7 +108,7 @@ def resume_run(target: AwsTarget, store: RunDirectory) -> None:
     before = msgspec.to_builtins(manifest.functions) | {
         "plane": {"cpu_limit": manifest.cpu_limit, "cpu_scale": manifest.cpu_scale}
     }
-    after = {name: msgspec.to_builtins(target.facts(target.arm(name))) for name in manifest.functions}
+    after = {arm.name: msgspec.to_builtins(target.facts(arm)) for arm in manifest.protocol.arms}
     scale = target.local.status()["cpu_scale"] if isinstance(target, LocalTarget) else 1.0
     after["plane"] = {"cpu_limit": _cpu_limit(target), "cpu_scale": scale}
     for name, facts in before.items():
@@ -159,18 +159,16 @@ def conclude(store: RunDirectory) -> Summary:
     return summary
 
 
-def ceiling_usd(target: AwsTarget, trials: Iterable[Trial]) -> Decimal:
+def ceiling_usd(target: AwsTarget, protocol: Protocol, trials: Iterable[Trial]) -> Decimal:
     """The most that trials can cost: every invocation runs into its timeout and every item is written once.
 
     An item is taken as its payload and 512 bytes of names, keys and metadata, which is above what the functions write
     (docs/contracts.md); log and queue volume as 4 KB a message.
     """
     prices = load_price_sheet(target.region)
-    functions: dict[str, FunctionFacts] = {}
+    functions = {arm.name: target.facts(arm) for arm in protocol.arms}
     total = Decimal()
     for trial in trials:
-        if trial.arm not in functions:
-            functions[trial.arm] = target.facts(target.arm(trial.arm))
         function = functions[trial.arm]
         cost = invocation_cost(
             prices,

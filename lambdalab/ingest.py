@@ -6,23 +6,23 @@ The only module of the lab that knows DynamoDB; contracts are in ``contracts/`` 
 import json
 
 from lambdalab.aws import Aws, access_errors
-from lambdalab.model import Load
-from lambdalab.target import Arm
+from lambdalab.model import Load, Mode
+from lambdalab.target import Resources
 
 
-def message(batch_id: str, load: Load) -> str:
+def message(batch_id: str, load: Load, mode: Mode) -> str:
     """The body of one work message."""
     return json.dumps(
-        {"batch_id": batch_id, "size_bytes": load.size_bytes, "count": load.count, "label": load.label},
+        {"batch_id": batch_id, "size_bytes": load.size_bytes, "count": load.count, "label": load.label, "mode": mode},
         separators=(",", ":"),
     )
 
 
-def count_items(aws: Aws, arm: Arm, batch_id: str) -> int:
+def count_items(aws: Aws, of_arm: Resources, batch_id: str) -> int:
     """How many items of a batch the table holds, read consistently."""
-    with access_errors(f"table {arm.table_name}"):
+    with access_errors(f"table {of_arm.table_name}"):
         pages = aws.dynamodb.get_paginator("query").paginate(
-            TableName=arm.table_name,
+            TableName=of_arm.table_name,
             KeyConditionExpression="pk = :pk",
             ExpressionAttributeValues={":pk": {"S": f"batch_id#{batch_id}"}},
             Select="COUNT",

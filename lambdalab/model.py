@@ -6,6 +6,7 @@ runs a function, a *block* holds every *arm* once, a *run* is one execution of a
 
 from decimal import Decimal
 from enum import StrEnum
+from itertools import product
 from typing import Annotated
 
 import msgspec
@@ -24,6 +25,39 @@ class Start(StrEnum):
     WARM = "warm"
 
 
+class Mode(StrEnum):
+    """How a function writes the items of a message (docs/contracts.md)."""
+
+    SEQUENTIAL = "sequential"
+    CONCURRENT = "concurrent"
+    BATCH = "batch"
+
+
+class Arm(msgspec.Struct, frozen=True, kw_only=True):
+    """One arm: a language with its settings. None of a setting: it stays as deployed.
+
+    ``name`` is the language and every setting that differs between arms, such as ``go-512MB-batch``.
+    """
+
+    name: str
+    language: str
+    memory_mb: int | None = None
+    mode: Mode = Mode.SEQUENTIAL
+    build: str | None = None
+
+
+class Factors(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What varies between arms: the levels of each factor. The arms are all their combinations.
+
+    ``build`` names builds of the functions; two names of one build are an A/A comparison.
+    """
+
+    language: tuple[str, ...]
+    memory_mb: tuple[int, ...] = ()
+    mode: tuple[Mode, ...] = (Mode.SEQUENTIAL,)
+    build: tuple[str, ...] = ()
+
+
 class Load(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One message shape of a protocol: how many items of which size, and the start it must meet."""
 
@@ -40,8 +74,24 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     scenario: str
     description: str
     blocks: int
-    arms: tuple[str, ...]
+    factors: Factors
     loads: tuple[Load, ...]
+
+    @property
+    def arms(self) -> tuple[Arm, ...]:
+        """Every combination of the factors' levels, the last factor varying fastest."""
+        factors = self.factors
+        levels = product(factors.language, factors.memory_mb or (None,), factors.mode, factors.build or (None,))
+        return tuple(
+            Arm(
+                name=_arm_name(factors, language, memory_mb, mode, build),
+                language=language,
+                memory_mb=memory_mb,
+                mode=mode,
+                build=build,
+            )
+            for language, memory_mb, mode, build in levels
+        )
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
@@ -238,7 +288,9 @@ class InvocationRow(msgspec.Struct, frozen=True, kw_only=True):
     scenario: str
     target: str
     latency_model: str | None
+    arm: str
     language: str
+    mode: str
     architecture: str
     memory_mb: int
     trial: str
@@ -278,3 +330,8 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     minimum: float
     maximum: float
     level: float
+
+
+def _arm_name(factors: Factors, language: str, memory_mb: int | None, mode: Mode, build: str | None) -> str:
+    settings = ((f"{memory_mb}MB", factors.memory_mb), (mode.value, factors.mode), (build, factors.build))
+    return "-".join([language, *(str(level) for level, levels in settings if len(levels) > 1)])

@@ -11,17 +11,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lambdalab.errors import ProtocolError
-from lambdalab.model import Load, Protocol, Start, Trial
+from lambdalab.model import Factors, Load, Mode, Protocol, Start, Trial
 from lambdalab.settings_file import choose, locate, read
 
-ARMS_OF_SCENARIO = {"ingest": ("python", "go")}
-"""Which arms each scenario offers."""
+LANGUAGES_OF_SCENARIO = {"ingest": ("python", "go")}
+"""In which languages each scenario has a function."""
+
+MEMORY_MB = range(128, 10_241)
+"""What Lambda offers."""
 
 MAX_BLOCKS = 10_000
 MAX_SIZE_BYTES = 400_000  # this and the next two: what contracts/message.schema.json lets a message ask for
 MAX_COUNT = 4_096
 MAX_VOLUME_BYTES = 67_108_864  # size x count
 
+_BUILD = re.compile(r"[A-Za-z0-9.]{1,32}")
 _LABEL = re.compile(r"[A-Za-z0-9._:-]{1,64}")  # the characters of a batch_id, which is made from it
 
 
@@ -51,7 +55,7 @@ def schedule(protocol: Protocol, seed: int) -> tuple[Trial, ...]:
     planned = [
         (block, arm, load)
         for block in range(1, protocol.blocks + 1)
-        for arm in sorted(protocol.arms, key=lambda _: draw())
+        for arm in sorted((arm.name for arm in protocol.arms), key=lambda _: draw())
         for load in protocol.loads
     ]
     return tuple(
@@ -62,21 +66,15 @@ def schedule(protocol: Protocol, seed: int) -> tuple[Trial, ...]:
 
 def _faults(protocol: Protocol) -> Iterator[tuple[str, object, str]]:
     """Find what types cannot say: the key, its value, and what to write instead."""
-    arms = ARMS_OF_SCENARIO.get(protocol.scenario)
-    if arms is None:
-        yield "scenario", protocol.scenario, choose(protocol.scenario, ARMS_OF_SCENARIO)
+    languages = LANGUAGES_OF_SCENARIO.get(protocol.scenario)
+    if languages is None:
+        yield "scenario", protocol.scenario, choose(protocol.scenario, LANGUAGES_OF_SCENARIO)
         return
     if not _LABEL.fullmatch(protocol.name):
         yield "name", protocol.name, "use 1 to 64 letters, digits and . _ : -"
     if not 1 <= protocol.blocks <= MAX_BLOCKS:
         yield "blocks", protocol.blocks, f"write a number from 1 to {MAX_BLOCKS}"
-    if not protocol.arms:
-        yield "arms", [], f"name at least one of: {', '.join(arms)}"
-    for i, arm in enumerate(protocol.arms):
-        if arm not in arms:
-            yield f"arms[{i}]", arm, choose(arm, arms)
-        if arm in protocol.arms[:i]:
-            yield f"arms[{i}]", arm, "name each arm once; a block holds every arm once"
+    yield from _factor_faults(protocol.factors, languages)
     if not protocol.loads:
         yield "loads", [], "describe at least one in a [[loads]] table"
     labels = [load.label for load in protocol.loads]
@@ -84,6 +82,28 @@ def _faults(protocol: Protocol) -> Iterator[tuple[str, object, str]]:
         if load.label in labels[:i]:
             yield f"loads[{i}].label", load.label, "give each load its own label; results are grouped by it"
         yield from _load_faults(f"loads[{i}]", load, first=i == 0)
+
+
+def _factor_faults(factors: Factors, languages: tuple[str, ...]) -> Iterator[tuple[str, object, str]]:
+    """Find the faults of the factors: levels that are not there, and levels named twice."""
+    for name in ("language", "mode"):
+        if not getattr(factors, name):
+            known = languages if name == "language" else tuple(Mode)
+            yield f"factors.{name}", [], f"name at least one of: {', '.join(known)}"
+    for i, language in enumerate(factors.language):
+        if language not in languages:
+            yield f"factors.language[{i}]", language, choose(language, languages)
+    for i, memory_mb in enumerate(factors.memory_mb):
+        if memory_mb not in MEMORY_MB:
+            yield f"factors.memory_mb[{i}]", memory_mb, f"write a number from {MEMORY_MB[0]} to {MEMORY_MB[-1]}"
+    for i, build in enumerate(factors.build):
+        if not _BUILD.fullmatch(build):
+            yield f"factors.build[{i}]", build, "use 1 to 32 letters, digits and ."
+    for name in factors.__struct_fields__:
+        levels = getattr(factors, name)
+        for i, level in enumerate(levels):
+            if level in levels[:i]:
+                yield f"factors.{name}[{i}]", level, "name each level once; a block holds every arm once"
 
 
 def _load_faults(key: str, load: Load, *, first: bool) -> Iterator[tuple[str, object, str]]:

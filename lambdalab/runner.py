@@ -16,9 +16,9 @@ from msgspec.structs import replace
 
 from lambdalab import collection, ingest
 from lambdalab.errors import InvalidRunError, LambdalabError, StackError
-from lambdalab.model import Start, Trial, TrialResult
+from lambdalab.model import Arm, Start, Trial, TrialResult
 from lambdalab.store import RunDirectory
-from lambdalab.target import Arm, AwsTarget
+from lambdalab.target import AwsTarget, Resources
 
 DRAIN_GRACE_S: Final = 30.0
 """Beyond the function's timeout: for polling, cold start and deleting."""
@@ -47,15 +47,15 @@ def remaining(schedule: Sequence[Trial], done: Iterable[TrialResult]) -> list[Tr
     return left
 
 
-def require_empty_queues(target: AwsTarget, arms: Iterable[str]) -> None:
+def require_empty_queues(target: AwsTarget, arms: Iterable[Arm]) -> None:
     """Waits a while until the arms' queues and dead-letter queues are empty, since a message must be alone.
 
     Raises:
         StackError: one is not.
     """
     deadline = time.monotonic() + EMPTY_QUEUE_WAIT_S
-    for arm in map(target.arm, arms):
-        for url in (arm.queue_url, arm.dead_letter_queue_url):
+    for of_arm in map(target.resources, arms):
+        for url in (of_arm.queue_url, of_arm.dead_letter_queue_url):
             while (depth := target.queue_depth(url)) > 0:
                 if time.monotonic() > deadline:
                     raise StackError(
@@ -79,7 +79,8 @@ class Runner:
         self._store = store
         self._progress = progress
         self._manifest = store.manifest()
-        self._arms = {name: target.arm(name) for name in self._manifest.protocol.arms}
+        self._arms = {arm.name: arm for arm in self._manifest.protocol.arms}
+        self._resources = {arm.name: target.resources(arm) for arm in self._manifest.protocol.arms}
         began = datetime.fromisoformat(self._manifest.started_at)
         self._begin_ms = round(began.timestamp() * 1000) - CLOCK_SKEW_MS
         self._attempts = Counter(result.trial.trial_id for result in store.trials())
@@ -95,7 +96,7 @@ class Runner:
             InvalidRunError: a message did not drain; the messages after it would not be alone.
             AccessError, PlaneError, StorageError: the target or the disk cannot go on.
         """
-        require_empty_queues(self._target, self._arms)
+        require_empty_queues(self._target, self._manifest.protocol.arms)
         try:
             for _, trials in groupby(remaining(schedule, self._store.trials()), key=lambda trial: trial.block):
                 block_began_ms = _now_ms()
@@ -116,13 +117,13 @@ class Runner:
             self._collect_rest()
 
     def _execute(self, trial: Trial) -> None:
-        arm = self._arms[trial.arm]
+        of_arm = self._resources[trial.arm]
         if trial.load.start is Start.COLD:
-            self._target.start_cold(arm)
+            self._target.start_cold(of_arm)
         # A killed runner may have sent a message it did not write down: every resumption counts as an attempt.
         attempt = max(self._attempts[trial.trial_id], len(self._manifest.resumed_at)) + 1
         batch_id = f"{self._manifest.run_id}:{trial.trial_id}" + (f":{attempt}" if attempt > 1 else "")
-        body = ingest.message(batch_id, trial.load)
+        body = ingest.message(batch_id, trial.load, self._arms[trial.arm].mode)
         result = TrialResult(
             trial=trial,
             batch_id=batch_id,
@@ -135,8 +136,8 @@ class Runner:
             reason=INTERRUPTED,
         )
         try:
-            result = replace(result, message_id=self._target.send(arm, body))
-            drained, items_found, reason = self._drain(arm, trial, batch_id)
+            result = replace(result, message_id=self._target.send(of_arm, body))
+            drained, items_found, reason = self._drain(of_arm, trial, batch_id)
             drained_at_ms = _now_ms() if drained else None
             result = replace(result, drained_at_ms=drained_at_ms, items_found=items_found, reason=reason)
         finally:
@@ -144,10 +145,11 @@ class Runner:
         if not drained:
             raise InvalidRunError(
                 f"trial {trial.trial_id} did not finish: {reason}",
-                next_step=f"see the log group {arm.log_group}; empty the queue {arm.queue_url} before the next run",
+                next_step=f"see the log group {of_arm.log_group}; "
+                f"empty the queue {of_arm.queue_url} before the next run",
             )
 
-    def _drain(self, arm: Arm, trial: Trial, batch_id: str) -> tuple[bool, int | None, str | None]:
+    def _drain(self, of_arm: Resources, trial: Trial, batch_id: str) -> tuple[bool, int | None, str | None]:
         """Waits until the queue is empty and the items are there.
 
         Returns:
@@ -160,9 +162,9 @@ class Runner:
         readings = 0
         while True:
             time.sleep(self._target.poll_s)
-            readings = readings + 1 if self._target.queue_depth(arm.queue_url) == 0 else 0
+            readings = readings + 1 if self._target.queue_depth(of_arm.queue_url) == 0 else 0
             if readings >= self._target.empty_readings:
-                found = ingest.count_items(self._target.aws, arm, batch_id)
+                found = ingest.count_items(self._target.aws, of_arm, batch_id)
                 if found == trial.load.count:
                     return True, found, None
                 # On AWS the queue may read empty before the message shows; time tells.
@@ -171,14 +173,14 @@ class Runner:
             now = time.monotonic()
             if now > look_at_logs:
                 look_at_logs = now + LOOK_AT_LOGS_S
-                if (failure := self._reported_failure(arm, batch_id, sent_ms)) is not None:
+                if (failure := self._reported_failure(of_arm, batch_id, sent_ms)) is not None:
                     return False, None, failure
             if now > begin + limit_s:
                 return False, None, f"its queue was not empty after {now - begin:.0f} s"
 
-    def _reported_failure(self, arm: Arm, batch_id: str, sent_ms: int) -> str | None:
+    def _reported_failure(self, of_arm: Resources, batch_id: str, sent_ms: int) -> str | None:
         """What went wrong with a batch, when its function has said so."""
-        lines = self._target.log_lines(arm.log_group, sent_ms - CLOCK_SKEW_MS)
+        lines = self._target.log_lines(of_arm.log_group, sent_ms - CLOCK_SKEW_MS)
         for observed in collection.observe(lines).of_batch().get(batch_id, []):
             for record in observed.records:
                 if record.batch_id == batch_id and record.error is not None:
@@ -186,8 +188,8 @@ class Runner:
         return None
 
     def _collect(self, since_ms: int) -> None:
-        for arm in self._arms.values():
-            self._store.append_log_lines(self._target.log_lines(arm.log_group, since_ms))
+        for log_group in dict.fromkeys(of_arm.log_group for of_arm in self._resources.values()):
+            self._store.append_log_lines(self._target.log_lines(log_group, since_ms))
 
     def _collect_rest(self) -> None:
         """Collects until nothing is missing or the deadline passes; what is missing then is said in the result."""

@@ -27,7 +27,7 @@ import msgspec
 from lambdalab.errors import StorageError, UsageError
 from lambdalab.model import InvocationRow, LogLine, Manifest, TrialResult
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 _NEXT_STEP: Final = "check the folder's owner and the free space, or choose another with --results"
 T = TypeVar("T", bound=msgspec.Struct)
 

@@ -16,7 +16,7 @@ import msgspec
 from lambdalab.aws import Aws, access_errors
 from lambdalab.errors import AccessError, StackError
 from lambdalab.local.stack import LocalStack
-from lambdalab.model import FunctionFacts, LogLine
+from lambdalab.model import Arm, FunctionFacts, LogLine
 from lambdalab.stack import Stack, find_stack
 
 COLD_START_VARIABLE: Final = "LAMBDALAB_COLD_START"
@@ -26,10 +26,9 @@ _PAGE_ROWS: Final = 10_000
 _OVERLAP_S: Final = 1
 
 
-class Arm(msgspec.Struct, frozen=True, kw_only=True):
-    """The deployed pieces of one arm."""
+class Resources(msgspec.Struct, frozen=True, kw_only=True):
+    """The deployed pieces of one language, which all its arms share."""
 
-    name: str
     function_name: str
     queue_url: str
     dead_letter_queue_url: str
@@ -58,11 +57,10 @@ class AwsTarget:
         self._original: dict[str, dict[str, str]] = {}
         self._bumps = 0
 
-    def arm(self, name: str) -> Arm:
+    def resources(self, arm: Arm) -> Resources:
         """The deployed pieces of an arm, by the stack's outputs."""
-        prefix = name.capitalize()
-        return Arm(
-            name=name,
+        prefix = arm.language.capitalize()
+        return Resources(
             function_name=self.stack.output(f"{prefix}FunctionName"),
             queue_url=self.stack.output(f"{prefix}QueueUrl"),
             dead_letter_queue_url=self.stack.output(f"{prefix}DeadLetterQueueUrl"),
@@ -77,27 +75,29 @@ class AwsTarget:
             StackError: no event source mapping leads from the arm's queue to its function.
             AccessError: it cannot be asked for.
         """
-        name = arm.function_name
+        of_arm = self.resources(arm)
+        name = of_arm.function_name
         with access_errors(f"function {name}"):
             found = self.aws.lambda_.get_function_configuration(FunctionName=name)
             reserved = self.aws.lambda_.get_function_concurrency(FunctionName=name)
             mappings = self.aws.lambda_.list_event_source_mappings(FunctionName=name)["EventSourceMappings"]
-        with access_errors(f"queue {arm.queue_url}"):
-            queue = self.aws.sqs.get_queue_attributes(QueueUrl=arm.queue_url, AttributeNames=["All"])["Attributes"]
+        with access_errors(f"queue {of_arm.queue_url}"):
+            queue = self.aws.sqs.get_queue_attributes(QueueUrl=of_arm.queue_url, AttributeNames=["All"])["Attributes"]
         mapping = next((mapping for mapping in mappings if mapping["EventSourceArn"] == queue["QueueArn"]), None)
         if mapping is None:
             raise StackError(
-                f"nothing leads from queue {arm.queue_url} to {name}", next_step="deploy this project's template.yaml"
+                f"nothing leads from queue {of_arm.queue_url} to {name}",
+                next_step="deploy this project's template.yaml",
             )
         receives = json.loads(queue.get("RedrivePolicy", "{}")).get("maxReceiveCount")
         return FunctionFacts(
-            function_name=arm.function_name,
-            language=arm.name,
+            function_name=name,
+            language=arm.language,
             runtime=found["Runtime"],
             architecture=found["Architectures"][0],
             memory_mb=found["MemorySize"],
             timeout_s=found["Timeout"],
-            log_group=arm.log_group,
+            log_group=of_arm.log_group,
             code_sha256=found["CodeSha256"],
             batch_size=mapping["BatchSize"],
             maximum_concurrency=mapping.get("ScalingConfig", {}).get("MaximumConcurrency"),
@@ -106,9 +106,9 @@ class AwsTarget:
             max_receive_count=None if receives is None else int(receives),
         )
 
-    def start_cold(self, arm: Arm) -> None:
+    def start_cold(self, of_arm: Resources) -> None:
         """Makes the arm's next invocation initialise a new environment: a configuration bump, waited for."""
-        name = arm.function_name
+        name = of_arm.function_name
         with access_errors(f"the configuration of {name}"):
             if name not in self._original:
                 found = self.aws.lambda_.get_function_configuration(FunctionName=name)
@@ -127,10 +127,10 @@ class AwsTarget:
                 self._set_variables(name, variables)
             del self._original[name]
 
-    def send(self, arm: Arm, body: str) -> str:
+    def send(self, of_arm: Resources, body: str) -> str:
         """Sends one message; returns its id."""
-        with access_errors(f"queue {arm.queue_url}"):
-            return self.aws.sqs.send_message(QueueUrl=arm.queue_url, MessageBody=body)["MessageId"]
+        with access_errors(f"queue {of_arm.queue_url}"):
+            return self.aws.sqs.send_message(QueueUrl=of_arm.queue_url, MessageBody=body)["MessageId"]
 
     def emptying(self, queue_url: str) -> str:
         """How a person gets rid of messages nobody wants."""
@@ -202,9 +202,9 @@ class LocalTarget(AwsTarget):
         """The emulator forgets everything when it ends."""
         return "wait for them, or start anew with `lambdalab down` and `lambdalab up`"
 
-    def start_cold(self, arm: Arm) -> None:
+    def start_cold(self, of_arm: Resources) -> None:
         """Makes the plane end the arm's environments."""
-        self.local.recycle(arm.function_name)
+        self.local.recycle(of_arm.function_name)
 
 
 def aws_target(stack_name: str) -> AwsTarget:

@@ -83,7 +83,7 @@ def run(
         )
     with _target(target, stack_name, temporary=temporary, latency=latency, cpu_scale=cpu_scale) as place:
         if target is TargetName.AWS:
-            _confirm(place, schedule(plan, seed or 0) if previous is None else trials_left(previous), yes=yes)
+            _confirm(place, plan, schedule(plan, seed or 0) if previous is None else trials_left(previous), yes=yes)
         store = previous or new_run(place, plan, results, seed=seed)
         if previous is not None:
             resume_run(place, previous)
@@ -146,11 +146,11 @@ def _refuse_contradictions(context: typer.Context, target: TargetName) -> None:
 def _protocol(scenario: str, name: str, blocks: int | None) -> "Protocol":
     from msgspec.structs import replace
 
-    from lambdalab.protocol import ARMS_OF_SCENARIO, load_protocol
+    from lambdalab.protocol import LANGUAGES_OF_SCENARIO, load_protocol
 
-    if scenario not in ARMS_OF_SCENARIO:
+    if scenario not in LANGUAGES_OF_SCENARIO:
         raise UsageError(
-            f"there is no scenario {scenario!r}", next_step=f"name one of: {', '.join(sorted(ARMS_OF_SCENARIO))}"
+            f"there is no scenario {scenario!r}", next_step=f"name one of: {', '.join(sorted(LANGUAGES_OF_SCENARIO))}"
         )
     plan = load_protocol(name)
     if plan.scenario != scenario:
@@ -177,12 +177,12 @@ def _target(
         yield local_target(local_stack())
 
 
-def _confirm(target: "AwsTarget", trials: "Sequence[Trial]", *, yes: bool) -> None:
+def _confirm(target: "AwsTarget", plan: "Protocol", trials: "Sequence[Trial]", *, yes: bool) -> None:
     """Says what trials on AWS can cost at most, and asks."""
     from lambdalab.experiment import ceiling_usd
 
     items = sum(trial.load.count for trial in trials)
-    ceiling = ceiling_usd(target, trials).quantize(Decimal("0.01"), ROUND_UP)
+    ceiling = ceiling_usd(target, plan, trials).quantize(Decimal("0.01"), ROUND_UP)
     typer.echo(
         f"{len(trials)} messages and {items:,} items to stack {target.stack.name} in {target.region}; "
         f"at most {ceiling} USD, if every invocation ran into its timeout",

@@ -25,7 +25,7 @@ from botocore.exceptions import ClientError
 from lambdalab.errors import EventError, UsageError
 from lambdalab.invocation import invoke_local
 from lambdalab.platform_log import parse_report
-from lambdalab.target import Arm
+from lambdalab.target import Resources
 from local.support import exists
 from local.whole import LANGUAGES, Up, both, processes_of, wait_until
 
@@ -436,7 +436,7 @@ def test_logs_hold_start_end_and_report_of_every_invocation(up: Up) -> None:
 
         found: list[dict[str, Any]] = []
 
-        def complete(arm: Arm = arm, request_id: str = request_id, found: list[dict[str, Any]] = found) -> bool:
+        def complete(arm: Resources = arm, request_id: str = request_id, found: list[dict[str, Any]] = found) -> bool:
             events = up.aws.logs.filter_log_events(logGroupName=arm.log_group, filterPattern=f'"{request_id}"')
             found[:] = [dict(event) for event in events["events"]]
             return len(found) == 4

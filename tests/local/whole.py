@@ -19,7 +19,8 @@ from lambdalab.aws import Aws
 from lambdalab.local.daemon import Daemon, start_daemon
 from lambdalab.local.poller import WAIT_S
 from lambdalab.local.stack import LocalStack, bring_up, running_stack, take_down
-from lambdalab.target import Arm, LocalTarget, local_target
+from lambdalab.model import Arm
+from lambdalab.target import LocalTarget, Resources, local_target
 from local.support import exists
 
 ROOT: Final = Path(__file__).parents[2]
@@ -75,8 +76,8 @@ class Up:
     def target(self) -> LocalTarget:
         return local_target(self.stack)
 
-    def arm(self, language: str) -> Arm:
-        return self.target.arm(language)
+    def arm(self, language: str) -> Resources:
+        return self.target.resources(Arm(name=language, language=language))
 
     def status(self) -> dict[str, Any]:
         with contextlib.chdir(self.project):

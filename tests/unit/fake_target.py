@@ -13,10 +13,10 @@ from typing import Any
 
 from samples import make_facts
 
-from lambdalab.model import FunctionFacts, LogLine, PlatformReport
+from lambdalab.model import Arm, FunctionFacts, LogLine, PlatformReport
 from lambdalab.platform_log import render_end, render_report, render_start
 from lambdalab.stack import Stack
-from lambdalab.target import Arm, AwsTarget
+from lambdalab.target import AwsTarget, Resources
 
 Fault = BaseException | Callable[["FakeTarget"], None]
 
@@ -47,9 +47,9 @@ class FakeTarget(AwsTarget):
         self._count: Counter[str] = Counter()
         self.aws: Any = _Aws(self)
 
-    def arm(self, name: str) -> Arm:
-        return Arm(
-            name=name,
+    def resources(self, arm: Arm) -> Resources:
+        name = arm.language
+        return Resources(
             function_name=f"lab-{name}",
             queue_url=f"queue-{name}",
             dead_letter_queue_url=f"dead-{name}",
@@ -58,19 +58,19 @@ class FakeTarget(AwsTarget):
         )
 
     def facts(self, arm: Arm) -> FunctionFacts:
-        return make_facts(arm.name, **self.changed)
+        return make_facts(arm.language, **self.changed)
 
-    def start_cold(self, arm: Arm) -> None:
-        self._call(f"start_cold {arm.name}")
-        self.cold.add(arm.name)
+    def start_cold(self, of_arm: Resources) -> None:
+        self._call(f"start_cold {_language(of_arm)}")
+        self.cold.add(_language(of_arm))
 
     def restore(self) -> None:
         self._call("restore")
 
-    def send(self, arm: Arm, body: str) -> str:
-        self._call(f"send {arm.name}")
+    def send(self, of_arm: Resources, body: str) -> str:
+        self._call(f"send {_language(of_arm)}")
         message = json.loads(body)
-        self._invoke(arm, message)
+        self._invoke(of_arm, message)
         return f"message-{self._count['send']}"
 
     def queue_depth(self, queue_url: str) -> int:
@@ -97,15 +97,15 @@ class FakeTarget(AwsTarget):
         if fault is not None:
             fault(self)
 
-    def _invoke(self, arm: Arm, message: dict[str, Any]) -> None:
+    def _invoke(self, of_arm: Resources, message: dict[str, Any]) -> None:
         now_ms = time.time_ns() // 1_000_000
-        cold = arm.name in self.cold
-        self.cold.discard(arm.name)
+        cold = _language(of_arm) in self.cold
+        self.cold.discard(_language(of_arm))
         request_id = f"request-{self._count['send']}"
         written = 0 if self.error else message["count"] - self.lose
         record: dict[str, Any] = {
             "_aws": {},
-            "lang": arm.name,
+            "lang": _language(of_arm),
             "request_id": request_id,
             "batch_id": message["batch_id"],
             "written": written,
@@ -120,7 +120,7 @@ class FakeTarget(AwsTarget):
         }
         if self.error:
             record["error"] = self.error
-            self.depths[arm.queue_url] = 1
+            self.depths[of_arm.queue_url] = 1
         self.items[message["batch_id"]] += written
         report = PlatformReport(
             request_id=request_id,
@@ -133,7 +133,7 @@ class FakeTarget(AwsTarget):
         messages = (render_start(request_id), json.dumps(record), render_end(request_id), render_report(report))
         self.lines += [
             LogLine(
-                log_group=arm.log_group,
+                log_group=of_arm.log_group,
                 log_stream="stream",
                 timestamp_ms=now_ms,
                 message=text,
@@ -160,3 +160,7 @@ class _Aws:
         key = query["ExpressionAttributeValues"][":pk"]["S"].removeprefix("batch_id#")
         found = self._target.count(query["TableName"], key)
         return [{"Count": min(60, found - start)} for start in range(0, found, 60)] or [{"Count": 0}]
+
+
+def _language(of_arm: Resources) -> str:
+    return of_arm.function_name.removeprefix("lab-")

@@ -7,9 +7,21 @@ from typing import Any
 import msgspec
 
 from lambdalab.cost import load_price_sheet
-from lambdalab.model import FunctionFacts, Load, LogLine, Manifest, PlatformReport, Protocol, Start, Trial, TrialResult
+from lambdalab.model import (
+    Factors,
+    FunctionFacts,
+    Load,
+    LogLine,
+    Manifest,
+    PlatformReport,
+    Protocol,
+    Start,
+    Trial,
+    TrialResult,
+)
 from lambdalab.platform_log import render_end, render_report, render_start
 from lambdalab.protocol import schedule
+from lambdalab.store import SCHEMA_VERSION
 
 ROOT = Path(__file__).parents[2]
 PRICES = load_price_sheet(ROOT / "prices" / "us-east-1.toml")
@@ -24,15 +36,26 @@ LOADS = (
 
 
 def make_manifest(
-    *, blocks: int = 1, arms: tuple[str, ...] = ("python", "go"), loads: tuple[Load, ...] = LOADS, **changes: Any
+    *,
+    blocks: int = 1,
+    arms: tuple[str, ...] = ("python", "go"),
+    factors: Factors | None = None,
+    loads: tuple[Load, ...] = LOADS,
+    **changes: Any,
 ) -> Manifest:
+    protocol = Protocol(
+        name="tiny",
+        scenario="ingest",
+        description="Made by hand.",
+        blocks=blocks,
+        factors=factors or Factors(language=arms),
+        loads=loads,
+    )
     manifest = Manifest(
-        schema_version=2,
+        schema_version=SCHEMA_VERSION,
         run_id=RUN_ID,
         started_at="2026-11-21T10:00:00.000+00:00",
-        protocol=Protocol(
-            name="tiny", scenario="ingest", description="Made by hand.", blocks=blocks, arms=arms, loads=loads
-        ),
+        protocol=protocol,
         seed=7,
         target="local",
         stack_name="lambdalab-local",
@@ -41,7 +64,7 @@ def make_manifest(
         price_sheet="us-east-1 2026-11-20",
         prices=msgspec.to_builtins(PRICES),
         parameters={},
-        functions={arm: make_facts(arm) for arm in arms},
+        functions={arm.name: make_facts(arm.language) for arm in protocol.arms},
         cpu_limit="cgroup v2",
         interpreters={},
         template_runtimes={"python": "python3.12", "go": "provided.al2023"},

@@ -34,7 +34,8 @@ name = "tiny"
 scenario = "ingest"
 description = "For tests."
 blocks = 1
-arms = ["python", "go"]
+[factors]
+language = ["python", "go"]
 [[loads]]
 label = "WARMUP"
 size_bytes = 1024
@@ -564,7 +565,7 @@ def finished(project: Path) -> RunDirectory:
     [
         ("run.json", b"", "run.json is damaged: Input data was truncated; restore it, or measure again."),
         ("run.json", b"{}", "run.json is damaged: Object missing required field `schema_version`"),
-        ("run.json", b'{"schema_version": 9}', "run.json has schema version 9, this lambdalab reads 2"),
+        ("run.json", b'{"schema_version": 9}', "run.json has schema version 9, this lambdalab reads 3"),
         ("trials.jsonl", b"{}\n", "trials.jsonl, line 1, is damaged: Object missing required field"),
         ("platform.jsonl", b"\xff\n", "platform.jsonl, line 1, is damaged: JSON is malformed: invalid"),
     ],

@@ -46,7 +46,9 @@ def test_a_cold_sample_exactly() -> None:
         scenario="ingest",
         target="local",
         latency_model=None,
+        arm="python",
         language="python",
+        mode="sequential",
         architecture="x86_64",
         memory_mb=128,
         trial="b01-python-WARMUP",
@@ -218,7 +220,8 @@ def test_every_reason_of_a_sample_is_given() -> None:
 def test_a_trial_without_any_line_has_a_row_in_which_nothing_is_zero() -> None:
     (row,) = rows_of([WARM], [])
     assert (row.valid, row.reason) == (False, "no REPORT line was found")
-    planned = {"run_id", "scenario", "target", "language", "architecture", "memory_mb", "trial", "block", "label"}
+    planned = {"run_id", "scenario", "target", "arm", "language", "mode", "architecture", "memory_mb", "trial"}
+    planned |= {"block", "label"}
     for column, value in msgspec.structs.asdict(row).items():
         assert (value is None) is (column not in planned | {"valid", "reason"}), column
 

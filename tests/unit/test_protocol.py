@@ -7,9 +7,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from samples import make_manifest
 
 from lambdalab.errors import ProtocolError
-from lambdalab.model import Protocol, Start
+from lambdalab.model import Factors, Mode, Protocol, Start
 from lambdalab.protocol import MAX_COUNT, MAX_SIZE_BYTES, load_protocol, schedule
 
 ROOT = Path(__file__).parents[2]
@@ -22,12 +23,30 @@ def strict() -> Protocol:
 
 
 def test_strict_is_the_protocol_of_the_study(strict: Protocol) -> None:
-    assert (strict.name, strict.scenario, strict.blocks, strict.arms) == ("strict", "ingest", 10, ("python", "go"))
+    assert (strict.name, strict.scenario, strict.blocks) == ("strict", "ingest", 10)
+    assert [(arm.name, arm.language, arm.mode) for arm in strict.arms] == [
+        ("python", "python", "sequential"),
+        ("go", "go", "sequential"),
+    ]
     assert [(load.label, load.size_bytes, load.count, load.start) for load in strict.loads] == [
         ("WARMUP", 1024, 1, Start.COLD),
         ("SMALL_1KBx100", 1024, 100, Start.WARM),
         ("LARGE_64KBx100", 65536, 100, Start.WARM),
     ]
+
+
+def test_arms_are_every_combination_and_named_by_what_differs() -> None:
+    factors = Factors(language=("python", "go"), memory_mb=(128, 512), mode=(Mode.BATCH,), build=("a", "b"))
+    arms = make_manifest(factors=factors).protocol.arms
+    assert [arm.name for arm in arms] == [
+        f"{language}-{memory_mb}MB-{build}"
+        for language in ("python", "go")
+        for memory_mb in (128, 512)
+        for build in ("a", "b")
+    ]
+    assert {(arm.language, arm.memory_mb, arm.mode, arm.build) for arm in arms if arm.name == "go-512MB-b"} == {
+        ("go", 512, Mode.BATCH, "b")
+    }
 
 
 def test_equal_volume_writes_the_same_bytes_in_both_warm_loads() -> None:
@@ -64,10 +83,14 @@ def test_an_unknown_name_lists_what_there_is(monkeypatch: pytest.MonkeyPatch) ->
         ("blocks = 10", "blocs = 10", 'key "blocs" is unknown; perhaps "blocks" is meant'),
         ('name = "strict"', 'name = "a b"', 'name is "a b"; use 1 to 64'),
         ('"ingest"', '"injest"', 'scenario is "injest"; perhaps "ingest" is meant; there are: ingest.'),
-        ('["python", "go"]', "[]", "arms is []; name at least one of: python, go."),
-        ('["python", "go"]', '["python", "golang"]', 'arms[1] is "golang"; there are: python, go.'),
-        ('["python", "go"]', '["go", "go"]', 'arms[1] is "go"; name each arm once'),
-        ('["python", "go"]', '["go", 1]', "arms[1] is 1; expected `str`, got `int`."),
+        ('["python", "go"]', "[]", "factors.language is []; name at least one of: python, go."),
+        ('["python", "go"]', '["python", "golang"]', 'factors.language[1] is "golang"; there are: python, go.'),
+        ('["python", "go"]', '["go", "go"]', 'factors.language[1] is "go"; name each level once'),
+        ('["python", "go"]', '["go", 1]', "factors.language[1] is 1; expected `str`, got `int`."),
+        ('"go"]', '"go"]\nmemory_mb = [128, 64]', "factors.memory_mb[1] is 64; write a number from 128 to 10240."),
+        ('"go"]', '"go"]\nmode = ["batsh"]', 'factors.mode[0] is "batsh"; invalid enum value'),
+        ('"go"]', '"go"]\nmode = []', "factors.mode is []; name at least one of: sequential, concurrent, batch."),
+        ('"go"]', '"go"]\nbuild = ["a", "b c"]', 'factors.build[1] is "b c"; use 1 to 32'),
         ('"SMALL_1KBx100"', '"WARMUP"', 'loads[1].label is "WARMUP"; give each load its own label'),
         ('"SMALL_1KBx100"', '"SMALL 1"', 'loads[1].label is "SMALL 1"; use 1 to 64'),
         ('"SMALL_1KBx100"', '""', 'loads[1].label is ""; use 1 to 64'),
@@ -114,7 +137,7 @@ def test_the_limits_are_those_of_the_message_contract() -> None:
 def test_a_protocol_without_loads_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "empty.toml"
     head = STRICT_FILE.read_text(encoding="utf-8").split("[[loads]]")[0]
-    file.write_text(head + "loads = []", encoding="utf-8")
+    file.write_text("loads = []\n" + head, encoding="utf-8")
     with pytest.raises(ProtocolError, match=r"loads is \[\]; describe"):
         load_protocol(file)
 

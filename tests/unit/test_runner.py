@@ -137,7 +137,7 @@ def test_a_whole_run(run: Run) -> None:
 def test_message_bytes_are_those_of_the_message_sent(run: Run) -> None:
     run.go()
     first = run.store.trials()[0]
-    body = f'{{"batch_id":"{first.batch_id}","size_bytes":1024,"count":1,"label":"WARMUP"}}'
+    body = f'{{"batch_id":"{first.batch_id}","size_bytes":1024,"count":1,"label":"WARMUP","mode":"sequential"}}'
     assert first.message_bytes == len(body)
 
 

@@ -26,7 +26,7 @@ from lambdalab.store import RunDirectory
 MANIFEST = make_manifest()
 RESULTS = [make_result(trial) for trial in make_trials(MANIFEST)]
 COLUMNS = [
-    *("run_id", "scenario", "target", "latency_model", "language", "architecture", "memory_mb"),
+    *("run_id", "scenario", "target", "latency_model", "arm", "language", "mode", "architecture", "memory_mb"),
     *("trial", "block", "label"),
     *("request_id", "started_at", "cold_start", "duration_ms", "billed_ms", "init_ms", "max_memory_mb"),
     *("queue_wait_ms", "end_to_end_ms", "written", "duplicates", "sdk_retries", "receive_count", "wru"),
@@ -122,9 +122,9 @@ def test_without_any_run_the_next_step_is_to_measure(tmp_path: Path) -> None:
         (b"", "is damaged: Input data was truncated"),
         (b"{", "is damaged: Input data was truncated"),
         (b"[]", "is damaged: Expected `object`, got `array`"),
-        (b'{"schema_version": 2}', "is damaged: Object missing required field `run_id`"),
-        (b'{"schema_version": 2, "run_id": "\xff"}', "is damaged: 'utf-8' codec"),
-        (b'{"schema_version": 3, "other": 0}', "has schema version 3, this lambdalab reads 2"),
+        (b'{"schema_version": 3}', "is damaged: Object missing required field `run_id`"),
+        (b'{"schema_version": 3, "run_id": "\xff"}', "is damaged: 'utf-8' codec"),
+        (b'{"schema_version": 9, "other": 0}', "has schema version 9, this lambdalab reads 3"),
     ],
 )
 def test_a_manifest_that_cannot_be_used(run: RunDirectory, content: bytes, problem: str) -> None:
@@ -292,7 +292,7 @@ def test_csv_cells(run: RunDirectory) -> None:
     assert good["cost_dynamodb_usd"] == "0.000001250000000000"
     assert (no_report["valid"], no_report["duration_ms"], no_report["cold_start"]) == ("false", "", "")
     assert no_report["reason"] == 'no REPORT line was found; the function reported X: a, "b"\nc'
-    measured = set(COLUMNS) - set(COLUMNS[:10]) - {"valid", "reason"}
+    measured = set(COLUMNS) - set(COLUMNS[:12]) - {"valid", "reason"}
     assert {nothing[column] for column in measured} == {""}
 
     schema = json.loads((ROOT / "contracts" / "metrics.schema.json").read_text())
