@@ -25,6 +25,7 @@ from lambdalab.errors import StorageError, UsageError
 from lambdalab.model import Manifest, Protocol, Trial
 from lambdalab.project import project_root
 from lambdalab.protocol import schedule
+from lambdalab.report.html import render_html
 from lambdalab.runner import Progress, Runner, remaining, require_empty_queues
 from lambdalab.store import SCHEMA_VERSION, RunDirectory
 from lambdalab.target import AwsTarget, LocalTarget
@@ -136,12 +137,12 @@ def execute(target: AwsTarget, store: RunDirectory, progress: Progress) -> None:
 
 
 def conclude(store: RunDirectory) -> Summary:
-    """Reads a run directory and writes rows and summary; may be repeated at any time, also for an unfinished run.
+    """Reads a run directory and writes rows, summary and page; may be repeated at any time, also for an unfinished run.
 
-    The same files always give the same rows and summary: even the prices are the run's own.
+    The same files always give the same rows, summary and page: even the prices are the run's own.
 
     Raises:
-        StorageError: a file of the run is damaged, or rows and summary cannot be written.
+        StorageError: a file of the run is damaged, or one cannot be written.
     """
     manifest = store.manifest()
     try:
@@ -156,6 +157,7 @@ def conclude(store: RunDirectory) -> Summary:
     store.write_rows(rows)
     summary = summarise(manifest, trials, rows, damaged_lines=observations.damaged_lines)
     store.write_summary(summary)
+    store.write_report(render_html(summary, manifest, rows))
     return summary
 
 

@@ -28,17 +28,23 @@ class CostShare(msgspec.Struct, frozen=True, kw_only=True):
     label: str
     n: int
     per_execution_usd: dict[str, Decimal]
+    total_per_execution_usd: Decimal
     per_million_items_usd: dict[str, Decimal] | None
+    total_per_million_items_usd: Decimal | None
 
 
 class Curve(msgspec.Struct, frozen=True, kw_only=True):
-    """The distribution of many durations: every value was measured, and is the ``i``-th of ``STEPS`` even steps in rank."""
+    """The distribution of many samples, thinned to even steps in rank; every value was measured.
+
+    ``shares[i]`` of the ``n`` samples are in order of size up to ``values_ms[i]``. ``metric`` is a name of a time in a row.
+    """
 
     arm: str
     label: str
+    metric: str
     n: int
     shares: tuple[float, ...]
-    duration_ms: tuple[float, ...]
+    values_ms: tuple[float, ...]
 
 
 class Stretch(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,8 +82,10 @@ def figures(protocol: Protocol, rows: Sequence[InvocationRow]) -> Figures:
             valid = [row for row in of_load if row.arm == arm.name and row.valid]
             costs += _cost_share(arm.name, load.label, valid)
             if len(of_load) > POINTS_AT_MOST:
+                for metric in ("duration_ms", "init_ms", "init_and_first_ms"):
+                    values = [value for row in valid if (value := getattr(row, metric)) is not None]
+                    curves += _curve(arm.name, load.label, metric, values)
                 timed = [(row.block, row.duration_ms) for row in valid if row.duration_ms is not None]
-                curves += _curve(arm.name, load.label, timed)
                 stretches += _stretches(arm.name, load.label, timed, protocol.blocks)
     return Figures(costs=tuple(costs), curves=tuple(curves), stretches=tuple(stretches))
 
@@ -93,26 +101,30 @@ def _cost_share(arm: str, label: str, rows: Sequence[InvocationRow]) -> Iterable
         "logs": [row.cost_logs_usd for row in known],
     }
     sums = {part: sum((usd for usd in values if usd is not None), Decimal()) for part, values in parts.items()}
+    total = sum(sums.values(), Decimal())
     items = sum(row.written or 0 for row in known)
     yield CostShare(
         arm=arm,
         label=label,
         n=len(known),
         per_execution_usd={part: usd / len(known) for part, usd in sums.items()},
+        total_per_execution_usd=total / len(known),
         per_million_items_usd={part: usd / items * _MILLION for part, usd in sums.items()} if items else None,
+        total_per_million_items_usd=total / items * _MILLION if items else None,
     )
 
 
-def _curve(arm: str, label: str, timed: Sequence[tuple[int, float]]) -> Iterable[Curve]:
-    if timed:
-        ordered = sorted(ms for _, ms in timed)
+def _curve(arm: str, label: str, metric: str, values: Sequence[float]) -> Iterable[Curve]:
+    if values:
+        ordered = sorted(values)
         ranks = [round(step * (len(ordered) - 1) / STEPS) for step in range(STEPS + 1)]
         yield Curve(
             arm=arm,
             label=label,
+            metric=metric,
             n=len(ordered),
             shares=tuple((rank + 1) / len(ordered) for rank in ranks),
-            duration_ms=tuple(ordered[rank] for rank in ranks),
+            values_ms=tuple(ordered[rank] for rank in ranks),
         )
 
 

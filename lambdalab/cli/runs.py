@@ -101,7 +101,7 @@ def report(
     run_id: Annotated[str, typer.Argument(help="A run's id, its folder, or latest.")] = "latest",
     results: Results = RESULTS,
 ) -> None:
-    """Print a run's comparison again, from its files alone."""
+    """Print a run's comparison again and write report.html, from its files alone."""
     from lambdalab.store import RunDirectory
 
     store = RunDirectory.open(results, run_id)
@@ -227,13 +227,15 @@ def _execute_and_show(target: "AwsTarget", store: "RunDirectory", *, go_on: str)
 
 
 def _conclude(store: "RunDirectory") -> "Summary":
-    """Writes rows and summary, and shows the summary."""
+    """Writes rows, summary and page, and shows the summary."""
     from lambdalab.experiment import conclude
     from lambdalab.report.terminal import show
 
     summary = conclude(store)
     show(summary, make_console())
-    typer.echo(f"files: {os.path.relpath(store.folder)}")
+    folder = os.path.relpath(store.folder)
+    typer.echo(f"page: {folder}/report.html")
+    typer.echo(f"files: {folder}")
     return summary
 
 

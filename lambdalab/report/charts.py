@@ -16,6 +16,9 @@ ARM_COLOURS: Final = 7
 SHAPES: Final = ("circle", "triangle-up", "square", "diamond", "cross", "triangle-down", "triangle-right", "triangle-left")
 """As many as are prime to the number of colours, so that pairs repeat after 56 arms."""
 _BAND: Final = 46
+_LABEL_LIMIT: Final = 130
+_LETTER: Final = 7.2
+"""Width of a letter of a label in the widest of the fonts that readers have; which one is known only there."""
 _INK, _MUTED, _RULE, _PAPER = "var(--ink)", "var(--muted)", "var(--rule)", "var(--paper)"
 _CONFIG: Final[Spec] = {
     "aria": False,  # the page gives every figure its text and its table
@@ -30,9 +33,19 @@ _CONFIG: Final[Spec] = {
         "labelFontSize": 11,
         "titleFontSize": 11,
         "titleFontWeight": "normal",
-        "labelLimit": 130,
+        "labelLimit": _LABEL_LIMIT,
+        "labelOverlap": "greedy",
+        "labelSeparation": 8,
     },
-    "legend": {"labelColor": _INK, "labelFontSize": 11, "orient": "top", "title": None, "labelLimit": 150, "columns": 2},
+    "legend": {
+        "labelColor": _INK,
+        "labelFontSize": 11,
+        "labelLimit": 150,
+        "orient": "top",
+        "title": None,
+        "columns": 2,
+        "symbolOpacity": 1,
+    },
     "view": {"stroke": None},
 }
 
@@ -54,8 +67,8 @@ def samples(arms: Sequence[str], points: Iterable[Record], cells: Iterable[Recor
         title: of the axis, with its unit.
     """
     height = _BAND * len(arms)
-    y = {"field": "arm", "type": "nominal", "sort": list(arms), "title": None, "axis": {"ticks": False, "domain": False}}
-    x = {"type": "quantitative", "title": title, "scale": {"zero": False, "nice": True}, "axis": {"tickCount": 5}}
+    y = _names("arm", arms)
+    x = {"type": "quantitative", "title": title, "scale": {"zero": False, "nice": True}, "axis": {"tickCount": 4}}
     cells = list(cells)
     return _panel(
         height,
@@ -118,15 +131,19 @@ def order(
 
     Args:
         arms: names, in the order they are shown.
-        points: ``arm``, ``position``, ``value`` and ``valid``.
+        points: ``arm``, ``position`` from 1, ``value`` and ``valid``.
         blocks: ``begin`` and ``end`` of the blocks to shade, in positions.
         medians: ``arm`` and ``median``.
         title: of the axis, with its unit.
     """
     points = list(points)
-    x = {"type": "quantitative", "title": "order of execution, every other block shaded", "axis": {"grid": False}}
-    x |= {"scale": {"nice": False, "zero": False}}
-    y = {"type": "quantitative", "title": title, "scale": {"zero": False}, "axis": {"tickCount": 5}}
+    x = {
+        "type": "quantitative",
+        "title": "order of execution, every other block shaded",
+        "axis": {"grid": False, "tickCount": 6},
+        "scale": {"nice": False, "domainMin": 0.5},
+    }
+    y = {"type": "quantitative", "title": title, "scale": {"zero": False}, "axis": {"tickCount": 4}}
     layers = [
         _layer(blocks, {"type": "rect", "color": _RULE, "opacity": 0.45}, x=x | {"field": "begin"}, x2={"field": "end"}),
         _layer(
@@ -194,9 +211,9 @@ def estimates(arms: Sequence[str], metrics: Sequence[str], records: Iterable[Rec
     """
     records = list(records)
     height = len(metrics) * (20 + 16 * len(arms))
-    x = {"type": "quantitative", "title": title, "axis": {"tickCount": 5}}
+    x = {"type": "quantitative", "title": title, "axis": {"tickCount": 4}}
     shared: Spec = {
-        "y": {"field": "metric", "type": "nominal", "sort": list(metrics), "title": None, "axis": {"ticks": False}},
+        "y": _names("metric", metrics),
         "yOffset": {"field": "arm", "type": "nominal", "sort": list(arms), "scale": {"domain": list(arms)}},
         "color": _arm_colour(arms, legend=True),
     }
@@ -240,8 +257,8 @@ def stack(arms: Sequence[str], parts: Sequence[str], records: Iterable[Record], 
         _layer(
             [record | {"value": _number(record["value"])} for record in records],
             {"type": "bar", "stroke": _PAPER, "strokeWidth": 1.5},
-            x={"field": "value", "type": "quantitative", "title": title, "stack": "zero", "axis": {"tickCount": 5}},
-            y={"field": "arm", "type": "nominal", "sort": list(arms), "title": None, "axis": {"ticks": False}},
+            x={"field": "value", "type": "quantitative", "title": title, "stack": "zero", "axis": {"tickCount": 4}},
+            y=_names("arm", arms),
             color={
                 "field": "part",
                 "type": "nominal",
@@ -270,6 +287,13 @@ def _panel(height: int, *layers: Spec) -> Spec:
 
 def _layer(records: Iterable[Record], mark: Spec, **encoding: Spec) -> Spec:
     return {"data": {"values": list(records)}, "mark": mark, "encoding": encoding}
+
+
+def _names(field: str, names: Sequence[str]) -> Spec:
+    """An axis of names, in their order, with room for them in any font."""
+    room = min(_LETTER * max(map(len, names), default=0), _LABEL_LIMIT) + 4
+    axis = {"ticks": False, "domain": False, "minExtent": room}
+    return {"field": field, "type": "nominal", "sort": list(names), "title": None, "axis": axis}
 
 
 def _arm_colour(arms: Sequence[str], *, legend: bool = False) -> Spec:

@@ -6,7 +6,7 @@ itself to load or send anything.
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from itertools import groupby
 from typing import Any, Final
@@ -106,7 +106,7 @@ class _Page:
         self.all_rows = rows
         self.arms = [arm.name for arm in manifest.protocol.arms]
         self.loads = manifest.protocol.loads
-        self._curves = {(curve.label, curve.arm): curve for curve in summary.figures.curves}
+        self._thinned = {curve.label for curve in summary.figures.curves}
 
     @property
     def sentences(self) -> Iterator[str]:
@@ -125,40 +125,43 @@ class _Page:
     @property
     def thinned(self) -> bool:
         """Whether there are loads whose samples are too many to be drawn one by one."""
-        return bool(self._curves)
+        return bool(self._thinned)
+
+    @property
+    def pointed(self) -> bool:
+        """Whether there are loads whose samples are drawn one by one."""
+        return any(load.label not in self._thinned for load in self.loads)
 
     def durations(self, start: str) -> Iterator[Panel]:
         """The durations of each load that starts so."""
         for load in self._loads(start):
-            yield self._distribution(load, f"Duration, {load.label}", "duration_ms", lambda row: row.duration_ms)
+            yield self._distribution(load, "Duration", "duration_ms")
 
     @property
     def cold_starts(self) -> Iterator[Panel]:
         for load in self._loads(Start.COLD):
-            yield self._distribution(load, f"Init alone, {load.label}", "init_ms", lambda row: row.init_ms)
-            yield self._distribution(
-                load, f"Init + first invocation, {load.label}", "init_and_first_ms", lambda row: row.init_and_first_ms
-            )
+            yield self._distribution(load, "Init alone", "init_ms")
+            yield self._distribution(load, "Init + first invocation", "init_and_first_ms")
 
-    def _distribution(
-        self, load: Load, heading: str, name: str, value: Callable[[InvocationRow], float | None]
-    ) -> Panel:
+    def _distribution(self, load: Load, what: str, name: str) -> Panel:
+        """One time, which cells and rows call ``name``."""
+        heading = f"{what}, {load.label}"
         cells = self._cells(load)
         estimates = [(cell.arm, found) for cell in cells if (found := getattr(cell, name)) is not None]
         said = [f"{arm} median {ms(e.median)} ms, interval {interval(e)}, {e.n} samples" for arm, e in estimates]
-        if any((load.label, arm) in self._curves for arm in self.arms) and name == "duration_ms":
+        if load.label in self._thinned:
             points = [
-                {"arm": arm, "value": duration, "share": share}
-                for arm in self.arms
-                if (curve := self._curves.get((load.label, arm))) is not None
-                for share, duration in zip(curve.shares, curve.duration_ms, strict=True)
+                {"arm": curve.arm, "value": reached, "share": share}
+                for curve in self.summary.figures.curves
+                if (curve.label, curve.metric) == (load.label, name)
+                for share, reached in zip(curve.shares, curve.values_ms, strict=True)
             ]
             spec = charts.curves(self.arms, points, "ms")
         else:
             points = [
                 {"arm": row.arm, "block": row.block, "value": found}
                 for row in self._valid(load)
-                if (found := value(row)) is not None
+                if (found := getattr(row, name)) is not None
             ]
             bars = [{"arm": arm, "median": e.median, "low": e.low, "high": e.high} for arm, e in estimates]
             spec = charts.samples(self.arms, points, bars, "ms")
@@ -232,7 +235,7 @@ class _Page:
                     cell.label,
                     cell.arm,
                     *(
-                        ABSENT if found is None else f"{ms(found.median)} ({interval(found)})"
+                        ABSENT if found is None else f"{ms(found.median)}\n{interval(found)}"
                         for found in (getattr(cell, field) for field in (*_JOURNEY.values(), "billed_ms"))
                     ),
                 ]
@@ -262,20 +265,20 @@ class _Page:
     def cost_table(self) -> Table:
         shares = self.summary.figures.costs
         parts = list(dict.fromkeys(part for share in shares for part in share.per_execution_usd))
-        split = {(share.label, share.arm): share for share in shares}
         rows = []
-        for cell in self.summary.cells:
-            share = split.get((cell.label, cell.arm))
-            for unit, amounts, middle in (
-                ("execution", share and share.per_execution_usd, cell.cost_per_execution_usd),
-                ("million items", share and share.per_million_items_usd, None),
-            ):
-                shown = [usd(amounts.get(part)) if amounts else ABSENT for part in parts]
-                rows.append([cell.label, cell.arm, unit, *shown, usd(middle)])
+        for share in shares:
+            one, million = share.per_execution_usd, share.per_million_items_usd or {}
+            rows += [
+                [share.label, share.arm, unit, *(usd(amounts.get(part)) for part in parts), usd(total)]
+                for unit, amounts, total in (
+                    ("execution", one, share.total_per_execution_usd),
+                    ("million items", million, share.total_per_million_items_usd),
+                )
+            ]
         return Table(
             name="cost",
-            caption=f"Mean cost in USD by component, and the median of the total, prices of {self.summary.price_sheet}",
-            columns=("load", "arm", "per", *parts, "median total"),
+            caption=f"Mean cost in USD by component, prices of {self.summary.price_sheet}",
+            columns=("load", "arm", "per", *parts, "total"),
             numeric=(False, False, False, *(True for _ in parts), True),
             rows=rows,
             heads=3,
@@ -285,9 +288,9 @@ class _Page:
     def resource_table(self) -> Table:
         return Table(
             name="resources",
-            caption="Peak memory, and medians of write units and billed time",
-            columns=("load", "arm", "peak MB", "write units", "billed ms"),
-            numeric=(False, False, True, True, True),
+            caption="Peak memory, and medians of write units, billed time and cost",
+            columns=("load", "arm", "peak MB", "write units", "billed ms", "USD/execution", "USD/item"),
+            numeric=(False, False, True, True, True, True, True),
             rows=[
                 [
                     cell.label,
@@ -295,6 +298,8 @@ class _Page:
                     ABSENT if cell.max_memory_mb is None else str(cell.max_memory_mb),
                     ABSENT if cell.wru is None else f"{cell.wru:,g}",
                     median(cell.billed_ms),
+                    usd(cell.cost_per_execution_usd),
+                    usd(cell.cost_per_item_usd),
                 ]
                 for cell in self.summary.cells
             ],

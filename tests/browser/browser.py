@@ -6,17 +6,14 @@ from contextlib import contextmanager
 
 from playwright.sync_api import Browser, sync_playwright
 
-
-def find_chromium() -> str | None:
-    """The path of a Chromium or Chrome, None where there is none."""
-    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+from tests.conftest import BROWSERS
 
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """Starts one, and ends it."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_chromium())
+        browser = playwright.chromium.launch(executable_path=next(filter(None, map(shutil.which, BROWSERS))))
         try:
             yield browser
         finally:
