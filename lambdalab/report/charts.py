@@ -51,10 +51,11 @@ _CONFIG: Final[Spec] = {
 
 
 def draw(spec: Spec) -> str:
-    """Renders a figure; no file and no network is read."""
+    """Renders a figure; no file and no network is read. It is hidden from screen readers, who get the page's text."""
     import vl_convert  # here, because it starts a JavaScript engine and most commands never need it
 
-    return vl_convert.vegalite_to_svg({"config": _CONFIG, **spec}, vl_version="6.1", allowed_base_urls=[])
+    svg = vl_convert.vegalite_to_svg({"config": _CONFIG, **spec}, vl_version="6.1", allowed_base_urls=[])
+    return svg.replace("<svg ", '<svg aria-hidden="true" ', 1)
 
 
 def samples(arms: Sequence[str], points: Iterable[Record], cells: Iterable[Record], title: str) -> Spec:

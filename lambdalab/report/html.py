@@ -318,7 +318,6 @@ class _Page:
             ]
             runs = [stretch for stretch in self.summary.figures.stretches if stretch.label == load.label]
             if runs:
-                said = [f"{len(runs)} stretches of neighbouring blocks"]
                 records = [
                     {
                         "arm": stretch.arm,
@@ -337,9 +336,11 @@ class _Page:
                     for position, row in enumerate(executed, start=1)
                     if row.duration_ms is not None
                 ]
-                said = [f"{len(points)} samples, {sum(not point['valid'] for point in points)} of them not valid"]
                 spec = charts.order(self.arms, points, _shaded(executed), medians, "ms")
-            said += [f"{record['arm']} median {ms(record['median'])} ms" for record in medians]
+            said = [
+                f"{cell.arm} {cell.n_valid}/{cell.n_total} samples valid, median {median(cell.duration_ms)} ms"
+                for cell in self._cells(load)
+            ]
             yield Panel(heading=heading, svg=charts.draw(spec), text=_sentence(heading, said))
 
     # -- validity, environment, rows
