@@ -326,7 +326,12 @@ class InvocationRow(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
-    """A median with its exact order-statistic interval; the ends are None when n is too small for one."""
+    """A median with its exact order-statistic interval, and what else is said of the samples, all in their unit.
+
+    A percentile and its interval are None when n is too small for one, and then ``p95_more`` samples are missing.
+    ``cv`` is the standard deviation over the mean, ``needed_n`` about how many samples would bring the interval within
+    5 % of the median, ``outliers`` how many samples lie far out; they are in every number all the same.
+    """
 
     n: int
     median: float
@@ -335,6 +340,27 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     minimum: float
     maximum: float
     level: float
+    q1: float
+    q3: float
+    cv: float | None
+    p95: float | None
+    p95_low: float | None
+    p95_high: float | None
+    p95_more: int
+    p99: float | None
+    p99_low: float | None
+    p99_high: float | None
+    p99_more: int
+    needed_n: int | None
+    outliers: int
+    warnings: tuple[str, ...]
+
+    @property
+    def half_width(self) -> float | None:
+        """How far the interval reaches from the median, as a share of it; None without an interval."""
+        if self.low is None or self.high is None or self.median <= 0:
+            return None
+        return max(self.high - self.median, self.median - self.low) / self.median
 
 
 def _arm_name(factors: Factors, language: str, memory_mb: int | None, mode: Mode, build: str | None) -> str:
