@@ -1,4 +1,4 @@
-"""What a report's figures show where single samples will not do: mean shares of cost, and thinned distributions. Pure."""
+"""What a report draws that is no row: mean shares of cost, and distributions of many samples, thinned. Pure."""
 
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
@@ -20,8 +20,8 @@ _MILLION: Final = 1_000_000
 class CostShare(msgspec.Struct, frozen=True, kw_only=True):
     """Mean cost of a cell's valid samples, by component: means, because only they add up to the total.
 
-    ``n`` samples have all four components; where none has, there is no share. Per million items is the cost of all these
-    samples over all items they wrote; None when they wrote none.
+    ``n`` samples have all four components; where none has, there is no share. Per million items is the cost of all
+    these samples over all items they wrote; None when they wrote none.
     """
 
     arm: str
@@ -36,7 +36,8 @@ class CostShare(msgspec.Struct, frozen=True, kw_only=True):
 class Curve(msgspec.Struct, frozen=True, kw_only=True):
     """The distribution of many samples, thinned to even steps in rank; every value was measured.
 
-    ``shares[i]`` of the ``n`` samples are in order of size up to ``values_ms[i]``. ``metric`` is a name of a time in a row.
+    ``shares[i]`` of the ``n`` samples are in order of size up to ``values_ms[i]``. ``metric`` is what a row calls the
+    time.
     """
 
     arm: str
@@ -75,7 +76,9 @@ def figures(protocol: Protocol, rows: Sequence[InvocationRow]) -> Figures:
         protocol: whose arms and loads there are.
         rows: the samples of the last attempts, in the order of execution.
     """
-    costs, curves, stretches = [], [], []
+    costs: list[CostShare] = []
+    curves: list[Curve] = []
+    stretches: list[Stretch] = []
     for load in protocol.loads:
         of_load = [row for row in rows if row.label == load.label]
         for arm in protocol.arms:

@@ -54,17 +54,17 @@ def draw(spec: Spec) -> str:
     """Renders a figure; no file and no network is read. It is hidden from screen readers, who get the page's text."""
     import vl_convert  # here, because it starts a JavaScript engine and most commands never need it
 
-    svg = vl_convert.vegalite_to_svg({"config": _CONFIG, **spec}, vl_version="6.1", allowed_base_urls=[])
+    svg: str = vl_convert.vegalite_to_svg({"config": _CONFIG, **spec}, vl_version="6.1", allowed_base_urls=[])
     return svg.replace("<svg ", '<svg aria-hidden="true" ', 1)
 
 
 def samples(arms: Sequence[str], points: Iterable[Record], cells: Iterable[Record], title: str) -> Spec:
-    """Every sample of every arm, one line of points per block, over the median and its interval.
+    """Every sample of every arm, one line of points per block, over quartiles (box), median (line) and its interval (band).
 
     Args:
         arms: names, in the order they are shown.
         points: ``arm``, ``block``, ``value``.
-        cells: ``arm``, ``median``, ``low``, ``high`` and ``text``, the median as it is printed.
+        cells: ``arm``, ``median``, ``low``, ``high``, ``q1``, ``q3``.
         title: of the axis, with its unit.
     """
     height = _BAND * len(arms)
@@ -78,6 +78,14 @@ def samples(arms: Sequence[str], points: Iterable[Record], cells: Iterable[Recor
             {"type": "bar", "opacity": 0.22, "size": _BAND - 6},
             x=x | {"field": "low"},
             x2={"field": "high"},
+            y=y,
+            color=_arm_colour(arms),
+        ),
+        _layer(
+            cells,
+            {"type": "bar", "filled": False, "strokeWidth": 1, "size": _BAND - 6},
+            x=x | {"field": "q1"},
+            x2={"field": "q3"},
             y=y,
             color=_arm_colour(arms),
         ),

@@ -6,6 +6,13 @@ from typing import Final
 from lambdalab.model import Estimate
 
 ABSENT: Final = "-"
+JOURNEY: Final = {
+    "queue wait": "queue_wait_ms",
+    "Init": "init_ms",
+    "Duration": "duration_ms",
+    "end to end": "end_to_end_ms",
+}
+"""The times of a message on its way, as people and as cells call them."""
 
 
 def ms(value: float | None) -> str:

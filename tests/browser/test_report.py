@@ -115,7 +115,7 @@ def test_rows_are_sorted_by_keyboard(open_report: Open) -> None:
     column = page.get_by_role("columnheader", name="init ms")
     column.get_by_role("button").press("Enter")
     assert column.get_attribute("aria-sort") == "ascending"
-    cells = [text for text in page.locator("#rows tbody tr td:nth-child(8)").all_inner_texts()]
+    cells = page.locator("#rows tbody tr td:nth-child(8)").all_inner_texts()
     known = [float(text) for text in cells if text != "-"]
     assert known == sorted(known)
     assert len(set(known)) > 10

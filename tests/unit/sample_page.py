@@ -1,5 +1,7 @@
 """A page of a run made by hand: two arms, cold and warm, one sample redelivered, and text that wants to be markup."""
 
+from typing import Any
+
 import msgspec
 from samples import LOADS, PRICES, make_lines, make_manifest, make_report, make_result, make_trials, record_line
 
@@ -14,7 +16,7 @@ HOSTILE_LOAD = Load(label=HOSTILE, size_bytes=65536, count=100, start=Start.WARM
 Run = tuple[Summary, Manifest, list[InvocationRow]]
 
 
-def make_run(blocks: int = 8, *, loads: tuple[Load, ...] = (*LOADS, HOSTILE_LOAD), **changes: object) -> Run:
+def make_run(blocks: int = 8, *, loads: tuple[Load, ...] = (*LOADS, HOSTILE_LOAD), **changes: Any) -> Run:
     """Python four times as slow as Go, every block a little slower; the last message of Go is received twice."""
     manifest = make_manifest(blocks=blocks, loads=loads, **changes)
     manifest = msgspec.structs.replace(

@@ -1,4 +1,4 @@
-"""What is drawn without being a row: shares of cost that add up, and thinned distributions that hold only measured values."""
+"""What is drawn that is no row: shares of cost that add up, thinned distributions that hold measured values only."""
 
 from decimal import Decimal
 
