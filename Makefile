@@ -5,10 +5,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help setup check test bench build deploy destroy sam-local format clean
+.PHONY: help setup check test bench screenshots build deploy destroy sam-local format clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 setup: .venv/setup-done ## Put lambdalab and an isolated sam into .venv/bin
 
@@ -32,6 +32,10 @@ bench: setup ## Compare the Python and the Go function on this machine (ARGS are
 test: setup ## Run every test this machine can run, and name those it cannot
 	cd src/go/ingest && PATH="$$(../../../$(BIN)/python -m lambdalab.tools --go-folder):$$PATH" go test ./...
 	$(BIN)/python -m pytest $(ARGS)
+
+screenshots: setup ## Picture the newest run's report into docs/pictures (needs Chromium)
+	$(BIN)/lambdalab report latest > /dev/null
+	$(BIN)/python -m tests.browser.screenshots results/latest/report.html docs/pictures
 
 check: setup ## Format, lint, types, import contracts, template, Go vet and race tests
 	$(BIN)/ruff format --check

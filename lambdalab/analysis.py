@@ -11,6 +11,7 @@ import msgspec
 from lambdalab.bill import Bill as Bill
 from lambdalab.bill import Parts as Parts
 from lambdalab.collection import REPEATED
+from lambdalab.figures import Figures, figures
 from lambdalab.model import Estimate, InvocationRow, Manifest, Protocol, Stop, TrialResult
 from lambdalab.stats import median_estimate, smallest_n
 
@@ -33,6 +34,7 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     duration_ms: Estimate | None
     billed_ms: Estimate | None
     init_ms: Estimate | None
+    init_and_first_ms: Estimate | None
     queue_wait_ms: Estimate | None
     end_to_end_ms: Estimate | None
     max_memory_mb: int | None
@@ -87,6 +89,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     cells: tuple[Cell, ...]
     ratios: tuple[Ratio, ...]
     invalid_reasons: dict[str, int]
+    figures: Figures
     cautions: tuple[str, ...]
     faults: tuple[str, ...]
     """Why the run must not be used; empty when it may be."""
@@ -141,6 +144,7 @@ def summarise(
         cells=cells,
         ratios=tuple(_ratios(names, cells)),
         invalid_reasons=dict(reasons.most_common()),
+        figures=figures(protocol, current),
         cautions=(),
         faults=(),
     )
@@ -166,6 +170,7 @@ def _cell(arm: str, label: str, start: str, rows: Iterable[InvocationRow]) -> Ce
         duration_ms=estimate(lambda row: row.duration_ms),
         billed_ms=estimate(lambda row: row.billed_ms),
         init_ms=estimate(lambda row: row.init_ms),
+        init_and_first_ms=estimate(lambda row: row.init_and_first_ms),
         queue_wait_ms=estimate(lambda row: row.queue_wait_ms),
         end_to_end_ms=estimate(lambda row: row.end_to_end_ms),
         max_memory_mb=max((row.max_memory_mb for row in valid if row.max_memory_mb is not None), default=None),

@@ -28,6 +28,7 @@ from lambdalab.model import FunctionFacts, Manifest, Protocol, Trial
 from lambdalab.plan import EFFECT, Plan, find_experience, make_plan
 from lambdalab.project import project_root
 from lambdalab.protocol import schedule
+from lambdalab.report.html import render_html
 from lambdalab.report_lines import read_block
 from lambdalab.runner import Progress, Runner, remaining, require_empty_queues
 from lambdalab.stopping import StoppingRule
@@ -171,16 +172,16 @@ def execute(
 
 
 def conclude(store: RunDirectory, terms: Terms | None = None) -> Summary:
-    """Reads a run directory and writes rows and summary; may be repeated at any time, also for an unfinished run.
+    """Reads a run directory and writes rows, summary and page; may be repeated at any time, also for an unfinished run.
 
-    The same files and terms always give the same rows and summary: even the prices are the run's own.
+    The same files and terms always give the same rows, summary and page: even the prices are the run's own.
 
     Args:
         store: the run.
         terms: how to bill it; without free tier and monthly figures by default.
 
     Raises:
-        StorageError: a file of the run is damaged, or rows and summary cannot be written.
+        StorageError: a file of the run is damaged, or one cannot be written.
     """
     manifest = store.manifest()
     try:
@@ -197,6 +198,7 @@ def conclude(store: RunDirectory, terms: Terms | None = None) -> Summary:
     bill = bill_of_run(manifest, trials, rows, prices, terms or Terms())
     summary = msgspec.structs.replace(summary, bill=bill)
     store.write_summary(summary)
+    store.write_report(render_html(summary, manifest, rows))
     return summary
 
 

@@ -365,6 +365,11 @@ class InvocationRow(msgspec.Struct, frozen=True, kw_only=True):
     valid: bool
     reason: str | None
 
+    @property
+    def init_and_first_ms(self) -> float | None:
+        """What the first caller of a cold environment waits for: Init Duration and Duration; None of a warm one."""
+        return None if self.init_ms is None or self.duration_ms is None else self.init_ms + self.duration_ms
+
 
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     """A median with its exact order-statistic interval, and what else is said of the samples, all in their unit.

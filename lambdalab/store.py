@@ -163,6 +163,10 @@ class RunDirectory:
         """Replaces ``summary.json``."""
         self._replace("summary.json", _pretty(summary))
 
+    def write_report(self, page: str) -> None:
+        """Replaces ``report.html``."""
+        self._replace("report.html", page.encode())
+
     def _replace(self, name: str, content: bytes) -> None:
         path = self.folder / name
         unfinished = self.folder / f"{name}.unfinished"

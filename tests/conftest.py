@@ -18,6 +18,7 @@ from lambdalab.local.cgroup import Cgroups
 from lambdalab.local.filesystem import FileSystems
 
 ORDINARY_USER: Final = 54321
+BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome")
 _LEFT_OUT = pytest.StashKey[dict[str, str]]()
 
 
@@ -59,6 +60,10 @@ def _docker() -> str | None:
     return None if shutil.which("docker") else "a Docker engine"
 
 
+def _browser() -> str | None:
+    return None if any(map(shutil.which, BROWSERS)) else f"a browser: {' or '.join(BROWSERS)}"
+
+
 NEEDS: Final[dict[str, Callable[[], str | None]]] = {
     "cgroup": _cgroup,
     "cgroup v1": _cgroup_v1,
@@ -67,6 +72,7 @@ NEEDS: Final[dict[str, Callable[[], str | None]]] = {
     "user namespace": _user_namespace,
     "root": _root,
     "docker": _docker,
+    "browser": _browser,
 }
 _answers: dict[str, str | None] = {}
 

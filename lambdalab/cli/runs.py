@@ -118,7 +118,7 @@ def report(
         Formula, typer.Option(help="seed: the original study's figures beside the true ones.")
     ] = Formula.TRUE,
 ) -> None:
-    """Print a run's comparison and its cost again, from its files alone."""
+    """Print a run's comparison and its cost again and write report.html, from its files alone."""
     from lambdalab.bill import Terms
     from lambdalab.store import RunDirectory
 
@@ -265,7 +265,7 @@ def _execute_and_show(target: "AwsTarget", store: "RunDirectory", *, go_on: str)
 
 
 def _conclude(store: "RunDirectory", terms: "Terms | None" = None) -> "Summary":
-    """Writes rows and summary, and shows the summary and the bill."""
+    """Writes rows, summary and page, and shows the summary and the bill."""
     from lambdalab.experiment import conclude
     from lambdalab.report.cost import render_bill
     from lambdalab.report.layout import print_whole
@@ -276,7 +276,9 @@ def _conclude(store: "RunDirectory", terms: "Terms | None" = None) -> "Summary":
     show(summary, console)
     if summary.bill is not None:
         print_whole(console, render_bill(summary.bill))
-    typer.echo(f"files: {os.path.relpath(store.folder)}")
+    folder = os.path.relpath(store.folder)
+    typer.echo(f"page: {folder}/report.html")
+    typer.echo(f"files: {folder}")
     return summary
 
 

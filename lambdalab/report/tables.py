@@ -1,0 +1,262 @@
+"""The report's tables: every number of the summary, the run's surroundings, and the rows."""
+
+from collections.abc import Iterator, Sequence
+from decimal import Decimal
+from typing import Final
+
+import msgspec
+
+from lambdalab.analysis import Summary
+from lambdalab.model import Estimate, InvocationRow, Manifest
+from lambdalab.report.words import ABSENT, JOURNEY, interval, median, ms, usd
+
+ROWS_AT_MOST: Final = 1_000
+"""Rows in the page; a browser takes seconds to lay out more. All are in the CSV beside it."""
+_RAW: Final = (
+    "trial",
+    "block",
+    "label",
+    "arm",
+    "cold_start",
+    "duration_ms",
+    "billed_ms",
+    "init_ms",
+    "queue_wait_ms",
+    "end_to_end_ms",
+    "max_memory_mb",
+    "written",
+    "wru",
+    "cost_total_usd",
+    "valid",
+    "reason",
+    "request_id",
+)
+_TEXT_COLUMNS: Final = {"trial", "label", "arm", "cold_start", "valid", "reason", "request_id"}
+_SPREAD: Final = ("q1", "q3", "minimum", "maximum")
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True):
+    """A table: ``numeric`` tells for every column whether it is aligned right, ``heads`` how many name the row."""
+
+    name: str
+    caption: str
+    columns: Sequence[str]
+    numeric: Sequence[bool]
+    rows: Sequence[Sequence[str]]
+    heads: int = 2
+
+
+class Tables:
+    """The tables of a run, section by section."""
+
+    def __init__(self, summary: Summary, manifest: Manifest, rows: Sequence[InvocationRow]) -> None:
+        self.summary = summary
+        self.manifest = manifest
+        self.rows = rows
+
+    @property
+    def duration_table(self) -> Table:
+        return self._estimates("durations", "Duration in ms of valid samples", "duration_ms")
+
+    @property
+    def cold_tables(self) -> Iterator[Table]:
+        yield self._estimates("init", "Init Duration in ms of valid samples", "init_ms")
+        yield self._estimates("first", "Init + first invocation in ms of valid samples", "init_and_first_ms")
+
+    def _estimates(self, name: str, caption: str, field: str) -> Table:
+        return Table(
+            name=name,
+            caption=f"{caption}: median, its {self.summary.level:.0%} interval, quartiles, extremes, 95th percentile",
+            columns=("load", "arm", "start", "valid", "median", "interval", "q1", "q3", "min", "max", "p95"),
+            numeric=(False, False, False, *(True for _ in range(8))),
+            rows=[
+                [
+                    cell.label,
+                    cell.arm,
+                    cell.start,
+                    f"{cell.n_valid}/{cell.n_total}",
+                    median(found),
+                    interval(found),
+                    *(ABSENT if found is None else ms(getattr(found, end)) for end in _SPREAD),
+                    _p95(found),
+                ]
+                for cell in self.summary.cells
+                if (found := getattr(cell, field)) is not None or field == "duration_ms"
+            ],
+        )
+
+    @property
+    def precision_table(self) -> Table:
+        return Table(
+            name="precision",
+            caption="Precision of the median of Duration",
+            columns=("load", "arm", "samples", "for 5 %", "variation", "far out", "warnings"),
+            numeric=(False, False, True, True, True, True, False),
+            rows=[
+                [
+                    cell.label,
+                    cell.arm,
+                    f"{found.n:,}",
+                    ABSENT if found.needed_n is None else f"{found.needed_n:,}",
+                    ABSENT if found.cv is None else f"{found.cv:.0%}",
+                    f"{found.outliers:,}",
+                    "\n".join(found.warnings) or "none",
+                ]
+                for cell in self.summary.cells
+                if (found := cell.duration_ms) is not None
+            ],
+        )
+
+    @property
+    def journey_table(self) -> Table:
+        return Table(
+            name="journey",
+            caption=f"Times in ms: medians with their {self.summary.level:.0%} intervals",
+            columns=("load", "arm", *JOURNEY, "Billed"),
+            numeric=(False, False, *(True for _ in JOURNEY), True),
+            rows=[
+                [
+                    cell.label,
+                    cell.arm,
+                    *(
+                        ABSENT if found is None else f"{ms(found.median)}\n{interval(found)}"
+                        for found in (getattr(cell, field) for field in (*JOURNEY.values(), "billed_ms"))
+                    ),
+                ]
+                for cell in self.summary.cells
+            ],
+        )
+
+    @property
+    def cost_table(self) -> Table:
+        shares = self.summary.figures.costs
+        parts = list(dict.fromkeys(part for share in shares for part in share.per_execution_usd))
+        rows: list[list[str]] = []
+        for share in shares:
+            one, million = share.per_execution_usd, share.per_million_items_usd or {}
+            rows += [
+                [share.label, share.arm, unit, *(usd(amounts.get(part)) for part in parts), usd(total)]
+                for unit, amounts, total in (
+                    ("execution", one, share.total_per_execution_usd),
+                    ("million items", million, share.total_per_million_items_usd),
+                )
+            ]
+        return Table(
+            name="cost",
+            caption=f"Mean cost in USD by component, prices of {self.summary.price_sheet}",
+            columns=("load", "arm", "per", *parts, "total"),
+            numeric=(False, False, False, *(True for _ in parts), True),
+            rows=rows,
+            heads=3,
+        )
+
+    @property
+    def resource_table(self) -> Table:
+        return Table(
+            name="resources",
+            caption="Peak memory, and medians of write units, billed time and cost",
+            columns=("load", "arm", "peak MB", "write units", "billed ms", "USD/execution", "USD/item"),
+            numeric=(False, False, True, True, True, True, True),
+            rows=[
+                [
+                    cell.label,
+                    cell.arm,
+                    ABSENT if cell.max_memory_mb is None else str(cell.max_memory_mb),
+                    ABSENT if cell.wru is None else f"{cell.wru:,g}",
+                    median(cell.billed_ms),
+                    usd(cell.cost_per_execution_usd),
+                    usd(cell.cost_per_item_usd),
+                ]
+                for cell in self.summary.cells
+            ],
+        )
+
+    @property
+    def reasons(self) -> Table:
+        return Table(
+            name="reasons",
+            caption="Why samples are not valid",
+            columns=("reason", "samples"),
+            numeric=(False, True),
+            rows=[[reason, f"{count:,}"] for reason, count in self.summary.invalid_reasons.items()],
+            heads=1,
+        )
+
+    @property
+    def functions(self) -> Table:
+        facts = self.manifest.functions
+        fields = [
+            field
+            for field in next(iter(facts.values())).__struct_fields__
+            if field not in ("log_group", "function_name", "language")
+        ]
+        return Table(
+            name="functions",
+            caption="The functions as they were configured when the run began",
+            columns=("setting", *facts),
+            numeric=(False, *(False for _ in facts)),
+            rows=[
+                [field.replace("_", " "), *(_plain(getattr(function, field)) for function in facts.values())]
+                for field in ("function_name", *fields)
+            ],
+            heads=1,
+        )
+
+    @property
+    def surroundings(self) -> Table:
+        manifest = self.manifest
+        facts: dict[str, object] = {
+            "started": manifest.started_at,
+            "resumed": ", ".join(manifest.resumed_at) or "never",
+            "target": manifest.target,
+            "stack": manifest.stack_name,
+            "region": manifest.region,
+            "endpoint": manifest.endpoint,
+            "cpu limit": manifest.cpu_limit,
+            "cpu scale": f"{manifest.cpu_scale:g}",
+            "latency model": manifest.latency_model or "none",
+            "price sheet": manifest.price_sheet,
+            "seed": manifest.seed,
+        }
+        facts |= {f"machine: {key.replace('_', ' ')}": value for key, value in manifest.machine.items()}
+        facts |= {f"version: {key}": value for key, value in manifest.versions.items()}
+        return Table(
+            name="surroundings",
+            caption="Where and with what it ran",
+            columns=("what", "value"),
+            numeric=(False, False),
+            rows=[[what, _plain(value)] for what, value in facts.items()],
+            heads=1,
+        )
+
+    @property
+    def raw(self) -> Table:
+        shown = self.rows[:ROWS_AT_MOST]
+        every = f"All {len(shown):,} rows" if len(shown) == len(self.rows) else f"The first {len(shown):,} rows"
+        return Table(
+            name="raw",
+            caption=f"{every} of {len(self.rows):,}, in the order of execution",
+            columns=[name.replace("_", " ") for name in _RAW],
+            numeric=[name not in _TEXT_COLUMNS for name in _RAW],
+            rows=[[_plain(getattr(row, name)) for name in _RAW] for row in shown],
+            heads=1,
+        )
+
+
+def _p95(estimate: Estimate | None) -> str:
+    """The 95th percentile, or how many samples are missing for one."""
+    if estimate is None:
+        return ABSENT
+    return f"{estimate.p95_more:,} more needed" if estimate.p95 is None else ms(estimate.p95)
+
+
+def _plain(value: object) -> str:
+    match value:
+        case None:
+            return ABSENT
+        case bool():
+            return "yes" if value else "no"
+        case Decimal():
+            return f"{value:f}"
+        case _:
+            return str(value)

@@ -1,0 +1,46 @@
+"""How numbers are written: the same on every page and table."""
+
+from decimal import Decimal
+from typing import Final
+
+from lambdalab.model import Estimate
+
+ABSENT: Final = "-"
+JOURNEY: Final = {
+    "queue wait": "queue_wait_ms",
+    "Init": "init_ms",
+    "Duration": "duration_ms",
+    "end to end": "end_to_end_ms",
+}
+"""The times of a message on its way, as people and as cells call them."""
+
+
+def ms(value: float | None) -> str:
+    """One decimal, thousands apart."""
+    return ABSENT if value is None else f"{value:,.1f}"
+
+
+def quotient(value: float | None) -> str:
+    """Two decimals."""
+    return ABSENT if value is None else f"{value:.2f}"
+
+
+def usd(amount: Decimal | None) -> str:
+    """Four significant digits, never in scientific notation."""
+    if amount is None:
+        return ABSENT
+    return f"{amount:.{max(2, 3 - amount.adjusted())}f}" if amount else "0"
+
+
+def median(estimate: Estimate | None) -> str:
+    """The median in milliseconds."""
+    return ms(None if estimate is None else estimate.median)
+
+
+def interval(estimate: Estimate | None) -> str:
+    """Both ends; ``none`` where there are too few samples for an interval."""
+    if estimate is None:
+        return ABSENT
+    if estimate.low is None or estimate.high is None:
+        return "none"
+    return f"{ms(estimate.low)} - {ms(estimate.high)}"
