@@ -189,6 +189,9 @@ class Campaign:
             received = await self._converse(attack, reader, writer)
         except OSError:  # it was refused and closed in the middle
             pass
+        except asyncio.CancelledError:  # it hangs; what it does not read would keep the connection open
+            writer.transport.abort()
+            raise
         finally:
             writer.close()
             with contextlib.suppress(ConnectionError):
