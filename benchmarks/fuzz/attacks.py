@@ -15,6 +15,7 @@ ID: Final = "00000000-0000-4000-8000-000000000000"
 """Stands for the id of an invocation in a seed."""
 HEAD_LIMIT_BYTES: Final = 1024 * 1024
 PIPELINE_LIMIT: Final = 100
+SLOW_PIECES: Final = 20
 BODY_LIMIT_BYTES: Final = 16 * 1024 * 1024
 RUNTIME: Final = "/2018-06-01/runtime/"
 TOKENS: Final = (
@@ -157,7 +158,9 @@ class Attacker:
         seed = self._dice.choice(self._seeds)
         start = self._dice.randrange(len(seed))
         return Attack(
-            "slow", [seed[:start], *(seed[i : i + 1] for i in range(start, min(start + 20, len(seed) - 1)))], "drip"
+            "slow",
+            [seed[:start], *(seed[i : i + 1] for i in range(start, min(start + SLOW_PIECES, len(seed) - 1)))],
+            "drip",
         )
 
     def break_off(self) -> Attack:

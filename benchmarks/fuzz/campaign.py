@@ -14,12 +14,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from benchmarks.fuzz.attacks import PIPELINE_LIMIT, Attack, Attacker, may_take_part, request
+from benchmarks.fuzz.attacks import PIPELINE_LIMIT, SLOW_PIECES, Attack, Attacker, may_take_part, request
 from benchmarks.fuzz.world import ECHOES, HOSTILE, Victim
 
 ATTACKERS: Final = 12
 HALF_OPEN: Final = 64
 """Connections held at a time whose requests come byte by byte (slowloris)."""
+SLOW_S: Final = 4.0
+"""How long one of these takes."""
 HANG_S: Final = 30.0
 """An answer or an end of a connection that takes longer, on a machine that does other things too, is a hang."""
 REFRESH_S: Final = 2.0
@@ -173,7 +175,8 @@ class Campaign:
             attack = attacker.slow()
             self.found.attacks[attack.kind] += 1
             ports = [self._victim.plane.port, *self._ports]
-            await self._strike(attack, ports[number % len(ports)])
+            with contextlib.suppress(TimeoutError):  # the attackers tell of a hang
+                await asyncio.wait_for(self._strike(attack, ports[number % len(ports)]), self._hang_s + SLOW_S)
 
     async def _strike(self, attack: Attack, port: int) -> None:
         try:
@@ -186,6 +189,9 @@ class Campaign:
             received = await self._converse(attack, reader, writer)
         except OSError:  # it was refused and closed in the middle
             pass
+        except asyncio.CancelledError:  # it hangs; what it does not read would keep the connection open
+            writer.transport.abort()
+            raise
         finally:
             writer.close()
             with contextlib.suppress(ConnectionError):
@@ -200,7 +206,7 @@ class Campaign:
             writer.write(piece)
             if writer.is_closing():  # it was refused
                 break
-            await asyncio.sleep(0.2 if attack.ending == "drip" else 0)
+            await asyncio.sleep(SLOW_S / SLOW_PIECES if attack.ending == "drip" else 0)
         match attack.ending:
             case "eof":
                 await writer.drain()

@@ -84,8 +84,8 @@ def functions(endpoint_url: str, folder: Path, seeds: Sequence[bytes]) -> Iterat
 
 
 @contextlib.contextmanager
-def victim(endpoint_url: str, folder: Path) -> Iterator[Victim]:
-    """A plane of its own for the deployed functions."""
+def victim(endpoint_url: str, folder: Path, grace_s: float = 20) -> Iterator[Victim]:
+    """A plane of its own for the deployed functions; it has ``grace_s`` to end by itself."""
     settings = Settings(
         endpoint_url=endpoint_url,
         stack_name=STACK_NAME,
@@ -97,7 +97,7 @@ def victim(endpoint_url: str, folder: Path) -> Iterator[Victim]:
     try:
         yield Victim(plane, folder / "plane.log")
     finally:
-        plane.end(grace_s=20)
+        plane.end(grace_s=grace_s)
 
 
 def _deploy(aws: Aws, folder: Path, seeds: Sequence[bytes]) -> None:

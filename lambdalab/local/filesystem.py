@@ -38,8 +38,9 @@ _MS_NOSUID_NODEV: Final = 2 | 4
 _MS_BIND: Final = 4096
 _MS_REC: Final = 16384
 _MS_PRIVATE: Final = 1 << 18
-_IMAGE_EXTRA_MB: Final = 26
-"""What ext4 needs for itself at 512 MB; a little more for larger ones."""
+_IMAGE_INODES_MB: Final = 17
+_IMAGE_RESERVE_MB: Final = 16
+"""What ext4 keeps for itself: 65,536 inodes, and 2 % in reserve up to this."""
 _OWN_NAMESPACE: Final = "/proc/thread-self/ns/mnt"
 _TMP: Final = Path("/tmp")  # noqa: S108 - the function's own
 _libc: Final = ctypes.CDLL(None, use_errno=True)
@@ -235,7 +236,8 @@ class FileSystems:
 def _make_image(image: Path, tmp_mb: int) -> None:
     """A file with an empty ext4 in it that offers ``tmp_mb``; it takes room on the disk only as it fills."""
     with image.open("wb") as file:
-        file.truncate((tmp_mb + tmp_mb // 512 + _IMAGE_EXTRA_MB) * 1024 * 1024)
+        reserve_mb = min(tmp_mb // 48 + 1, _IMAGE_RESERVE_MB)
+        file.truncate((tmp_mb + _IMAGE_INODES_MB + reserve_mb) * 1024 * 1024)
     features = ("-O", "^has_journal,^resize_inode", "-N", "65536", "-m", "0", "-E", "lazy_itable_init=1,nodiscard")
     _run("mkfs.ext4", "-q", *features, str(image))
 

@@ -518,7 +518,7 @@ def test_size_of_tmp_is_followed(up: Up) -> None:
     change = up.aws.lambda_.update_function_configuration
     change(FunctionName=name, EphemeralStorage={"Size": 1024})
     try:
-        assert 1024 <= room_mb() <= 1040
+        assert 1024 <= room_mb() <= 1028
     finally:
         change(FunctionName=name, EphemeralStorage={"Size": 512})
     assert 512 <= room_mb() <= 516
