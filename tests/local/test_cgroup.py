@@ -13,9 +13,7 @@ from lambdalab.local.cgroup import PERIOD_US, Cgroups, CgroupV2, LimitError, ban
 
 OWN_V1 = "5:memory:/a/b\n3:cpu,cpuacct:/c\n0::/\n"
 ORDINARY_USER = 54321
-ALLOCATE = "bytearray(200 << 20); print('not killed')"
-AS_ORDINARY_USER = (
-    """
+AS_ORDINARY_USER = """
 import json, os, subprocess, sys
 from pathlib import Path
 from lambdalab.local.cgroup import Cgroups
@@ -29,9 +27,7 @@ groups = Cgroups("lab")
 limits = groups.create("environment")
 limits.limit_memory(128)
 limits.limit_cpu(128)
-wait_then_allocate = ["sh", "-c", 'read _ && exec "$0" -c "$1"', sys.executable, """
-    + repr(ALLOCATE)
-    + """]
+wait_then_allocate = ["sh", "-c", "read _ && exec tail /dev/zero"]  # one endless line
 with subprocess.Popen(wait_then_allocate, stdin=subprocess.PIPE) as process:
     limits.enter(process.pid)
     group = Path(sys.argv[2], "lab/environment")
@@ -54,7 +50,6 @@ second.create("environment").limit_cpu(128)
 second.close()
 print(json.dumps(found))
 """
-)
 OWN_V2 = "0::/user.slice/lab.scope\n"
 
 
