@@ -38,6 +38,10 @@ def _cgroup_v1() -> str | None:
     return None if Path("/sys/fs/cgroup/cpu").is_dir() else "a mount of cgroup version 1"
 
 
+def _cgroup_v2() -> str | None:
+    return None if Path("/sys/fs/cgroup/cgroup.controllers").exists() else "a mount of cgroup version 2"
+
+
 def _image() -> str | None:
     with tempfile.TemporaryDirectory() as folder:
         found = FileSystems(Path(folder))
@@ -67,6 +71,7 @@ def _browser() -> str | None:
 NEEDS: Final[dict[str, Callable[[], str | None]]] = {
     "cgroup": _cgroup,
     "cgroup v1": _cgroup_v1,
+    "cgroup v2": _cgroup_v2,
     "tasks": _tasks,
     "image": _image,
     "user namespace": _user_namespace,

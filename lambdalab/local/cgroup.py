@@ -8,6 +8,7 @@ is read back after it was written.
 """
 
 import contextlib
+import errno
 import math
 import os
 import signal
@@ -25,6 +26,9 @@ _CONTROLLERS: Final = ("cpu", "memory", "pids")
 """The last can be missing."""
 _SMALLEST_QUOTA_US: Final = 1_000
 _MOUNT: Final = Path("/sys/fs/cgroup")
+_LEAF: Final = "lambdalab-processes"
+"""Where version 2 keeps what is in a group that hands controllers down: planes that share that group share it."""
+_TRIES: Final = 50
 _READ_BYTES: Final = 8192
 
 
@@ -214,6 +218,7 @@ class Cgroups:
             else:
                 for root in self._roots:
                     tell(str(root))
+                    _remove_left_overs(root.parent)
                 break
 
     def create(self, environment: str) -> Limits:
@@ -227,14 +232,17 @@ class Cgroups:
                 return Unlimited(self._tell)
 
     def close(self) -> None:
-        """Removes the folders of this plane and what is in them, and takes its own process back where it was."""
+        """Removes the folders of this plane and what is in them; the last plane takes the processes back."""
         for root in self._roots:
             remove_tree(root)
         if self._leaf is not None:
             own, leaf, self._leaf = self._leaf.parent, self._leaf, None
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError):  # the kernel refuses the first step while another plane needs it
                 (own / "cgroup.subtree_control").write_text(" ".join(f"-{name}" for name in self.controllers))
-                _move(_pids(leaf), own)
+                for _ in range(_TRIES):  # what is moved may start another meanwhile
+                    _move(_pids(leaf), own)
+                    if not _pids(leaf):
+                        break
                 leaf.rmdir()
 
     def _prepare(self) -> None:
@@ -242,18 +250,32 @@ class Cgroups:
             root.mkdir(exist_ok=True)
         if self.kind == "cgroup v2":
             (root,) = self._roots
-            own = root.parent
-            controls = own / "cgroup.subtree_control"
             enable = " ".join(f"+{name}" for name in self.controllers)
-            if not set(self.controllers) <= set(controls.read_text().split()):
-                # A group with processes may not hand controllers down, so they move to a leaf first; the machine's
-                # top group is free of that rule, and has no type.
-                if (pids := _pids(own)) and (own / "cgroup.type").exists():
-                    self._leaf = own / f"{root.name}-plane"
-                    self._leaf.mkdir(exist_ok=True)
-                    _move(pids, self._leaf)
-                controls.write_text(enable)
-            (root / "cgroup.subtree_control").write_text(enable)
+            for attempt in range(_TRIES):
+                try:
+                    self._hand_down(root.parent, enable)
+                    (root / "cgroup.subtree_control").write_text(enable)
+                except OSError as error:  # a process was started meanwhile, or another plane took its own back
+                    if error.errno not in (errno.EBUSY, errno.ENOENT) or attempt == _TRIES - 1:
+                        raise
+                else:
+                    return
+
+    def _hand_down(self, own: Path, enable: str) -> None:
+        """Lets the children of a group have its controllers.
+
+        A group with processes may not, so they move to a leaf first; the machine's top group is free of that rule,
+        and has no type.
+        """
+        controls = own / "cgroup.subtree_control"
+        if (own / _LEAF).exists():
+            self._leaf = own / _LEAF
+        if not set(self.controllers) <= set(controls.read_text().split()):
+            if (pids := _pids(own)) and (own / "cgroup.type").exists():
+                self._leaf = own / _LEAF
+                self._leaf.mkdir(exist_ok=True)
+                _move(pids, self._leaf)
+            controls.write_text(enable)
 
     def _try_out(self) -> None:
         """Limits a process once, so that nothing is promised that does not hold."""
@@ -277,6 +299,14 @@ def remove_tree(folder: Path) -> None:
     _remove(folder)
 
 
+def _remove_left_overs(folder: Path) -> None:
+    """Removes the groups of planes and tests that were killed together with their guard."""
+    for left in folder.glob("lambdalab-*"):
+        pid = left.name.rpartition("-")[2]
+        if pid.isdecimal() and not Path("/proc", pid).exists():
+            remove_tree(left)
+
+
 def _places(name: str, mount: Path, own: str) -> list[tuple[str, tuple[str, ...], tuple[Path, ...]]]:
     """Version, controllers and folders of a plane, the best place first.
 
@@ -289,7 +319,10 @@ def _places(name: str, mount: Path, own: str) -> list[tuple[str, tuple[str, ...]
             roots = tuple(mount / controller / groups[controller].lstrip("/") / name for controller in controllers)
             places.append(("cgroup v1", controllers, roots))
     if "" in groups:
-        for top in dict.fromkeys((mount, mount / groups[""].lstrip("/"))):
+        own_group = mount / groups[""].lstrip("/")
+        if own_group.name == _LEAF:
+            own_group = own_group.parent
+        for top in dict.fromkeys((mount, own_group)):
             if (top / "cgroup.subtree_control").exists():
                 has_tasks = "pids" in (top / "cgroup.controllers").read_text().split()
                 places.append(("cgroup v2", _CONTROLLERS if has_tasks else _CONTROLLERS[:2], (top / name,)))
@@ -334,9 +367,10 @@ def read_kernel_file(path: str) -> bytes:
 
 def _pids(folder: Path) -> list[int]:
     try:
-        return [int(pid) for pid in read_kernel_file(f"{folder}/cgroup.procs").split()]
+        found = [int(pid) for pid in read_kernel_file(f"{folder}/cgroup.procs").split()]
     except OSError:
         return []
+    return [pid for pid in found if pid != 0]  # 0: a process of another pid namespace, but a signal to 0 is to oneself
 
 
 def _counter(file: Path, key: str) -> int:
@@ -351,11 +385,11 @@ def _remove(folder: Path) -> None:
     """Kills what is in a group and removes it; a dying process keeps its group busy for a moment."""
     for _ in range(200):
         for pid in _pids(folder):
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         try:
             folder.rmdir()
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):
             return
         except OSError:
             time.sleep(0.005)

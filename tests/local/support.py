@@ -156,12 +156,29 @@ async def gone(pid: int) -> bool:
 
 
 def cgroup_of(pid: int, controller: str) -> Path:
-    """A process's own control group of version 1."""
+    """A process's own control group, of the version that has the controller."""
+    groups = {}
     for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
         _, controllers, path = line.split(":", 2)
-        if controller in controllers.split(","):
-            return Path("/sys/fs/cgroup", controller, path.lstrip("/"))
-    raise AssertionError(f"{pid} has no group of {controller}")
+        groups.update({name: path.lstrip("/") for name in controllers.split(",")})
+    if controller in groups:
+        return Path("/sys/fs/cgroup", controller, groups[controller])
+    return Path("/sys/fs/cgroup", groups[""])
+
+
+def cpu_limit_us(group: Path) -> tuple[int, int]:
+    """Quota and period of a control group, as the kernel has them; a quota of -1 is none."""
+    if (group / "cpu.max").exists():
+        quota, period = (group / "cpu.max").read_text().split()
+        return -1 if quota == "max" else int(quota), int(period)
+    return int((group / "cpu.cfs_quota_us").read_text()), int((group / "cpu.cfs_period_us").read_text())
+
+
+def memory_limit_bytes(group: Path) -> int:
+    """The limit of a control group, as the kernel has it; a very large one is none."""
+    names = ("memory.max", "memory.limit_in_bytes")
+    limit = next(group / name for name in names if (group / name).exists()).read_text().strip()
+    return sys.maxsize if limit == "max" else int(limit)
 
 
 def cpu_share_of(pid: int) -> float:

@@ -1,10 +1,11 @@
-"""Control groups: what is written where, on a folder that stands in for the kernel's, and version 1 for real."""
+"""Control groups: what is written where, on a folder that stands in for the kernel's, and what is there for real."""
 
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,18 +27,27 @@ groups = Cgroups("lab")
 limits = groups.create("environment")
 limits.limit_memory(128)
 limits.limit_cpu(128)
-with subprocess.Popen(["sleep", "60"]) as process:
+wait_then_allocate = ["sh", "-c", "read _ && exec tail /dev/zero"]  # one endless line
+with subprocess.Popen(wait_then_allocate, stdin=subprocess.PIPE) as process:
     limits.enter(process.pid)
+    group = Path(sys.argv[2], "lab/environment")
     found = {
         "uid": os.geteuid(),
         "kind": groups.kind,
         "controllers": groups.controllers,
         "entered": Path(f"/proc/{process.pid}/cgroup").read_text(),
-        "quota": Path(sys.argv[2], "lab/environment/cpu.cfs_quota_us").read_text().strip(),
+        "quota": next(group / name for name in ("cpu.max", "cpu.cfs_quota_us") if (group / name).exists()).read_text(),
     }
-    process.kill()
+    process.stdin.write(b"now\\n")
+    process.stdin.close()
+    found["code"] = process.wait()
+    found["oom_kills"] = limits.oom_kills()
+second = Cgroups("second")
+found["second"] = second.kind, str(second._roots[0].parent)
 limits.close()
 groups.close()
+second.create("environment").limit_cpu(128)
+second.close()
 print(json.dumps(found))
 """
 OWN_V2 = "0::/user.slice/lab.scope\n"
@@ -180,14 +190,14 @@ def test_version_2_in_a_delegated_scope_moves_its_processes_to_a_leaf_and_back(
     monkeypatch.setattr(Path, "mkdir", not_at_the_top)
     groups = Cgroups("lab", mount=kernel.top, own=OWN_V2)
     assert groups.kind == "cgroup v2"
-    assert (scope / "lab-plane" / "cgroup.procs").read_text() == "3"
+    assert (scope / "lambdalab-processes" / "cgroup.procs").read_text() == "3"
     assert (scope / "cgroup.subtree_control").read_text() == "+cpu +memory"
-    (scope / "lab-plane" / "cgroup.procs").write_text("3\n")
+    (scope / "lambdalab-processes" / "cgroup.procs").write_text("3\n")
     groups.close()
     assert (scope / "cgroup.subtree_control").read_text() == "-cpu -memory"
     assert (scope / "cgroup.procs").read_text() == "3"
     assert not (scope / "lab").exists()
-    assert not (scope / "lab-plane").exists()
+    assert not (scope / "lambdalab-processes").exists()
 
 
 @pytest.mark.parametrize("own", [OWN_V1, OWN_V2, "", "1:name=systemd:/\n0::/nowhere\n"])
@@ -227,18 +237,37 @@ def test_tree_with_processes_in_it_is_removed() -> None:
     groups.close()
 
 
-@pytest.mark.needs("root", "cgroup v1")
-@pytest.mark.parametrize("with_pids", [True, False])
-def test_version_1_in_a_subtree_given_to_an_ordinary_user(with_pids: bool) -> None:
-    """All that ``Cgroups`` does, by a user who owns nothing but a folder in each hierarchy."""
-    controllers = ("cpu", "memory", "pids") if with_pids else ("cpu", "memory")
-    name = f"lambdalab-test-given-{os.getpid()}"
-    folders = [Path("/sys/fs/cgroup", controller, name) for controller in controllers]
+@pytest.mark.needs("cgroup")
+def test_groups_of_planes_that_are_dead_are_removed_at_the_next_start() -> None:
+    here = Cgroups(f"lambdalab-test-left-here-{os.getpid()}")
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    parents = [root.parent for root in here._roots]
+    dead = [parent / f"lambdalab-test-left-{ended.pid}" for parent in parents]
+    alive = [parent / f"lambdalab-test-left-{os.getpid()}" for parent in parents]
+    for folder in (*dead, *alive):
+        (folder / "environment").mkdir(parents=True)
+    with subprocess.Popen(["sleep", "300"]) as orphan:
+        for folder in dead:
+            (folder / "environment/cgroup.procs").write_text(str(orphan.pid))
+        Cgroups(f"lambdalab-test-left-next-{os.getpid()}").close()
+        left = [folder for folder in (*dead, *alive) if folder.exists()]
+        for folder in (*dead, *alive):
+            remove_tree(folder)
+        orphan.kill()
+    here.close()
+    assert left == alive
+    assert orphan.returncode == -9
+
+
+def as_ordinary_user(folders: list[Path]) -> dict[str, Any]:
+    """What ``Cgroups`` finds and does, run by a user who owns nothing but these folders of the kernel's."""
     try:
         for folder in folders:
             folder.mkdir()
-            for path in (folder, folder / "cgroup.procs"):
-                os.chown(path, ORDINARY_USER, ORDINARY_USER)
+            for path in (folder, folder / "cgroup.procs", folder / "cgroup.subtree_control"):
+                if path.exists():
+                    os.chown(path, ORDINARY_USER, ORDINARY_USER)
         done = subprocess.run(
             [sys.executable, "-c", AS_ORDINARY_USER, str(ORDINARY_USER), *map(str, folders)],
             capture_output=True,
@@ -246,12 +275,36 @@ def test_version_1_in_a_subtree_given_to_an_ordinary_user(with_pids: bool) -> No
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        found = json.loads(done.stdout)
         assert [list(folder.glob("*/")) for folder in folders] == [[]] * len(folders)
     finally:
         for folder in folders:
             remove_tree(folder)
-    assert (found["uid"], found["kind"], tuple(found["controllers"])) == (ORDINARY_USER, "cgroup v1", controllers)
+    found: dict[str, Any] = json.loads(done.stdout)
+    assert found["uid"] == ORDINARY_USER
+    assert (found["code"], found["oom_kills"]) == (-9, 1)
+    assert found["second"] == [found["kind"], str(folders[0])]
+    return found
+
+
+@pytest.mark.needs("root", "cgroup v1")
+@pytest.mark.parametrize("controllers", [("cpu", "memory", "pids"), ("cpu", "memory")])
+def test_version_1_in_a_subtree_given_to_an_ordinary_user(controllers: tuple[str, ...]) -> None:
+    name = f"lambdalab-test-given-{os.getpid()}"
+    found = as_ordinary_user([Path("/sys/fs/cgroup", controller, name) for controller in controllers])
+    assert (found["kind"], tuple(found["controllers"])) == ("cgroup v1", controllers)
     entered = {line.split(":")[1]: line.split(":")[2] for line in found["entered"].splitlines()}
     assert {entered[controller] for controller in controllers} == {f"/{name}/lab/environment"}
-    assert found["quota"] == "1447"
+    assert found["quota"].split() == ["1447"]
+
+
+@pytest.mark.needs("root", "cgroup v2")
+def test_version_2_in_a_subtree_given_to_an_ordinary_user() -> None:
+    top = Cgroups(f"lambdalab-test-given-{os.getpid()}")
+    (root,) = top._roots
+    try:
+        found = as_ordinary_user([root / "scope"])
+    finally:
+        top.close()
+    assert (found["kind"], tuple(found["controllers"])) == ("cgroup v2", top.controllers)
+    assert found["entered"].strip() == f"0::/{root.relative_to('/sys/fs/cgroup')}/scope/lab/environment"
+    assert found["quota"].split() == ["1447", "20000"]

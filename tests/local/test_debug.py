@@ -22,7 +22,7 @@ from lambdalab.local.cgroup import Unlimited
 from lambdalab.local.debug import Unthrottled, has_debug_information
 from lambdalab.tools import debugger_for, tool
 from local.debuggers import Dap, Delve, connected
-from local.support import cgroup_of
+from local.support import cgroup_of, cpu_limit_us, memory_limit_bytes
 from local.whole import ROOT, Up, processes_of, wait_until
 
 LISTENS_WITHIN_S = 60
@@ -117,11 +117,11 @@ def assert_answered(up: Up, language: str, called: Call) -> None:
 
 
 def unlimited(up: Up, pid: int) -> bool:
-    if up.status()["cpu_limit"] != "cgroup v1":
+    if up.status()["cpu_limit"] == "none":
         return True
-    quota = (cgroup_of(pid, "cpu") / "cpu.cfs_quota_us").read_text()
-    memory = (cgroup_of(pid, "memory") / "memory.limit_in_bytes").read_text()
-    return int(quota) == -1 and int(memory) > 1 << 50
+    quota_us, _ = cpu_limit_us(cgroup_of(pid, "cpu"))
+    memory_bytes = memory_limit_bytes(cgroup_of(pid, "memory"))
+    return quota_us == -1 and memory_bytes > 1 << 50
 
 
 @pytest.mark.usefixtures("unpooled")

@@ -30,10 +30,12 @@ from local.support import (
     Running,
     answer,
     cgroup_of,
+    cpu_limit_us,
     error,
     exists,
     go_spec,
     gone,
+    memory_limit_bytes,
     open_descriptors,
     python_spec,
     running,
@@ -459,16 +461,14 @@ async def test_cpu_is_limited_from_the_first_invocation_on(machine: Machine, mem
         await environment.initialise()
         assert environment.pid is not None
         group = cgroup_of(environment.pid, "cpu")
-        limit = cgroup_of(environment.pid, "memory") / "memory.limit_in_bytes"
-        assert int((group / "cpu.cfs_quota_us").read_text()) == -1
-        assert int(limit.read_text()) == memory_mb * 1024 * 1024
+        assert cpu_limit_us(group)[0] == -1
+        assert memory_limit_bytes(cgroup_of(environment.pid, "memory")) == memory_mb * 1024 * 1024
         invocation = asyncio.create_task(
             environment.invoke(b'{"do": "work", "s": 0.1}', request_id="1", trace_id="", client_context=None)
         )
         await asyncio.sleep(0.05)
         assert not invocation.done()
-        assert int((group / "cpu.cfs_quota_us").read_text()) == quota_us
-        assert int((group / "cpu.cfs_period_us").read_text()) == 20_000
+        assert cpu_limit_us(group) == (quota_us, 20_000)
         assert (await invocation).answer.error_type is None
         await environment.close()
         assert not group.exists()
@@ -478,12 +478,12 @@ async def test_cpu_is_limited_from_the_first_invocation_on(machine: Machine, mem
 async def test_init_after_a_reset_is_not_limited_either(machine: Machine) -> None:
     async with running(machine, python_spec(memory_mb=128, timeout_s=20)) as function:
         await function.invoke(do="echo")
-        quota = cgroup_of(pid_of(function), "cpu") / "cpu.cfs_quota_us"
+        group = cgroup_of(pid_of(function), "cpu")
         await function.invoke(do="leave", code=1)
         invocation = asyncio.create_task(function.invoke(do="work", s=0.02))  # long enough to be seen limited
         seen = []
         while not invocation.done():
-            seen.append(int(quota.read_text()))
+            seen.append(cpu_limit_us(group)[0])
             await asyncio.sleep(0.001)
     before = seen.index(-1)
     assert set(seen[:before]) <= {1447}  # still the killed process's

@@ -266,7 +266,7 @@ def test_plane_killed_in_the_middle_of_a_batch_loses_nothing_and_leaves_nothing(
     settle(up, "go")
     wait_until(lambda: len(up.items("python", message["batch_id"])) >= 5, 20)
     pids = [pid for language in LANGUAGES for pid in up.pids(language)]
-    groups = list(Path("/sys/fs/cgroup").glob(f"*/**/lambdalab-{up.stack.plane.pid}"))
+    groups = list(Path("/sys/fs/cgroup").glob(f"**/lambdalab-{up.stack.plane.pid}"))
     os.kill(up.stack.plane.pid, signal.SIGKILL)
     wait_until(lambda: not any(exists(pid) for pid in pids), 5)
     wait_until(lambda: not any(folder.exists() for folder in groups), 5)
@@ -291,7 +291,7 @@ def test_plane_that_is_asked_to_end_finishes_its_batch_and_leaves_nothing(up: Up
     with contextlib.closing(client):
         for language in LANGUAGES:
             up.invoke(up.arm(language).function_name, batch(), client)
-    groups = list(Path("/sys/fs/cgroup").glob(f"*/**/lambdalab-{second.pid}"))
+    groups = list(Path("/sys/fs/cgroup").glob(f"**/lambdalab-{second.pid}"))
     began = time.monotonic()
     second.end(grace_s=20)
     assert time.monotonic() - began < 8
