@@ -454,7 +454,12 @@ async def test_frozen_between_invocations(machine: Machine) -> None:
 async def test_not_frozen_while_the_next_event_is_there(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[int] = []
     signal_group = os.killpg
-    monkeypatch.setattr(os, "killpg", lambda group, number: (sent.append(number), signal_group(group, number)))
+
+    def killpg(group: int, number: int) -> None:
+        sent.append(number)
+        signal_group(group, number)
+
+    monkeypatch.setattr(os, "killpg", killpg)
     async with running(machine, python_spec()) as function:
         for _ in range(5):
             answer(await function.invoke(do="echo"))
