@@ -91,7 +91,8 @@ class Environment:
         self._peak_mb: int | None = None
         self._init_ms: float | None = None
         self._began_ns = self._spawned_ns = 0
-        self._cpu_limited = False
+        self._cpu_limited = self._is_frozen = False
+        self._freezing = asyncio.Handle(lambda: None, (), asyncio.get_running_loop())
         self._oom_kills = 0
         limits.limit_memory(spec.memory_mb)
 
@@ -156,7 +157,7 @@ class Environment:
             if error.error_type == "Runtime.ExitError" and self._api is not None and self._api.answer is not None:
                 answer = self._api.answer  # it ended after its answer, as Go does after a panic
         if failure is None:
-            self._freeze()
+            self._freeze_soon()
         return self._finish(request_id, answer, failure, init_ms, (ended_ns - self._began_ns) / 1e6)
 
     async def close(self) -> None:
@@ -201,9 +202,9 @@ class Environment:
         if not self._cpu_limited:
             self._limits.limit_cpu(self.spec.memory_mb)
             self._cpu_limited = True
-        self._signal(signal.SIGCONT)
         # Its peak is measured at its answer, in the time it takes to come to its next, not in the caller's.
         done, handed_ns = self._api.invoke(event, at_answer=self._measure_peak, at_next=answered)
+        self._thaw()  # after the event is there, so that the process wakes once
         self._began_ns = self._began_ns or handed_ns
         return done
 
@@ -321,6 +322,7 @@ class Environment:
 
     def _kill(self) -> None:
         """Ends the process group, and what has left it, and forgets them."""
+        self._freezing.cancel()
         if self._process is None:
             return
         self._signal(signal.SIGKILL)
@@ -334,6 +336,25 @@ class Environment:
 
     def _freeze(self) -> None:
         self._signal(signal.SIGSTOP)
+        self._is_frozen = True
+
+    def _freeze_soon(self) -> None:
+        """Freezes, unless the next event is there already and handed over in the next turn of the event loop.
+
+        Lambda freezes when nothing is pending (Developer Guide, "Lambda execution environment lifecycle").
+        """
+        loop = asyncio.get_running_loop()
+
+        def next_turn() -> None:
+            self._freezing = loop.call_soon(self._freeze)
+
+        self._freezing = loop.call_soon(next_turn)
+
+    def _thaw(self) -> None:
+        self._freezing.cancel()
+        if self._is_frozen:
+            self._signal(signal.SIGCONT)
+            self._is_frozen = False
 
     def _signal(self, number: int) -> None:
         if self._process is not None:

@@ -42,9 +42,9 @@ class Output:
         self._emit(line)
 
     def flush(self) -> None:
-        """Logs all that has been written, by processes that write no more."""
-        while self._read_end >= 0 and self._drain():
-            pass
+        """Logs all that has been written so far: a pipe holds no more than is read at once."""
+        if self._read_end >= 0:
+            self._drain()
         self._log_partial()
 
     def close(self) -> None:

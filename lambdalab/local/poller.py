@@ -2,7 +2,7 @@
 
 One long poll at a time stands for all of Lambda's pollers that have nothing to do; how many there are is what
 ``Concurrency`` knows. A message is received when a place is free for it, so that none waits here while its visibility
-timeout runs; only while invocations are much shorter than a poll is one poll made ahead. Visibility, receive counts,
+timeout runs; only while invocations are much shorter than a poll are some polls made ahead. Visibility, receive counts,
 redrive and the order of message groups are the queue's own; the mapping only deletes.
 Rules: AWS Lambda Developer Guide, "Using Lambda with Amazon SQS".
 """
@@ -41,6 +41,8 @@ RECEIVE_MOST: Final = 10
 """Messages that one ReceiveMessage brings at most."""
 AHEAD_BELOW_S: Final = 0.02
 """Invocations shorter than this have the next messages ready. AWS does not say what its pollers do."""
+POLLS_AHEAD: Final = 3
+"""So many they have ready: less, and places stay empty whenever the queue is late with an answer."""
 log: Final = logging.getLogger("lambdalab.plane")
 
 
@@ -219,13 +221,13 @@ class Poller:
         await self._queue.settled()
 
     def _wants(self) -> int:
-        """How many batches to receive now: those that have a place, or a whole poll ahead of that."""
+        """How many batches to receive now: those that have a place, or a whole poll ahead of that, or several."""
         mapping = self.mapping
-        ahead = 0 if mapping.is_fifo or mapping.window_s else RECEIVE_MOST // mapping.batch_size
+        poll = 0 if mapping.is_fifo or mapping.window_s else RECEIVE_MOST // mapping.batch_size
         if self._latest_s > AHEAD_BELOW_S or time.monotonic() - self._throttled_at < LONGEST_BACKOFF_S:
-            ahead = 0
-        places = self._concurrency.limit - self._in_flight + ahead - len(self._ready)
-        return places if places >= max(1, ahead) else 0
+            poll = 0
+        places = self._concurrency.limit - self._in_flight + POLLS_AHEAD * poll - len(self._ready)
+        return places if places >= max(1, poll) else 0
 
     def _begin(self) -> None:
         """Starts what is ready and has a place."""

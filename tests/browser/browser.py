@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.conftest import BROWSERS
+from conftest import BROWSERS
 
 
 @contextmanager

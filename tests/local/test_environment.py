@@ -453,6 +453,35 @@ async def test_frozen_between_invocations(machine: Machine) -> None:
     assert after - before < 50  # half a second would be some 200
 
 
+async def test_not_frozen_while_the_next_event_is_there(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[int] = []
+    signal_group = os.killpg
+
+    def killpg(group: int, number: int) -> None:
+        sent.append(number)
+        signal_group(group, number)
+
+    monkeypatch.setattr(os, "killpg", killpg)
+    async with running(machine, python_spec()) as function:
+        for _ in range(5):
+            answer(await function.invoke(do="echo"))
+        for _ in range(200):  # until it is frozen
+            if len(sent) == 3:
+                break
+            await asyncio.sleep(0.01)
+        assert sent == [signal.SIGSTOP, signal.SIGCONT, signal.SIGSTOP]  # after init, for five events, after them
+        answer(await function.invoke(do="echo"))
+        assert sent[3:] == [signal.SIGCONT]
+
+
+async def test_thread_that_never_stops_writing_holds_up_nobody(machine: Machine) -> None:
+    async with running(machine, python_spec()) as function:
+        for _ in range(3):
+            answer(await function.invoke(do="babble"))
+    assert len(function.reports) == 3
+    assert "babble\n" in function.text
+
+
 @pytest.mark.needs("cgroup")
 @pytest.mark.parametrize(("memory_mb", "quota_us"), [(128, 1447), (512, 5789), (1769, 20000), (3538, 40000)])
 async def test_cpu_is_limited_from_the_first_invocation_on(machine: Machine, memory_mb: int, quota_us: int) -> None:

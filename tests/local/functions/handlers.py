@@ -94,6 +94,14 @@ def flood(event: dict[str, Any], context: Any) -> Any:
         os.write(1, (b"x" * 60 + b"\n") * 1000)
 
 
+def babble(event: dict[str, Any], context: Any) -> Any:
+    def write() -> None:
+        while True:
+            os.write(1, b"babble\n" * 1000)
+
+    threading.Thread(target=write, daemon=True).start()
+
+
 def child(event: dict[str, Any], context: Any) -> Any:
     process = subprocess.Popen(["sleep", "300"], start_new_session=event["detached"])
     kept.append(process)
