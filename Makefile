@@ -35,7 +35,7 @@ test: setup ## Run every test this machine can run, and name those it cannot
 
 screenshots: setup ## Picture the newest run's report into docs/pictures (needs Chromium)
 	$(BIN)/lambdalab report latest > /dev/null
-	$(BIN)/python -m tests.browser.screenshots results/latest/report.html docs/pictures
+	PYTHONPATH=tests $(BIN)/python -m browser.screenshots results/latest/report.html docs/pictures
 
 check: setup ## Format, lint, types, import contracts, template, Go vet and race tests
 	$(BIN)/ruff format --check

@@ -3,6 +3,7 @@
 import signal
 import sys
 import traceback
+from importlib import import_module
 from types import FrameType
 from typing import Annotated, Final, NoReturn
 
@@ -46,10 +47,15 @@ def complain(problem: str, error: BaseException) -> None:
         typer.echo(f"lambdalab: {line}", err=True)
 
 
+def load_commands() -> None:
+    """Adds every command, in the order of ``--help``."""
+    for module in ("local_stack", "runs", "plan", "data"):
+        import_module(f"lambdalab.cli.{module}")
+
+
 def run_app() -> int:
     """Runs the command line and returns its exit code; every failure is said in a sentence. SIGTERM is like Ctrl-C."""
-    from lambdalab.cli import data, local_stack, plan, runs  # noqa: F401 - they add their commands
-
+    load_commands()
     signal.signal(signal.SIGTERM, _as_interrupt)
     try:
         return app(sys.argv[1:] or ["--help"], prog_name="lambdalab", standalone_mode=False) or 0

@@ -68,7 +68,7 @@ def draw(spec: Spec) -> str:
 
 
 def samples(arms: Sequence[str], points: Iterable[Record], cells: Iterable[Record], title: str) -> Spec:
-    """Every sample of every arm, one line of points per block, over quartiles (box), median (line) and its interval (band).
+    """Every sample of every arm, a line of points per block, over quartiles (box), median (line) and interval (band).
 
     Args:
         arms: names, in the order they are shown.
@@ -329,4 +329,4 @@ def _arm_shape(arms: Sequence[str], *, legend: bool = False) -> Spec:
 
 def _of_arm(arms: Sequence[str], scale_range: list[str], *, legend: bool) -> Spec:
     found: Spec = {"field": "arm", "type": "nominal", "scale": {"domain": list(arms), "range": scale_range}}
-    return found | ({"legend": {}} if legend else {"legend": None})
+    return found if legend else found | {"legend": None}

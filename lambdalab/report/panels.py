@@ -109,7 +109,7 @@ class Panels:
     def costs(self) -> Iterator[Panel]:
         for load in self.loads:
             shares = [share for share in self.summary.figures.costs if share.label == load.label]
-            records = [
+            records: list[charts.Record] = [
                 {"arm": share.arm, "part": part, "position": position, "value": amount}
                 for share in shares
                 for position, (part, amount) in enumerate((share.per_million_items_usd or {}).items())

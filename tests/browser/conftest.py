@@ -8,7 +8,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 from sample_page import make_page
 
-from tests.browser.browser import chromium
+from browser.browser import chromium
 
 Open = Callable[..., Page]
 

@@ -6,7 +6,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 from sample_page import HOSTILE
 
-from tests.browser.conftest import Open
+from browser.conftest import Open
 
 pytestmark = pytest.mark.needs("browser")
 

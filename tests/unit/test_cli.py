@@ -23,11 +23,7 @@ from lambdalab import cli, experiment, runner
 from lambdalab.analysis import Summary
 from lambdalab.bill import Terms
 from lambdalab.cli import app as cli_app
-from lambdalab.cli import (
-    data,  # noqa: F401 - it adds its commands
-    plan,  # noqa: F401 - it adds its command
-    runs,
-)
+from lambdalab.cli import runs
 from lambdalab.errors import AccessError
 from lambdalab.local import stack as local_stack
 from lambdalab.store import RunDirectory
@@ -137,6 +133,7 @@ def section(command: str) -> str:
     return str(found)
 
 
+cli_app.load_commands()
 GROUP: Any = typer.main.get_command(cli_app.app)
 
 
@@ -347,6 +344,7 @@ def test_a_run_shows_its_result_and_where_its_files_are(call: Call, project: Pat
     assert len(valid_rows(project)) == 24
     assert {path.name for path in run_folder(project).iterdir()} == {
         "run.json", "trials.jsonl", "platform.jsonl", "metrics.csv", "metrics.parquet", "summary.json",
+        "report.html",
     }  # fmt: skip
     manifest = RunDirectory(run_folder(project)).manifest()
     assert (manifest.seed, manifest.protocol.blocks, manifest.protocol.name) == (7, 6, "tiny")

@@ -1,6 +1,7 @@
 """What is drawn that is no row: shares of cost that add up, thinned distributions that hold measured values only."""
 
 from decimal import Decimal
+from itertools import pairwise
 
 import msgspec
 from sample_page import make_run
@@ -29,9 +30,10 @@ def test_shares_of_cost_add_up_to_the_mean_of_the_totals() -> None:
     for share in summary.figures.costs:
         cell = [row for row in rows if (row.arm, row.label) == (share.arm, share.label) and row.valid]
         totals = [row.cost_total_usd for row in cell if row.cost_total_usd is not None]
+        mean = sum(totals, Decimal()) / len(totals)
         assert share.n == len(totals) == len(cell)
-        assert abs(sum(share.per_execution_usd.values()) - sum(totals) / len(totals)) < Decimal("1e-17")
-        assert abs(share.total_per_execution_usd - sum(totals) / len(totals)) < Decimal("1e-17")
+        assert abs(sum(share.per_execution_usd.values(), Decimal()) - mean) < Decimal("1e-17")
+        assert abs(share.total_per_execution_usd - mean) < Decimal("1e-17")
 
 
 def test_a_million_items_cost_what_all_samples_cost_over_all_items_they_wrote() -> None:
@@ -78,7 +80,7 @@ def test_stretches_cover_every_block_once() -> None:
     of_go = [s for s in figures(manifest.protocol, rows).stretches if s.arm == "go"]
     assert len(of_go) <= STRETCHES
     assert [of_go[0].first_block, of_go[-1].last_block] == [1, 1_537]
-    assert all(one.last_block + 1 == two.first_block for one, two in zip(of_go, of_go[1:], strict=False))
+    assert all(one.last_block + 1 == two.first_block for one, two in pairwise(of_go))
     assert sum(s.n for s in of_go) == 1_537
     # the durations are the blocks' numbers
     assert all((s.minimum_ms, s.maximum_ms) == (s.first_block, s.last_block) for s in of_go)

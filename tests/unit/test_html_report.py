@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 from html.parser import HTMLParser
+from itertools import pairwise
 from typing import Any
 from xml.etree import ElementTree
 
@@ -123,7 +124,7 @@ def test_the_page_refers_to_nothing_outside_its_run_directory(page: str, tree: E
 def test_headings_and_landmarks(tree: Element) -> None:
     levels = [int(element.tag[1]) for element in tree.all("h1", "h2", "h3", "h4")]
     assert levels.count(1) == 1
-    assert all(two <= one + 1 for one, two in zip(levels, levels[1:], strict=False))
+    assert all(two <= one + 1 for one, two in pairwise(levels))
     assert [len(tree.all(tag)) for tag in ("header", "nav", "main", "footer")] == [1, 1, 1, 1]
     assert tree.all("html")[0].attributes["lang"] == "en"
     for section in tree.all("section"):
