@@ -98,6 +98,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     margin: float
     resolution: float | None
     verdict: Verdict
+    is_paired: bool = True
 
 
 def arm_pairs(arms: Sequence[Arm]) -> list[tuple[Arm, Arm]]:
@@ -264,6 +265,7 @@ def _measure(of: Samples, seed: int, margin: float, *, paired: bool, resamples: 
         margin=margin,
         resolution=of.resolution,
         verdict=Verdict.INCONCLUSIVE,
+        is_paired=paired,
     )
 
 

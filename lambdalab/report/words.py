@@ -8,6 +8,7 @@ from lambdalab.comparison import Comparison, Metric
 from lambdalab.model import Estimate
 
 ABSENT: Final = "-"
+NO_RESOLUTION: Final = "no A/A run of this machine and design yet; `lambdalab aa` makes one"
 JOURNEY: Final = {
     "queue wait": "queue_wait_ms",
     "Init": "init_ms",
