@@ -12,7 +12,7 @@ from lambdalab.analysis import Summary
 from lambdalab.model import InvocationRow, Manifest
 from lambdalab.report.panels import Panels
 from lambdalab.report.tables import Tables
-from lambdalab.report.words import quotient
+from lambdalab.report.words import quotient, usd
 
 
 def render_html(summary: Summary, manifest: Manifest, rows: Sequence[InvocationRow]) -> str:
@@ -44,8 +44,9 @@ def render_html(summary: Summary, manifest: Manifest, rows: Sequence[InvocationR
         tables=Tables(summary, manifest, rows),
         style=Markup(style),  # noqa: S704 - the lab's own file
         script=Markup(script),  # noqa: S704 - the lab's own file
+        usd=usd,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        drawing=Markup,  # of what charts.draw returns, in which Vega has escaped every text
+        drawing=Markup,  # of what drawing.draw returns, in which Vega has escaped every text
     )
 
 

@@ -10,7 +10,8 @@ from lambdalab.analysis import Cell, Summary
 from lambdalab.figures import POINTS_AT_MOST, STEPS
 from lambdalab.model import InvocationRow, Load, Manifest, Start
 from lambdalab.report import charts
-from lambdalab.report.words import JOURNEY, interval, median, ms, usd
+from lambdalab.report.drawing import Record, draw
+from lambdalab.report.words import JOURNEY, PER_EXECUTION, interval, median, ms, usd
 
 
 class Panel(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,7 +81,7 @@ class Panels:
                 for arm, e in estimates
             ]
             spec = charts.samples(self.arms, points, bars, "ms")
-        return Panel(heading=heading, svg=charts.draw(spec), text=_sentence(heading, said))
+        return Panel(heading=heading, svg=draw(spec), text=_sentence(heading, said))
 
     @property
     def journeys(self) -> Iterator[Panel]:
@@ -103,23 +104,24 @@ class Panels:
             said = [f"{r['arm']} {r['metric']} median {ms(r['median'])} ms" for r in records]
             spec = charts.estimates(self.arms, metrics, records, "ms")
             heading = f"From send to commit, {load.label}"
-            yield Panel(heading=heading, svg=charts.draw(spec), text=_sentence(heading, said))
+            yield Panel(heading=heading, svg=draw(spec), text=_sentence(heading, said))
 
     @property
     def costs(self) -> Iterator[Panel]:
+        bill = self.summary.bill
         for load in self.loads:
-            shares = [share for share in self.summary.figures.costs if share.label == load.label]
-            records: list[charts.Record] = [
-                {"arm": share.arm, "part": part, "position": position, "value": amount}
-                for share in shares
-                for position, (part, amount) in enumerate((share.per_million_items_usd or {}).items())
+            records: list[Record] = [
+                {"arm": cell.arm, "part": part, "position": position, "value": amount}
+                for cell in (() if bill is None else bill.cells)
+                if cell.label == load.label and cell.million_items is not None
+                for position, (part, field) in enumerate(PER_EXECUTION.items())
+                if (amount := getattr(cell.million_items, field)) is not None
             ]
             if records:
-                parts = list(dict.fromkeys(record["part"] for record in records))
                 heading = f"Cost of a million items, {load.label}"
                 said = [f"{record['arm']} {record['part']} {usd(record['value'])} USD" for record in records]
-                spec = charts.stack(self.arms, parts, records, "USD per million items")
-                yield Panel(heading=heading, svg=charts.draw(spec), text=_sentence(heading, said))
+                spec = charts.stack(self.arms, list(PER_EXECUTION), records, "USD per million items")
+                yield Panel(heading=heading, svg=draw(spec), text=_sentence(heading, said))
 
     @property
     def orders(self) -> Iterator[Panel]:
@@ -155,7 +157,7 @@ class Panels:
                 f"{cell.arm} {cell.n_valid}/{cell.n_total} samples valid, median {median(cell.duration_ms)} ms"
                 for cell in self._cells(load)
             ]
-            yield Panel(heading=heading, svg=charts.draw(spec), text=_sentence(heading, said))
+            yield Panel(heading=heading, svg=draw(spec), text=_sentence(heading, said))
 
     def _loads(self, start: str) -> list[Load]:
         return [load for load in self.loads if load.start.value == start]

@@ -13,9 +13,23 @@ JOURNEY: Final = {
     "end to end": "end_to_end_ms",
 }
 """The times of a message on its way, as people and as cells call them."""
+PARTS: Final = {
+    "Lambda compute": "lambda_compute_usd",
+    "requests": "lambda_requests_usd",
+    "DynamoDB": "dynamodb_usd",
+    "SQS": "sqs_usd",
+    "polling": "polling_usd",
+    "logs": "logs_usd",
+    "metrics": "metrics_usd",
+    "X-Ray": "xray_usd",
+}
+"""The components of a bill, as people and as bills call them."""
+BY_TIME: Final = ("polling", "metrics", "X-Ray")
+"""Those that are paid by time, so that they are in a month only."""
+PER_EXECUTION: Final = {part: field for part, field in PARTS.items() if part not in BY_TIME}
 
 
-def ms(value: float | None) -> str:
+def ms(value: float | Decimal | None) -> str:
     """One decimal, thousands apart."""
     return ABSENT if value is None else f"{value:,.1f}"
 
@@ -30,6 +44,16 @@ def usd(amount: Decimal | None) -> str:
     if amount is None:
         return ABSENT
     return f"{amount:.{max(2, 3 - amount.adjusted())}f}" if amount else "0"
+
+
+def cents(amount: Decimal | None) -> str:
+    """Two decimals, thousands apart."""
+    return ABSENT if amount is None else f"{amount:,.2f}"
+
+
+def units(amount: Decimal | None) -> str:
+    """A mean of units, up to six digits."""
+    return ABSENT if amount is None else f"{amount:,.6g}"
 
 
 def median(estimate: Estimate | None) -> str:

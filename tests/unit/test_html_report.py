@@ -19,9 +19,10 @@ from samples import LOADS, ROOT, make_manifest
 from test_figures import large
 
 from lambdalab.analysis import summarise
+from lambdalab.report.drawing import ARM_COLOURS
 from lambdalab.report.html import render_html
 from lambdalab.report.tables import ROWS_AT_MOST
-from lambdalab.report.words import ms, quotient, usd
+from lambdalab.report.words import PER_EXECUTION, cents, ms, quotient, units, usd
 
 VOID = {"meta", "link", "br"}
 STYLE = (ROOT / "lambdalab/report/templates/report.css").read_text()
@@ -187,7 +188,8 @@ def numbers_in(value: Any) -> Iterator[str]:
         case str():
             yield from NUMBER.findall(value)
             with suppress(InvalidOperation):
-                yield usd(Decimal(value))
+                amount = Decimal(value)
+                yield from (usd(amount), ms(amount), cents(amount), units(amount))
 
 
 NUMBER = re.compile(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?")
@@ -196,6 +198,8 @@ NUMBER = re.compile(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?")
 def test_every_number_of_results_is_in_summary_json(tree: Element) -> None:
     summary, _, _ = make_run()
     known = set(numbers_in(json.loads(msgspec.json.encode(summary))))
+    estimates = [cell.duration_ms for cell in summary.cells if cell.duration_ms is not None]
+    known |= {f"{found.relative_width:.1%}".rstrip("%") for found in estimates if found.relative_width is not None}
     drawn = [str(e.attributes["aria-label"]) for e in tree if e.attributes.get("role") == "img"]
     written = [
         text
@@ -295,7 +299,7 @@ def test_colours_can_be_told_from_paper(theme: str) -> None:
     for ground in ("raised", "note-paper", "bad-paper"):
         assert contrast(colours["ink"], colours[ground]) >= 4.5
     marks = [name for name in colours if name.startswith(("arm-", "part-"))]
-    assert len(marks) == 11
+    assert len(marks) == ARM_COLOURS + len(PER_EXECUTION)
     for mark in marks:
         assert contrast(colours[mark], colours["paper"]) >= 3, mark
 
