@@ -11,7 +11,7 @@ from lambdalab.figures import POINTS_AT_MOST, STEPS
 from lambdalab.model import InvocationRow, Load, Manifest, Start
 from lambdalab.report import charts
 from lambdalab.report.drawing import Record, draw
-from lambdalab.report.words import JOURNEY, PER_EXECUTION, interval, median, ms, usd
+from lambdalab.report.words import JOURNEY, MARKS, METRICS, PER_EXECUTION, interval, median, ms, quotient, usd
 
 
 class Panel(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,6 +44,34 @@ class Panels:
     def pointed(self) -> bool:
         """Whether there are loads whose samples are drawn one by one."""
         return any(load.label not in self._thinned for load in self.loads)
+
+    @property
+    def comparisons(self) -> Iterator[Panel]:
+        """One for each pair of arms under each load."""
+        for (label, arm, over), group in groupby(
+            self.summary.comparisons, key=lambda one: (one.label, one.arm, one.over)
+        ):
+            compared = list(group)
+            records: list[Record] = [
+                {
+                    "name": METRICS[one.metric],
+                    "ratio": one.ratio,
+                    "low": one.low,
+                    "high": one.high,
+                    "mark": MARKS[one.verdict],
+                }
+                for one in compared
+                if one.ratio
+            ]
+            heading = f"{arm} / {over}, {label}"
+            said = [
+                f"{METRICS[one.metric]} {one.verdict}, {quotient(one.ratio)}"
+                f"{'' if one.low is None else f', interval {quotient(one.low)} - {quotient(one.high)}'}"
+                for one in compared
+            ]
+            names = [METRICS[one.metric] for one in compared]
+            spec = charts.ratios(names, records, compared[0].margin, f"{arm} / {over}, on a scale of ratios")
+            yield Panel(heading=heading, svg=draw(spec), text=_sentence(heading, said))
 
     def durations(self, start: str) -> Iterator[Panel]:
         """The durations of each load that starts so."""

@@ -11,12 +11,15 @@ from lambdalab.model import Estimate, InvocationRow, Manifest
 from lambdalab.report.words import (
     ABSENT,
     JOURNEY,
+    MARKS,
+    METRICS,
     PARTS,
     PER_EXECUTION,
     cents,
     interval,
     median,
     ms,
+    quotient,
     units,
     usd,
 )
@@ -42,7 +45,9 @@ _RAW: Final = (
     "reason",
     "request_id",
 )
+_SMALLEST_P: Final = 0.001
 _TEXT_COLUMNS: Final = {"trial", "label", "arm", "cold_start", "valid", "reason", "request_id"}
+_BLOCKS: Final = ("blocks", "for the margin")
 _SPREAD: Final = ("q1", "q3", "minimum", "maximum")
 
 
@@ -64,6 +69,52 @@ class Tables:
         self.summary = summary
         self.manifest = manifest
         self.rows = rows
+
+    @property
+    def comparison_table(self) -> Table:
+        compared = self.summary.comparisons
+        effect = compared[0].effect_name if compared else "effect"
+        return Table(
+            name="comparisons",
+            caption=f"Ratios of medians with their {self.summary.level:.0%} intervals, and what they allow to say",
+            columns=("load", "arms", "of", "verdict", "ratio", "interval", "p, adjusted", effect, *_BLOCKS, "resolution"),
+            numeric=(False, False, False, False, *(True for _ in range(7))),
+            rows=[
+                [
+                    one.label,
+                    f"{one.arm} / {one.over}",
+                    METRICS[one.metric],
+                    f"{MARKS[one.verdict]} {one.verdict}",
+                    quotient(one.ratio),
+                    "none" if one.low is None else f"{quotient(one.low)} - {quotient(one.high)}",
+                    _p_value(one.p_adjusted),
+                    ABSENT if one.effect is None else f"{one.effect:+.2f}",
+                    f"{one.n_blocks:,}",
+                    ABSENT if one.needed_blocks is None else f"{one.needed_blocks:,}",
+                    ABSENT if one.resolution is None else f"{one.resolution:.1%}",
+                ]
+                for one in compared
+            ],
+            heads=3,
+        )
+
+    @property
+    def drift_table(self) -> Table:
+        return Table(
+            name="drift",
+            caption="Drift of Duration over the run",
+            columns=("load", "arm", "correlation with order", "second half / first"),
+            numeric=(False, False, True, True),
+            rows=[
+                [
+                    drift.label,
+                    drift.arm,
+                    ABSENT if drift.correlation is None else f"{drift.correlation:+.2f}",
+                    quotient(drift.halves),
+                ]
+                for drift in self.summary.drift
+            ],
+        )
 
     @property
     def duration_table(self) -> Table:
@@ -308,6 +359,13 @@ class Tables:
             rows=[[_plain(getattr(row, name)) for name in _RAW] for row in shown],
             heads=1,
         )
+
+
+def _p_value(p: float | None) -> str:
+    """Three decimals; smaller ones are told apart by nothing that a reader needs."""
+    if p is None:
+        return ABSENT
+    return "<0.001" if p < _SMALLEST_P else f"{p:.3f}"
 
 
 def _p95(estimate: Estimate | None) -> str:

@@ -28,6 +28,26 @@ BY_TIME: Final = ("polling", "metrics", "X-Ray")
 """Those that are paid by time, so that they are in a month only."""
 PER_EXECUTION: Final = {part: field for part, field in PARTS.items() if part not in BY_TIME}
 
+METRICS: Final = {
+    "duration": "Duration",
+    "billed": "Billed",
+    "init": "Init",
+    "end_to_end": "end to end",
+    "cost": "cost",
+}
+"""What is compared, as people and as comparisons call it."""
+MARKS: Final = {
+    "regression": "▲",
+    "slower": "▲",
+    "dearer": "▲",
+    "improvement": "▼",
+    "faster": "▼",
+    "cheaper": "▼",
+    "no change": "■",
+    "inconclusive": "○",
+}
+"""Verdicts have a mark beside their word, the same in tables and figures."""
+
 
 def ms(value: float | Decimal | None) -> str:
     """One decimal, thousands apart."""
@@ -35,8 +55,8 @@ def ms(value: float | Decimal | None) -> str:
 
 
 def quotient(value: float | None) -> str:
-    """Two decimals."""
-    return ABSENT if value is None else f"{value:.2f}"
+    """Three decimals."""
+    return ABSENT if value is None else f"{value:,.3f}"
 
 
 def usd(amount: Decimal | None) -> str:
