@@ -19,7 +19,9 @@ from lambdalab.report.words import (
     interval,
     median,
     ms,
+    p_value,
     quotient,
+    resolution,
     units,
     usd,
 )
@@ -45,7 +47,6 @@ _RAW: Final = (
     "reason",
     "request_id",
 )
-_SMALLEST_P: Final = 0.001
 _TEXT_COLUMNS: Final = {"trial", "label", "arm", "cold_start", "valid", "reason", "request_id"}
 _BLOCKS: Final = ("blocks", "for the margin")
 _SPREAD: Final = ("q1", "q3", "minimum", "maximum")
@@ -77,7 +78,18 @@ class Tables:
         return Table(
             name="comparisons",
             caption=f"Ratios of medians with their {self.summary.level:.0%} intervals, and what they allow to say",
-            columns=("load", "arms", "of", "verdict", "ratio", "interval", "p, adjusted", effect, *_BLOCKS, "resolution"),
+            columns=(
+                "load",
+                "arms",
+                "of",
+                "verdict",
+                "ratio",
+                "interval",
+                "p, adjusted",
+                effect,
+                *_BLOCKS,
+                "resolution",
+            ),
             numeric=(False, False, False, False, *(True for _ in range(7))),
             rows=[
                 [
@@ -87,11 +99,11 @@ class Tables:
                     f"{MARKS[one.verdict]} {one.verdict}",
                     quotient(one.ratio),
                     "none" if one.low is None else f"{quotient(one.low)} - {quotient(one.high)}",
-                    _p_value(one.p_adjusted),
+                    p_value(one.p_adjusted),
                     ABSENT if one.effect is None else f"{one.effect:+.2f}",
                     f"{one.n_blocks:,}",
                     ABSENT if one.needed_blocks is None else f"{one.needed_blocks:,}",
-                    ABSENT if one.resolution is None else f"{one.resolution:.1%}",
+                    resolution(one.resolution),
                 ]
                 for one in compared
             ],
@@ -359,13 +371,6 @@ class Tables:
             rows=[[_plain(getattr(row, name)) for name in _RAW] for row in shown],
             heads=1,
         )
-
-
-def _p_value(p: float | None) -> str:
-    """Three decimals; smaller ones are told apart by nothing that a reader needs."""
-    if p is None:
-        return ABSENT
-    return "<0.001" if p < _SMALLEST_P else f"{p:.3f}"
 
 
 def _p95(estimate: Estimate | None) -> str:

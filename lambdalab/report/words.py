@@ -3,6 +3,7 @@
 from decimal import Decimal
 from typing import Final
 
+from lambdalab.comparison import Comparison
 from lambdalab.model import Estimate
 
 ABSENT: Final = "-"
@@ -88,3 +89,20 @@ def interval(estimate: Estimate | None) -> str:
     if estimate.low is None or estimate.high is None:
         return "none"
     return f"{ms(estimate.low)} - {ms(estimate.high)}"
+
+
+def ratio(of: Comparison) -> str:
+    """The ratio of medians and its interval, with three decimals."""
+    if of.ratio is None:
+        return ABSENT
+    return f"{of.ratio:.3f}" if of.low is None or of.high is None else f"{of.ratio:.3f} [{of.low:.3f}, {of.high:.3f}]"
+
+
+def p_value(value: float | None) -> str:
+    """Four decimals; smaller ones are not told apart."""
+    return ABSENT if value is None else "< 0.0001" if value < 0.0001 else f"{value:.4f}"
+
+
+def resolution(value: float | None) -> str:
+    """As a percentage of difference."""
+    return ABSENT if value is None else f"{value:.1%}"

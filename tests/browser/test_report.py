@@ -71,6 +71,7 @@ def test_light_and_dark(open_report: Open, scheme: str) -> None:
         "#warm .role-mark.mark-symbol path", "paths => paths.map(path => getComputedStyle(path).fill)"
     )
     assert (brightness(paper) > brightness(ink)) is (scheme == "light")
+    assert colour(page, "html", "colorScheme") == scheme, "scroll bars and the like follow too"
     label = colour(page, "#warm svg .role-axis-label text", "fill")
     assert label == ink, "figures follow the page"
     python = {"light": "rgb(11, 98, 164)", "dark": "rgb(90, 169, 230)"}[scheme]

@@ -213,6 +213,13 @@ def test_every_number_of_results_is_in_summary_json(tree: Element) -> None:
     assert "4,321.0" not in known
 
 
+def test_costs_are_drawn_and_told_for_a_million_items(tree: Element) -> None:
+    labels = [str(e.attributes["aria-label"]) for e in tree.one("cost") if e.attributes.get("role") == "img"]
+    (small,) = [label for label in labels if label.startswith("Cost of a million items, SMALL")]
+    assert "go DynamoDB 1.250 USD" in small  # 200 units of 0.625 USD a million for 100 items
+    assert [row[6] for row in table(tree, "cost") if row[:3] == ["SMALL", "go", "million items"]] == ["0.01200"]
+
+
 def test_figures_hold_one_mark_for_every_valid_sample(tree: Element) -> None:
     summary, _, _ = make_run()
     points = [e for e in tree.one("warm") if e.attributes.get("aria-label") is None and "role-mark" in _class(e)]

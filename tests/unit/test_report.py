@@ -18,7 +18,8 @@ from lambdalab.model import LogLine
 from lambdalab.platform_log import render_report
 from lambdalab.report.layout import print_whole
 from lambdalab.report.status import render_status
-from lambdalab.report.terminal import _usd, show
+from lambdalab.report.terminal import show
+from lambdalab.report.words import usd
 
 GOLDEN = """\
 20261121-100000-ingest-abcd
@@ -207,7 +208,7 @@ def test_every_number_shown_is_in_summary_json() -> None:
     ],
 )
 def test_money_has_four_significant_digits(amount: Decimal | None, text: str) -> None:
-    assert _usd(amount) == text
+    assert usd(amount) == text
 
 
 COUNTS = (
