@@ -240,23 +240,24 @@ def stack(arms: Sequence[str], parts: Sequence[str], records: Iterable[Record], 
                 "type": "nominal",
                 "sort": list(parts),
                 "scale": {"domain": list(parts), "range": [f"var(--part-{i})" for i in range(len(parts))]},
-                "legend": {"columns": 3, "symbolType": "square"},
+                "legend": {"columns": 3, "symbolType": "square", "columnPadding": 24},
             },
             order={"field": "position", "type": "quantitative"},
         ),
     )
 
 
-def ratios(names: Sequence[str], records: Iterable[Record], margin: float, title: str) -> Spec:
+def ratios(records: Iterable[Record], margin: float, title: str) -> Spec:
     """Ratios with their intervals around 1, the margin on both sides shaded.
 
     Args:
-        names: what was compared, in the order it is shown.
-        records: ``name``, ``ratio``, ``low`` and ``high``, which may be None, and ``mark``, one of ``MARKS``.
+        records: in the order they are shown, ``name``, ``ratio``, ``low`` and ``high``, which may be None, and
+            ``mark``, one of ``MARKS``.
         margin: the smallest change that matters, as a share.
         title: of the axis.
     """
     records = list(records)
+    names = [record["name"] for record in records]
     x = {
         "type": "quantitative",
         "title": title,

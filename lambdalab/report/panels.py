@@ -63,14 +63,15 @@ class Panels:
                 for one in compared
                 if one.ratio
             ]
+            if not records:
+                continue
             heading = f"{arm} / {over}, {label}"
             said = [
                 f"{METRICS[one.metric]} {one.verdict}, {quotient(one.ratio)}"
                 f"{'' if one.low is None else f', interval {quotient(one.low)} - {quotient(one.high)}'}"
                 for one in compared
             ]
-            names = [METRICS[one.metric] for one in compared]
-            spec = charts.ratios(names, records, compared[0].margin, f"{arm} / {over}, on a scale of ratios")
+            spec = charts.ratios(records, compared[0].margin, f"{arm} / {over}, log scale")
             yield Panel(heading=heading, svg=draw(spec), text=_sentence(heading, said))
 
     def durations(self, start: str) -> Iterator[Panel]:

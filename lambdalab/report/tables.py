@@ -74,7 +74,6 @@ class Tables:
     @property
     def comparison_table(self) -> Table:
         compared = self.summary.comparisons
-        effect = compared[0].effect_name if compared else "effect"
         return Table(
             name="comparisons",
             caption=f"Ratios of medians with their {self.summary.level:.0%} intervals, and what they allow to say",
@@ -85,8 +84,8 @@ class Tables:
                 "verdict",
                 "ratio",
                 "interval",
-                "p, adjusted",
-                effect,
+                "p (Holm)",
+                "effect",
                 *_BLOCKS,
                 "resolution",
             ),

@@ -74,7 +74,7 @@ def cents(amount: Decimal | None) -> str:
 
 def units(amount: Decimal | None) -> str:
     """A mean of units, up to six digits."""
-    return ABSENT if amount is None else f"{amount:,.6g}"
+    return ABSENT if amount is None else f"{float(amount):,.6g}"
 
 
 def median(estimate: Estimate | None) -> str:

@@ -32,7 +32,7 @@ def test_the_page_opens_offline_and_runs_nothing_of_others(open_report: Open) ->
 def test_every_figure_is_drawn(open_report: Open) -> None:
     page = open_report(viewport=DESKTOP)
     boxes = [svg.bounding_box() for svg in page.locator("figure svg").all()]
-    assert len(boxes) == 13
+    assert len(boxes) == 16
     for box in boxes:
         assert box is not None
         assert box["width"] > 250
