@@ -77,8 +77,9 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """One arm against another under one load: ``ratio`` is median of ``arm`` over median of ``over``.
 
     ``n_blocks`` counts the pairs, or the smaller side when there are none. What cannot be known is None: no interval
-    and no test below 6 blocks, no test when a value is not above 0. ``needed_blocks`` is about how many would
-    bring the interval inside the margin. ``effect`` runs from -1, all smaller, to 1, all larger.
+    and no test below 6 blocks, no test when a value is not above 0. ``needed_blocks`` is about how many would decide:
+    let Holm's method claim anything at all, and bring the interval inside the margin. ``effect`` runs from -1, all
+    smaller, to 1, all larger.
     """
 
     label: str
@@ -93,7 +94,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     effect_name: str
     effect: float | None
     n_blocks: int
-    needed_blocks: int | None
+    needed_blocks: int
     margin: float
     resolution: float | None
     verdict: Verdict
@@ -136,11 +137,12 @@ def compare(
         resamples: of the bootstrap.
     """
     measured = [_measure(of, seed, margin, paired=paired, resamples=resamples) for of in samples]
+    fewest = fewest_blocks(len(measured)) if paired and measured else smallest_n(LEVEL)
     adjusted = iter(_holm([one.p_value for one in measured if one.p_value is not None]))
     judged = []
     for one in measured:
         p_adjusted = None if one.p_value is None else next(adjusted)
-        one = msgspec.structs.replace(one, p_adjusted=p_adjusted)
+        one = msgspec.structs.replace(one, p_adjusted=p_adjusted, needed_blocks=max(fewest, one.needed_blocks or 0))
         judged.append(msgspec.structs.replace(one, verdict=_verdict(one, gate=gate)))
     return tuple(judged)
 
@@ -222,9 +224,12 @@ def needed_blocks(cv: float, effect: float, power: float = 0.8, *, comparisons: 
             and change - math.log1p(margin) >= reach(0.5) * error * _MEDIAN_ERROR
         )
 
-    return bisect_left(
-        range(_MOST_BLOCKS), True, lo=max(2, 1 + math.ceil(math.log2(comparisons / alpha))), key=is_enough
-    )
+    return bisect_left(range(_MOST_BLOCKS), True, lo=fewest_blocks(comparisons), key=is_enough)
+
+
+def fewest_blocks(comparisons: int) -> int:
+    """Find how many blocks a claim needs, however large the difference: n know no exact p below 2^(1 - n)."""
+    return max(smallest_n(LEVEL), 1 + math.ceil(math.log2(comparisons / (1 - LEVEL))))
 
 
 def _measure(of: Samples, seed: int, margin: float, *, paired: bool, resamples: int) -> Comparison:
@@ -289,10 +294,10 @@ def _holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in multipletests(p_values, method="holm")[1]]
 
 
-def _blocks_for_margin(n: int, low: float | None, high: float | None, margin: float) -> int | None:
+def _blocks_for_margin(n: int, low: float | None, high: float | None, margin: float) -> int:
     """How many blocks make the interval half as wide as the margin either side: its width shrinks with 1/sqrt(n)."""
     if low is None or high is None or not margin:
-        return None
+        return 0
     return max(smallest_n(LEVEL), math.ceil(n * (math.log(high / low) / 2 / math.log1p(margin)) ** 2))
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lambdalab.analysis import Cell, Summary
-from lambdalab.comparison import Comparison
+from lambdalab.comparison import Comparison, Verdict
 from lambdalab.report.layout import print_whole
 from lambdalab.report.words import ABSENT, interval, median, ms, p_value, ratio, resolution, usd
 
@@ -84,13 +84,12 @@ def _judged_by(comparisons: Sequence[Comparison]) -> Iterator[Text]:
     yield Text(f"a change below {margin:.1%} is not claimed")
     if all(of.resolution is None for of in comparisons):
         yield Text("A/A: no A/A run of this machine and design yet; `lambdalab aa` makes one")
-    more = [of for of in comparisons if of.needed_blocks is not None and of.needed_blocks > of.n_blocks]
-    undecided = [of for of in more if of.verdict == "inconclusive"]
+    undecided = [of for of in comparisons if of.verdict is Verdict.INCONCLUSIVE and of.needed_blocks > of.n_blocks]
     if undecided:
-        most = max(undecided, key=lambda of: of.needed_blocks or 0)
+        most = max(undecided, key=lambda of: of.needed_blocks)
         yield Text(
-            f"inconclusive: about {most.needed_blocks:,} blocks would bring {most.metric.replace('_', ' ')} of "
-            f"{most.label} within the margin"
+            f"inconclusive: about {most.needed_blocks:,} blocks would decide, by {most.metric.replace('_', ' ')} of "
+            f"{most.label}, where there are {most.n_blocks}"
         )
 
 
@@ -142,7 +141,7 @@ def _unsteady(cell: Cell) -> Iterator[str]:
     if found.outliers:
         yield f"{found.outliers} of {found.n} lie far out, and count all the same"
     if found.needed_n is not None and found.needed_n > found.n:
-        yield f"about {found.needed_n:,} samples for a median within 5 %, there are {found.n}"
+        yield f"about {found.needed_n:,} samples would make the median precise, there are {found.n}"
     yield from found.warnings
 
 
