@@ -29,7 +29,21 @@ from lambdalab.local import stack as local_stack
 from lambdalab.store import RunDirectory
 
 DOCS = (ROOT / "docs" / "cli.md").read_text()
-COMMANDS = ("up", "status", "down", "invoke", "logs", "calibrate", "run", "report", "plan", "query", "prices")
+COMMANDS = (
+    "up",
+    "status",
+    "down",
+    "invoke",
+    "logs",
+    "calibrate",
+    "run",
+    "report",
+    "compare",
+    "aa",
+    "plan",
+    "query",
+    "prices",
+)
 PROTOCOL = """
 name = "tiny"
 scenario = "ingest"
@@ -197,7 +211,7 @@ def test_completion_knows_the_commands() -> None:
     ("arguments", "code", "said"),
     [
         ("run nope", 2, "there is no scenario 'nope'; name one of: ingest."),
-        ("run --protocol nope", 2, 'protocols/ has no "nope"; there are: equal-volume, modes, precise, strict.'),
+        ("run --protocol nope", 2, 'protocols/ has no "nope"; there are: aa, equal-volume, modes, precise, strict.'),
         ("run --protocol absent.toml", 2, "absent.toml cannot be read: No such file or directory; check the path."),
         ("run --protocol bad.toml", 2, 'bad.toml: key "blokcs" is unknown; perhaps "blocks" is meant; there are: '),
         ("run --protocol label.toml", 2, 'label.toml: loads[0].label is "no spaces please"; use 1 to 64 letters'),
@@ -339,7 +353,7 @@ def test_a_run_shows_its_result_and_where_its_files_are(call: Call, project: Pat
     ended = call("run", "--protocol", "tiny.toml", "--blocks", "6", "--seed", "7")
     assert ended.code == 0, ended.err
     assert ended.err == "".join(f"block {n} of 6 ...\n" for n in range(1, 7))
-    assert "WARMUP: python takes 1.00 times as long as go (Duration)" in ended.out
+    assert "WARMUP   python/go   duration     1.000 [1.000, 1.000]" in ended.out
     assert ended.out.endswith(f"files: results/{run_folder(project).name}\n")
     assert len(valid_rows(project)) == 24
     assert {path.name for path in run_folder(project).iterdir()} == {
