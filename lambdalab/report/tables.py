@@ -73,27 +73,20 @@ class Tables:
 
     @property
     def comparison_table(self) -> Table:
+        """The arms have a column of their own only where there are several pairs, for the sake of phones and paper."""
         compared = self.summary.comparisons
+        pairs = list(dict.fromkeys(f"{one.arm} / {one.over}" for one in compared))
+        several = len(pairs) > 1
+        head = ("load", "arms", "of") if several else ("load", "of")
         return Table(
             name="comparisons",
-            caption=f"Ratios of medians with their {self.summary.level:.0%} intervals, and what they allow to say",
-            columns=(
-                "load",
-                "arms",
-                "of",
-                "verdict",
-                "ratio",
-                "interval",
-                "p (Holm)",
-                "effect",
-                *_BLOCKS,
-                "resolution",
-            ),
-            numeric=(False, False, False, False, *(True for _ in range(7))),
+            caption=f"{', '.join(pairs)}: ratios of medians, their {self.summary.level:.0%} intervals, verdicts",
+            columns=(*head, "verdict", "ratio", "interval", "p (Holm)", "effect", *_BLOCKS, "resolution"),
+            numeric=(*(False for _ in head), False, *(True for _ in range(7))),
             rows=[
                 [
                     one.label,
-                    f"{one.arm} / {one.over}",
+                    *([f"{one.arm} / {one.over}"] if several else []),
                     METRICS[one.metric],
                     f"{MARKS[one.verdict]} {one.verdict}",
                     quotient(one.ratio),
@@ -106,7 +99,7 @@ class Tables:
                 ]
                 for one in compared
             ],
-            heads=3,
+            heads=len(head),
         )
 
     @property

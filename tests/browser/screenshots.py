@@ -16,9 +16,9 @@ VIEWS: dict[str, dict[str, Any]] = {
     "dark": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "dark"},
     "phone": {"viewport": {"width": 360, "height": 1400}, "color_scheme": "light", "device_scale_factor": 2},
 }
-LAST_SECTION = {"desktop": "#cost", "dark": "#cold"}
+LAST_SECTION = {"desktop": "#cold", "dark": "#cost"}
 """Where a picture ends: the rest is tables, and whoever wants those opens a report."""
-COLUMNS = 4
+COLUMNS = 3
 SHEETS = 3
 
 
@@ -55,8 +55,8 @@ def _side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
 
 
 def _shrink(path: Path, picture: Image.Image) -> None:
-    """Keeps 128 colours: a report has few, and the repository holds the pictures."""
-    picture.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
+    """Keeps 128 colours, rare ones too: a report has few, and the repository holds the pictures."""
+    picture.convert("RGB").quantize(128, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 if __name__ == "__main__":

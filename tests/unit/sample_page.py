@@ -32,7 +32,7 @@ def make_run(
         protocol=msgspec.structs.replace(manifest.protocol, description=HOSTILE),
     )
     results = [make_result(trial) for trial in make_trials(manifest)]
-    last = [result for result in results if result.trial.arm == "go"][-1]
+    last = [result for result in results if result.trial.arm.startswith("go")][-1]
     lines: list[LogLine] = []
     for result in results:
         trial = result.trial

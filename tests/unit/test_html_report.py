@@ -21,7 +21,7 @@ from test_figures import large
 from lambdalab.analysis import summarise
 from lambdalab.bill import Terms
 from lambdalab.comparison import Metric, Verdict
-from lambdalab.model import Stop
+from lambdalab.model import Factors, Stop
 from lambdalab.report.drawing import ARM_COLOURS
 from lambdalab.report.html import render_html
 from lambdalab.report.tables import ROWS_AT_MOST
@@ -222,20 +222,30 @@ def test_the_verdict_comes_first_and_every_comparison_has_word_and_mark(tree: El
     first, *_ = (e.text for e in tree.one("result") if e.tag == "p")
     assert first == f"Verdict: {summary.verdict}"
     shown = table(tree, "comparisons")
-    assert [row[3] for row in shown] == [f"{MARKS[one.verdict]} {one.verdict}" for one in summary.comparisons]
+    assert [row[2] for row in shown] == [f"{MARKS[one.verdict]} {one.verdict}" for one in summary.comparisons]
     assert [row[0] for row in shown] == [one.label for one in summary.comparisons]
-    assert {row[3] for row in shown} == {"■ no change", "○ inconclusive"}
+    assert {row[2] for row in shown} == {"■ no change", "○ inconclusive"}
     assert MARKS.keys() == set(Verdict)
     (duration,) = [one for one in summary.comparisons if (one.label, one.metric) == ("SMALL", Metric.DURATION)]
     assert duration.ratio == pytest.approx(4, abs=1e-3)
-    assert shown[5][4:6] == ["4.000", f"{quotient(duration.low)} - {quotient(duration.high)}"]
+    assert shown[5][3:5] == ["4.000", f"{quotient(duration.low)} - {quotient(duration.high)}"]
 
 
 def test_a_difference_is_claimed_by_word_and_mark() -> None:
     tree = Tree(render_html(*make_run(14, loads=LOADS))).root
-    assert {row[3] for row in table(tree, "comparisons")} == {"▲ slower", "▲ dearer", "■ no change"}
+    assert {row[2] for row in table(tree, "comparisons")} == {"▲ slower", "▲ dearer", "■ no change"}
     (first, _) = [e for e in tree.one("comparison") if e.attributes.get("role") == "img"]
     assert "Init slower, 40.000, interval 40.000 - 40.000" in str(first.attributes["aria-label"])
+
+
+def test_several_pairs_are_told_apart() -> None:
+    tree = Tree(
+        render_html(*make_run(2, loads=LOADS, factors=Factors(language=("python", "go"), memory_mb=(128, 256))))
+    ).root
+    assert {row[1] for row in table(tree, "comparisons")} == {
+        "python-128MB / go-128MB",
+        "python-256MB / go-256MB",
+    }
 
 
 def test_every_ratio_is_drawn_with_its_interval_and_the_margin(tree: Element) -> None:
