@@ -12,6 +12,7 @@ from lambdalab.bill import Bill as Bill
 from lambdalab.bill import Parts as Parts
 from lambdalab.collection import REPEATED
 from lambdalab.figures import Figures, figures
+from lambdalab.frontier import Frontier as Frontier
 from lambdalab.model import Estimate, InvocationRow, Manifest, Protocol, Stop, TrialResult
 from lambdalab.stats import median_estimate, smallest_n
 
@@ -94,6 +95,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     faults: tuple[str, ...]
     """Why the run must not be used; empty when it may be."""
     bill: Bill | None = None
+    frontiers: tuple[Frontier, ...] = ()
 
 
 def summarise(

@@ -24,12 +24,14 @@ from lambdalab.analysis import Summary
 from lambdalab.bill import Terms
 from lambdalab.cli import app as cli_app
 from lambdalab.cli import runs
+from lambdalab.cli import sweep as sweep_command
 from lambdalab.errors import AccessError
+from lambdalab.frontier import Limits
 from lambdalab.local import stack as local_stack
 from lambdalab.store import RunDirectory
 
 DOCS = (ROOT / "docs" / "cli.md").read_text()
-COMMANDS = ("up", "status", "down", "invoke", "logs", "calibrate", "run", "report", "plan", "query", "prices")
+COMMANDS = ("up", "status", "down", "invoke", "logs", "calibrate", "run", "report", "sweep", "plan", "query", "prices")
 PROTOCOL = """
 name = "tiny"
 scenario = "ingest"
@@ -100,7 +102,8 @@ def target(monkeypatch: pytest.MonkeyPatch) -> FakeTarget:
     def place(*_: Any, **__: Any) -> Iterator[FakeTarget]:
         yield fake
 
-    monkeypatch.setattr(runs, "_target", place)
+    monkeypatch.setattr(runs, "target_of", place)
+    monkeypatch.setattr(sweep_command, "target_of", place)
     monkeypatch.setattr(runner, "EMPTY_QUEUE_WAIT_S", 0.0)
     return fake
 
@@ -363,9 +366,9 @@ def test_conclude_runs_once(call: Call, target: FakeTarget, monkeypatch: pytest.
     concluded: list[Path] = []
     conclude = experiment.conclude
 
-    def watch(store: RunDirectory, terms: Terms | None) -> Summary:
+    def watch(store: RunDirectory, terms: Terms | None, limits: Limits) -> Summary:
         concluded.append(store.folder)
-        return conclude(store, terms)
+        return conclude(store, terms, limits)
 
     monkeypatch.setattr(experiment, "conclude", watch)
     call("run", "--protocol", "tiny.toml")
