@@ -104,7 +104,7 @@ def _numbers(option: str, text: str) -> tuple[int, ...]:
 
 def _words(option: str, text: str, known: Sequence[T]) -> tuple[T, ...]:
     by_name = {str(word): word for word in known}
-    return _each(option, text, by_name.__getitem__, f"of {', '.join(by_name)}")
+    return _each(option, text, by_name.__getitem__, " or ".join(by_name))
 
 
 def _each(option: str, text: str, read: Callable[[str], T], what: str) -> tuple[T, ...]:
