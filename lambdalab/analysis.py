@@ -11,12 +11,13 @@ import msgspec
 from lambdalab.bill import Bill as Bill
 from lambdalab.bill import Parts as Parts
 from lambdalab.collection import REPEATED
+from lambdalab.comparison import Comparison
 from lambdalab.figures import Figures, figures
 from lambdalab.frontier import Frontier as Frontier
-from lambdalab.model import Estimate, InvocationRow, Manifest, Protocol, Stop, TrialResult
-from lambdalab.stats import median_estimate, smallest_n
+from lambdalab.model import Arm, Estimate, InvocationRow, Manifest, Protocol, Stop, TrialResult
+from lambdalab.pairing import Resolutions, compare_arms, in_a_sentence
+from lambdalab.stats import LEVEL, PRECISION, median_estimate, smallest_n
 
-LEVEL: Final = 0.95
 FIXED_BLOCKS: Final = "all blocks done"
 BLOCKS_CAP: Final = "blocks cap"
 CPU_LIMIT_UNKNOWN: Final = "unknown"
@@ -38,22 +39,25 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     init_and_first_ms: Estimate | None
     queue_wait_ms: Estimate | None
     end_to_end_ms: Estimate | None
+    cost_usd: Estimate | None
+    """Of an execution, to judge its spread; the exact medians are the two decimals below."""
     max_memory_mb: int | None
     wru: float | None
     cost_per_execution_usd: Decimal | None
     cost_per_item_usd: Decimal | None
 
 
-class Ratio(msgspec.Struct, frozen=True, kw_only=True):
-    """Median of one arm over the median of another, under one load; a point value without an interval."""
+class Drift(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the duration of one cell moved over the run.
 
-    label: str
+    ``correlation`` is Spearman's, of duration with order of execution; ``halves`` the median of the second half over
+    that of the first. None below 6 samples, or where nothing varies.
+    """
+
     arm: str
-    over: str
-    duration: float | None
-    billed: float | None
-    init: float | None
-    cost: float | None
+    label: str
+    correlation: float | None
+    halves: float | None
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,7 +92,11 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     rows_repeated: int
     damaged_lines: int
     cells: tuple[Cell, ...]
-    ratios: tuple[Ratio, ...]
+    arms: tuple[Arm, ...]
+    comparisons: tuple[Comparison, ...]
+    verdict: str
+    """Of all comparisons, in one sentence."""
+    drift: tuple[Drift, ...]
     invalid_reasons: dict[str, int]
     figures: Figures
     cautions: tuple[str, ...]
@@ -99,7 +107,12 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def summarise(
-    manifest: Manifest, trials: Sequence[TrialResult], rows: Sequence[InvocationRow], *, damaged_lines: int = 0
+    manifest: Manifest,
+    trials: Sequence[TrialResult],
+    rows: Sequence[InvocationRow],
+    *,
+    damaged_lines: int = 0,
+    resolutions: Resolutions | None = None,
 ) -> Summary:
     """Everything that can be said of a run.
 
@@ -108,11 +121,13 @@ def summarise(
         trials: what the runner saw.
         rows: the joined samples, valid or not.
         damaged_lines: how many log lines could not be read.
+        resolutions: what A/A runs of this machine and design could tell from no difference.
     """
     protocol = manifest.protocol
     current = [row for row in rows if row.reason is None or not row.reason.startswith(REPEATED)]
     names = [arm.name for arm in protocol.arms]
     cells = tuple(_cell(arm, load.label, load.start.value, current) for load in protocol.loads for arm in names)
+    comparisons = compare_arms(manifest, current, resolutions=resolutions)
     last = {trial.trial.trial_id: trial for trial in trials}
     reasons = Counter(row.reason for row in current if row.reason is not None)
     done = sum(trial.finished for trial in last.values())
@@ -144,7 +159,10 @@ def summarise(
         rows_repeated=len(rows) - len(current),
         damaged_lines=damaged_lines,
         cells=cells,
-        ratios=tuple(_ratios(names, cells)),
+        arms=protocol.arms,
+        comparisons=comparisons,
+        verdict=in_a_sentence(comparisons),
+        drift=tuple(_drift(arm, load.label, current) for load in protocol.loads for arm in names),
         invalid_reasons=dict(reasons.most_common()),
         figures=figures(protocol, current),
         cautions=(),
@@ -157,11 +175,11 @@ def summarise(
 
 def _cell(arm: str, label: str, start: str, rows: Iterable[InvocationRow]) -> Cell:
     of_cell = [row for row in rows if row.arm == arm and row.label == label]
-    valid = [row for row in of_cell if row.valid]
+    valid = sorted((row for row in of_cell if row.valid), key=lambda row: row.block)
 
-    def estimate(value: Callable[[InvocationRow], float | None]) -> Estimate | None:
-        values = [v for row in valid if (v := value(row)) is not None]
-        return median_estimate(values, LEVEL) if values else None
+    def estimate(value: Callable[[InvocationRow], float | Decimal | None], *, in_ms: bool = True) -> Estimate | None:
+        values = [float(v) for row in valid if (v := value(row)) is not None]
+        return median_estimate(values, LEVEL, in_ms=in_ms) if values else None
 
     return Cell(
         arm=arm,
@@ -175,6 +193,7 @@ def _cell(arm: str, label: str, start: str, rows: Iterable[InvocationRow]) -> Ce
         init_and_first_ms=estimate(lambda row: row.init_and_first_ms),
         queue_wait_ms=estimate(lambda row: row.queue_wait_ms),
         end_to_end_ms=estimate(lambda row: row.end_to_end_ms),
+        cost_usd=estimate(lambda row: row.cost_total_usd, in_ms=False),
         max_memory_mb=max((row.max_memory_mb for row in valid if row.max_memory_mb is not None), default=None),
         wru=_median(row.wru for row in valid),
         cost_per_execution_usd=_median(row.cost_total_usd for row in valid),
@@ -187,29 +206,18 @@ def _median(values: Iterable[Number | None]) -> Number | None:
     return median(known) if known else None
 
 
-def _ratios(arms: Sequence[str], cells: Sequence[Cell]) -> Iterable[Ratio]:
-    first, *others = arms
-    by_key = {(cell.arm, cell.label): cell for cell in cells}
-    for label in dict.fromkeys(cell.label for cell in cells):
-        for other in others:
-            one, two = by_key[first, label], by_key[other, label]
-            yield Ratio(
-                label=label,
-                arm=first,
-                over=other,
-                duration=_of_medians(one.duration_ms, two.duration_ms),
-                billed=_of_medians(one.billed_ms, two.billed_ms),
-                init=_of_medians(one.init_ms, two.init_ms),
-                cost=_quotient(one.cost_per_execution_usd, two.cost_per_execution_usd),
-            )
+def _drift(arm: str, label: str, rows: Iterable[InvocationRow]) -> Drift:
+    of_cell = [row for row in rows if row.valid and (row.arm, row.label) == (arm, label)]
+    values = [row.duration_ms for row in sorted(of_cell, key=lambda row: row.block) if row.duration_ms is not None]
+    correlation = halves = None
+    if len(values) >= smallest_n(LEVEL) and min(values) != max(values):
+        from scipy.stats import spearmanr
 
-
-def _of_medians(one: Estimate | None, two: Estimate | None) -> float | None:
-    return None if one is None or two is None else _quotient(one.median, two.median)
-
-
-def _quotient(one: float | Decimal | None, two: float | Decimal | None) -> float | None:
-    return None if one is None or not two else float(one) / float(two)
+        correlation = float(spearmanr(range(len(values)), values).statistic)
+        middle = len(values) // 2
+        first = median(values[:middle])
+        halves = median(values[-middle:]) / first if first > 0 else None
+    return Drift(arm=arm, label=label, correlation=correlation, halves=halves)
 
 
 def _cautions(manifest: Manifest, summary: Summary) -> Iterable[str]:
@@ -250,12 +258,25 @@ def _cautions(manifest: Manifest, summary: Summary) -> Iterable[str]:
             f"{len(short)} of {len(summary.cells)} cells have fewer than {smallest_n(LEVEL)} valid samples, "
             f"so their medians have no {LEVEL:.0%} interval"
         )
+    for drift in summary.drift:
+        if _is_notable(drift):
+            yield (
+                f"{drift.arm} {drift.label} drifted: in the second half of the run {drift.halves:.2f} times the first, "
+                f"correlation with order {drift.correlation:.2f}"
+            )
     if summary.reports_found < summary.reports_expected:
         yield f"only {summary.reports_found} of {summary.reports_expected} REPORT lines were found"
     if summary.damaged_lines:
         yield f"{summary.damaged_lines} log lines are damaged and could not be read"
     if summary.rows_valid < summary.rows_total:
         yield f"{summary.rows_total - summary.rows_valid} of {summary.rows_total} samples are not valid; why:"
+
+
+def _is_notable(drift: Drift) -> bool:
+    """A movement that is steady, and more than what is called precise (docs/method.md)."""
+    if drift.correlation is None or drift.halves is None:
+        return False
+    return abs(drift.correlation) >= 0.5 and not 1 / (1 + PRECISION) <= drift.halves <= 1 + PRECISION
 
 
 def _all_blocks(protocol: Protocol) -> str:

@@ -26,6 +26,8 @@ MARGIN: Final = 0.025
 """Half of the 5 % that a gate shall find: then such a change is claimed by its size as often as by its significance."""
 _MOST_BLOCKS: Final = 1_000_000
 _RESAMPLES_AT_ONCE: Final = 1000
+_MOST_DRAWS: Final = 10_000_000
+"""Of one interval: with more than a thousand blocks it takes fewer resamples, and its own noise is small then."""
 _MEDIAN_ERROR: Final = math.sqrt(math.pi / 2)
 """Standard error of a median over that of the mean, of samples whose logarithm is normal."""
 
@@ -75,8 +77,9 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """One arm against another under one load: ``ratio`` is median of ``arm`` over median of ``over``.
 
     ``n_blocks`` counts the pairs, or the smaller side when there are none. What cannot be known is None: no interval
-    and no test below 6 blocks, no test when a value is not above 0. ``needed_blocks`` is about how many would
-    bring the interval inside the margin. ``effect`` runs from -1, all smaller, to 1, all larger.
+    and no test below 6 blocks, no test when a value is not above 0. ``needed_blocks`` is about how many would decide:
+    let Holm's method claim anything at all, and bring the interval inside the margin. ``effect`` runs from -1, all
+    smaller, to 1, all larger.
     """
 
     label: str
@@ -91,7 +94,7 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     effect_name: str
     effect: float | None
     n_blocks: int
-    needed_blocks: int | None
+    needed_blocks: int
     margin: float
     resolution: float | None
     verdict: Verdict
@@ -134,11 +137,12 @@ def compare(
         resamples: of the bootstrap.
     """
     measured = [_measure(of, seed, margin, paired=paired, resamples=resamples) for of in samples]
+    fewest = fewest_blocks(len(measured)) if paired and measured else smallest_n(LEVEL)
     adjusted = iter(_holm([one.p_value for one in measured if one.p_value is not None]))
     judged = []
     for one in measured:
         p_adjusted = None if one.p_value is None else next(adjusted)
-        one = msgspec.structs.replace(one, p_adjusted=p_adjusted)
+        one = msgspec.structs.replace(one, p_adjusted=p_adjusted, needed_blocks=max(fewest, one.needed_blocks or 0))
         judged.append(msgspec.structs.replace(one, verdict=_verdict(one, gate=gate)))
     return tuple(judged)
 
@@ -158,6 +162,7 @@ def ratio_interval(
     def ratio(one: "NDArray[np.float64]", two: "NDArray[np.float64]", axis: int = -1) -> "NDArray[np.float64]":
         return np.asarray(np.median(one, axis=axis) / np.median(two, axis=axis))
 
+    n = max(len(values), len(base))
     interval = bootstrap(
         (values, base),
         ratio,
@@ -165,8 +170,8 @@ def ratio_interval(
         vectorized=True,
         method="percentile",
         confidence_level=LEVEL,
-        n_resamples=resamples,
-        batch=_RESAMPLES_AT_ONCE,
+        n_resamples=max(min(resamples, _RESAMPLES_AT_ONCE), min(resamples, _MOST_DRAWS // n)),
+        batch=max(1, min(_RESAMPLES_AT_ONCE, _MOST_DRAWS // n)),
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return float(interval.low), float(interval.high)
@@ -219,9 +224,12 @@ def needed_blocks(cv: float, effect: float, power: float = 0.8, *, comparisons: 
             and change - math.log1p(margin) >= reach(0.5) * error * _MEDIAN_ERROR
         )
 
-    return bisect_left(
-        range(_MOST_BLOCKS), True, lo=max(2, 1 + math.ceil(math.log2(comparisons / alpha))), key=is_enough
-    )
+    return bisect_left(range(_MOST_BLOCKS), True, lo=fewest_blocks(comparisons), key=is_enough)
+
+
+def fewest_blocks(comparisons: int) -> int:
+    """Find how many blocks a claim needs, however large the difference: n know no exact p below 2^(1 - n)."""
+    return max(smallest_n(LEVEL), 1 + math.ceil(math.log2(comparisons / (1 - LEVEL))))
 
 
 def _measure(of: Samples, seed: int, margin: float, *, paired: bool, resamples: int) -> Comparison:
@@ -286,10 +294,10 @@ def _holm(p_values: Sequence[float]) -> list[float]:
     return [float(p) for p in multipletests(p_values, method="holm")[1]]
 
 
-def _blocks_for_margin(n: int, low: float | None, high: float | None, margin: float) -> int | None:
+def _blocks_for_margin(n: int, low: float | None, high: float | None, margin: float) -> int:
     """How many blocks make the interval half as wide as the margin either side: its width shrinks with 1/sqrt(n)."""
     if low is None or high is None or not margin:
-        return None
+        return 0
     return max(smallest_n(LEVEL), math.ceil(n * (math.log(high / low) / 2 / math.log1p(margin)) ** 2))
 
 

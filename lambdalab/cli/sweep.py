@@ -6,7 +6,7 @@ from typing import Annotated, TypeVar, get_args
 import typer
 
 from lambdalab.cli.app import app
-from lambdalab.cli.runs import (
+from lambdalab.cli.running import (
     MAX_SEED,
     RESULTS,
     Results,

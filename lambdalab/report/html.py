@@ -12,7 +12,7 @@ from lambdalab.analysis import Summary
 from lambdalab.model import InvocationRow, Manifest
 from lambdalab.report.panels import Panels
 from lambdalab.report.tables import Tables
-from lambdalab.report.words import quotient
+from lambdalab.report.words import medians_in_words
 
 
 def render_html(summary: Summary, manifest: Manifest, rows: Sequence[InvocationRow]) -> str:
@@ -50,13 +50,7 @@ def render_html(summary: Summary, manifest: Manifest, rows: Sequence[InvocationR
 
 
 def _sentences(summary: Summary) -> Iterator[str]:
-    """What was seen, by the medians of this run; whether it is more than noise is not said here."""
-    for ratio in summary.ratios:
-        said = []
-        if ratio.duration is not None:
-            said.append(f"takes {quotient(ratio.duration)} times as long as {ratio.over} (Duration)")
-        if ratio.init is not None:
-            said.append(f"{quotient(ratio.init)} times as long to initialise")
-        if ratio.cost is not None:
-            said.append(f"costs {quotient(ratio.cost)} times as much")
-        yield f"{ratio.label}: {ratio.arm} {', '.join(said) or f'and {ratio.over} cannot be compared'}."
+    """The verdict, then what was seen by the medians of this run."""
+    yield f"Verdict: {summary.verdict}."
+    for sentence in medians_in_words(summary.comparisons):
+        yield f"{sentence}."

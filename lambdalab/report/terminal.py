@@ -1,27 +1,26 @@
-"""The first answer, in the terminal: the result in a sentence per load, then the tables, then every caution.
+"""The first answer, in the terminal: the verdict in a sentence, what it is made of, the tables, then every caution.
 
-Tables of the shipped protocols fit 90 columns; what is wider than the terminal is printed whole all the same.
+Tables of the shipped protocols fit 100 columns; what is wider than the terminal is printed whole all the same.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from decimal import Decimal
 
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lambdalab.analysis import Cell, Ratio, Summary
-from lambdalab.model import Estimate
+from lambdalab.analysis import Cell, Summary
+from lambdalab.comparison import Comparison, Verdict
 from lambdalab.report.layout import print_whole
+from lambdalab.report.words import ABSENT, interval, median, ms, p_value, ratio, resolution, usd
 
-_ABSENT = "-"
-CellColumn = tuple[str, Callable[[Cell], str], Callable[[Ratio], str]]
-"""A column's heading, its text for a cell, and for the ratio of two cells."""
+CellColumn = tuple[str, Callable[[Cell], str]]
+"""A column's heading, and its text for a cell."""
 
 
 def show(summary: Summary, console: Console) -> None:
-    """Prints the tables, the ratios and every caution that applies."""
+    """Prints the verdict, the tables and every caution that applies."""
     print_whole(console, render(summary))
 
 
@@ -29,6 +28,7 @@ def render(summary: Summary) -> Group:
     """The same as something rich can print."""
     return Group(
         *_heading(summary),
+        *render_comparisons(summary.verdict, summary.comparisons),
         *_table(f"Duration in ms: median, its {summary.level:.0%} interval, extremes", _DURATION, summary),
         *_table("Other times in ms: medians", _TIMES, summary),
         *_table(f"Peak memory; medians of write units and cost, prices of {summary.price_sheet}", _COSTS, summary),
@@ -48,39 +48,68 @@ def _heading(summary: Summary) -> Iterator[Text]:
     for fault in summary.faults:
         yield Text(f"invalid run: {fault}", style="bold red")
     yield Text()
-    for ratio in summary.ratios:
-        yield Text(_sentence(ratio), style="bold")
+
+
+def render_comparisons(verdict: str, comparisons: Sequence[Comparison]) -> Iterator[RenderableType]:
+    """The verdict, then every ratio with what it was judged by."""
+    yield Text(f"Verdict: {verdict}", style="bold")
+    yield Text()
+    if not comparisons:
+        return
+    table = _new_table("load", "compared", "what")
+    for heading in ("ratio [95% interval]", "p (Holm)", "n", "A/A"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    table.add_column("verdict", no_wrap=True)
+    before = ("", "")
+    for of in comparisons:
+        key = (of.label, f"{of.arm}/{of.over}")
+        table.add_row(
+            *(key if key != before else ("", "")),
+            of.metric.replace("_", " "),
+            ratio(of),
+            p_value(of.p_adjusted),
+            str(of.n_blocks),
+            resolution(of.resolution),
+            str(of.verdict),
+        )
+        before = key
+    yield Text("Ratios of medians; p adjusted for all of them; n: blocks; A/A: resolved difference", style="bold")
+    yield table
+    yield from _judged_by(comparisons)
     yield Text()
 
 
-def _sentence(ratio: Ratio) -> str:
-    """What was seen, by the medians of this run; whether it is more than noise is not said here."""
-    said = []
-    if ratio.duration is not None:
-        said.append(f"takes {_quotient(ratio.duration)} times as long as {ratio.over} (Duration)")
-    if ratio.init is not None:
-        said.append(f"{_quotient(ratio.init)} times as long to initialise")
-    if ratio.cost is not None:
-        said.append(f"costs {_quotient(ratio.cost)} times as much")
-    return f"{ratio.label}: {ratio.arm} {', '.join(said) or f'and {ratio.over} cannot be compared'}"
+def _judged_by(comparisons: Sequence[Comparison]) -> Iterator[Text]:
+    margin = comparisons[0].margin
+    yield Text(f"a change below {margin:.1%} is not claimed")
+    if all(of.resolution is None for of in comparisons):
+        yield Text("A/A: no A/A run of this machine and design yet; `lambdalab aa` makes one")
+    undecided = [of for of in comparisons if of.verdict is Verdict.INCONCLUSIVE and of.needed_blocks > of.n_blocks]
+    if undecided:
+        most = max(undecided, key=lambda of: of.needed_blocks)
+        yield Text(
+            f"inconclusive: about {most.needed_blocks:,} blocks would decide, by {most.metric.replace('_', ' ')} of "
+            f"{most.label}, where there are {most.n_blocks}"
+        )
+
+
+def _new_table(*headings: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
+    for heading in headings:
+        table.add_column(heading, no_wrap=True)
+    return table
 
 
 def _table(title: str, columns: Sequence[CellColumn], summary: Summary) -> Iterator[RenderableType]:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
-    table.add_column("load", no_wrap=True)
-    table.add_column("language", no_wrap=True)
-    for heading, _, _ in columns:
+    table = _new_table("load", "arm")
+    for heading, _ in columns:
         table.add_column(heading, justify="right", no_wrap=True)
     for label in dict.fromkeys(cell.label for cell in summary.cells):
         named = label
         for cell in summary.cells:
             if cell.label == label:
-                table.add_row(named, cell.arm, *(text(cell) for _, text, _ in columns))
+                table.add_row(named, cell.arm, *(text(cell) for _, text in columns))
                 named = ""
-        for ratio in summary.ratios:
-            if ratio.label == label:
-                compared = f"{ratio.arm}/{ratio.over}"
-                table.add_row("", compared, *(text(ratio) for _, _, text in columns), style="cyan")
     yield Text(title, style="bold")
     if summary.latency_model is not None:
         yield Text(f"caution: with service times of latency model {summary.latency_model}", style="yellow")
@@ -99,55 +128,39 @@ def _notes(summary: Summary) -> Iterator[Text]:
         yield Text(f"caution: {caution}", style="yellow")
     for reason, count in summary.invalid_reasons.items():
         yield Text(f"  {count} x {reason}", style="yellow")
+    for cell in summary.cells:
+        if said := list(_unsteady(cell)):
+            yield Text(f"{cell.label} {cell.arm}: {'; '.join(said)}")
 
 
-def _nothing(_: Ratio) -> str:
-    return ""
-
-
-def _interval(estimate: Estimate | None) -> str:
-    if estimate is None:
-        return _ABSENT
-    if estimate.low is None or estimate.high is None:
-        return "none"
-    return f"{_ms(estimate.low)} - {_ms(estimate.high)}"
-
-
-def _median(estimate: Estimate | None) -> str:
-    return _ms(None if estimate is None else estimate.median)
-
-
-def _ms(value: float | None) -> str:
-    return _ABSENT if value is None else f"{value:,.1f}"
-
-
-def _quotient(value: float | None) -> str:
-    return _ABSENT if value is None else f"{value:.2f}"
-
-
-def _usd(amount: Decimal | None) -> str:
-    """Four significant digits, never in scientific notation."""
-    if amount is None:
-        return _ABSENT
-    return f"{amount:.{max(2, 3 - amount.adjusted())}f}" if amount else "0"
+def _unsteady(cell: Cell) -> Iterator[str]:
+    """What to know of the durations of a cell before their median is believed."""
+    found = cell.duration_ms
+    if found is None:
+        return
+    if found.outliers:
+        yield f"{found.outliers} of {found.n} lie far out, and count all the same"
+    if found.needed_n is not None and found.needed_n > found.n:
+        yield f"about {found.needed_n:,} samples would make the median precise, there are {found.n}"
+    yield from found.warnings
 
 
 _DURATION: Sequence[CellColumn] = (
-    ("valid", lambda cell: f"{cell.n_valid}/{cell.n_total}", _nothing),
-    ("median", lambda cell: _median(cell.duration_ms), lambda ratio: _quotient(ratio.duration)),
-    ("interval", lambda cell: _interval(cell.duration_ms), _nothing),
-    ("min", lambda cell: _ms(None if cell.duration_ms is None else cell.duration_ms.minimum), _nothing),
-    ("max", lambda cell: _ms(None if cell.duration_ms is None else cell.duration_ms.maximum), _nothing),
+    ("valid", lambda cell: f"{cell.n_valid}/{cell.n_total}"),
+    ("median", lambda cell: median(cell.duration_ms)),
+    ("interval", lambda cell: interval(cell.duration_ms)),
+    ("min", lambda cell: ms(None if cell.duration_ms is None else cell.duration_ms.minimum)),
+    ("max", lambda cell: ms(None if cell.duration_ms is None else cell.duration_ms.maximum)),
 )
 _TIMES: Sequence[CellColumn] = (
-    ("Init", lambda cell: _median(cell.init_ms), lambda ratio: _quotient(ratio.init)),
-    ("Billed", lambda cell: _median(cell.billed_ms), lambda ratio: _quotient(ratio.billed)),
-    ("queue wait", lambda cell: _median(cell.queue_wait_ms), _nothing),
-    ("end to end", lambda cell: _median(cell.end_to_end_ms), _nothing),
+    ("Init", lambda cell: median(cell.init_ms)),
+    ("Billed", lambda cell: median(cell.billed_ms)),
+    ("queue wait", lambda cell: median(cell.queue_wait_ms)),
+    ("end to end", lambda cell: median(cell.end_to_end_ms)),
 )
 _COSTS: Sequence[CellColumn] = (
-    ("peak MB", lambda cell: _ABSENT if cell.max_memory_mb is None else str(cell.max_memory_mb), _nothing),
-    ("units", lambda cell: _ABSENT if cell.wru is None else f"{cell.wru:,g}", _nothing),
-    ("USD/execution", lambda cell: _usd(cell.cost_per_execution_usd), lambda ratio: _quotient(ratio.cost)),
-    ("USD/item", lambda cell: _usd(cell.cost_per_item_usd), _nothing),
+    ("peak MB", lambda cell: ABSENT if cell.max_memory_mb is None else str(cell.max_memory_mb)),
+    ("units", lambda cell: ABSENT if cell.wru is None else f"{cell.wru:,g}"),
+    ("USD/execution", lambda cell: usd(cell.cost_per_execution_usd)),
+    ("USD/item", lambda cell: usd(cell.cost_per_item_usd)),
 )

@@ -1,8 +1,10 @@
 """How numbers are written: the same on every page and table."""
 
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Final
 
+from lambdalab.comparison import Comparison, Metric
 from lambdalab.model import Estimate
 
 ABSENT: Final = "-"
@@ -44,3 +46,38 @@ def interval(estimate: Estimate | None) -> str:
     if estimate.low is None or estimate.high is None:
         return "none"
     return f"{ms(estimate.low)} - {ms(estimate.high)}"
+
+
+def medians_in_words(comparisons: Sequence[Comparison]) -> Iterator[str]:
+    """A sentence per load and pair of arms: what was seen. Whether it is more than noise the verdicts say."""
+    pairs: dict[tuple[str, str, str], dict[Metric, str]] = {}
+    for of in comparisons:
+        ratios = pairs.setdefault((of.label, of.arm, of.over), {})
+        if of.ratio is not None:
+            ratios[of.metric] = quotient(of.ratio)
+    for (label, arm, over), ratios in pairs.items():
+        said = []
+        if Metric.DURATION in ratios:
+            said.append(f"takes {ratios[Metric.DURATION]} times as long as {over} (Duration)")
+        if Metric.INIT in ratios:
+            said.append(f"{ratios[Metric.INIT]} times as long to initialise")
+        if Metric.COST in ratios:
+            said.append(f"costs {ratios[Metric.COST]} times as much")
+        yield f"{label}: {arm} {', '.join(said) or f'and {over} cannot be compared'}"
+
+
+def ratio(of: Comparison) -> str:
+    """The ratio of medians and its interval, with three decimals."""
+    if of.ratio is None:
+        return ABSENT
+    return f"{of.ratio:.3f}" if of.low is None or of.high is None else f"{of.ratio:.3f} [{of.low:.3f}, {of.high:.3f}]"
+
+
+def p_value(value: float | None) -> str:
+    """Four decimals; smaller ones are not told apart."""
+    return ABSENT if value is None else "< 0.0001" if value < 0.0001 else f"{value:.4f}"
+
+
+def resolution(value: float | None) -> str:
+    """As a percentage of difference."""
+    return ABSENT if value is None else f"{value:.1%}"

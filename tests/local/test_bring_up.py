@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,12 +41,26 @@ def fails(place: Path, kind: type[LambdalabError], *, port: int = 0, parameters:
     return str(caught.value)
 
 
+@contextlib.contextmanager
+def taken_port(*, free: int) -> Iterator[int]:
+    """A port somebody listens on, with a free one so many beside it."""
+    with contextlib.ExitStack() as listeners:
+        while True:
+            listener = listeners.enter_context(socket.socket())
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            port: int = listener.getsockname()[1]
+            if free == 0:
+                break
+            with contextlib.suppress(OSError), socket.socket() as beside:
+                beside.bind(("127.0.0.1", port + free))
+                break
+        yield port
+
+
 @pytest.mark.parametrize("taken", [0, 1], ids=["the emulator's", "the plane's"])
 def test_port_that_is_taken(place: Path, taken: int) -> None:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen()
-        port = listener.getsockname()[1]
+    with taken_port(free=-taken) as port:
         message = fails(place, PlaneError, port=port - taken)
     assert message == (
         f"port {port} on 127.0.0.1 is taken (Address already in use); "

@@ -71,6 +71,7 @@ def own(
         yield replace(machine, files=files)
     finally:
         files.close()
+        BLOCK.unlink(missing_ok=True)  # a test that failed would fail the next ones
 
 
 @pytest.fixture

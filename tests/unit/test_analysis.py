@@ -19,7 +19,8 @@ from samples import (
 
 from lambdalab.analysis import Cell, Summary, summarise
 from lambdalab.collection import join, observe
-from lambdalab.model import LogLine, Manifest, Trial, TrialResult
+from lambdalab.comparison import Metric, Verdict
+from lambdalab.model import Factors, LogLine, Manifest, Trial, TrialResult
 from lambdalab.platform_log import render_report
 
 
@@ -105,22 +106,66 @@ def test_a_ratio_is_the_first_arm_over_each_other() -> None:
             lines += lines_with_duration(result, {"python": 300.5, "go": 100.25}[result.trial.arm])
     summary = summary_of(manifest, results, lines)
 
-    cold, warm = summary.ratios
-    assert (cold.label, cold.arm, cold.over, cold.duration, cold.billed, cold.init) == (
-        "WARMUP",
-        "python",
-        "go",
-        1,
-        1,
-        1,
-    )
-    assert (warm.label, warm.init) == ("SMALL", None)
-    assert warm.duration == 300.5 / 100.25
-    assert warm.billed == 301 / 101
+    ratios = {(of.label, of.metric): of.ratio for of in summary.comparisons}
+    assert {(of.arm, of.over) for of in summary.comparisons} == {("python", "go")}
+    assert ratios["WARMUP", Metric.DURATION] == ratios["WARMUP", Metric.INIT] == 1
+    assert ("SMALL", Metric.INIT) not in ratios
+    assert ratios["SMALL", Metric.DURATION] == 300.5 / 100.25
+    assert ratios["SMALL", Metric.BILLED] == 301 / 101
     python, go = cell_of(summary, "python", "SMALL"), cell_of(summary, "go", "SMALL")
     assert python.cost_per_execution_usd is not None
     assert go.cost_per_execution_usd is not None
-    assert warm.cost == float(python.cost_per_execution_usd) / float(go.cost_per_execution_usd)
+    assert ratios["SMALL", Metric.COST] == float(python.cost_per_execution_usd) / float(go.cost_per_execution_usd)
+    assert summary.verdict == "inconclusive in all 9 comparisons", "one block decides nothing"
+
+
+def two_builds(factor: float, *, blocks: int = 10) -> Summary:
+    """Of one function, the candidate that many times as slow, every block a little different."""
+    manifest = make_manifest(blocks=blocks, factors=Factors(language=("python",), build=("baseline", "candidate")))
+    results = [make_result(trial) for trial in make_trials(manifest)]
+    lines: list[LogLine] = []
+    for result in results:
+        if result.trial.load.label == "WARMUP":
+            lines += make_lines(result)
+        else:
+            slower = factor if result.trial.arm == "python-candidate" else 1.0
+            lines += lines_with_duration(result, round(100 * slower + 0.1 * result.trial.block, 2))
+    return summary_of(manifest, results, lines)
+
+
+def test_a_slower_build_is_a_regression_and_said_first() -> None:
+    summary = two_builds(1.2)
+    (found,) = [of for of in summary.comparisons if (of.label, of.metric) == ("SMALL", Metric.DURATION)]
+    assert (found.arm, found.over, found.n_blocks) == ("python-candidate", "python-baseline", 10)
+    assert found.verdict is Verdict.REGRESSION
+    assert summary.verdict.startswith("regression: python-candidate has 1.1")
+    assert "of python-baseline under SMALL (1.1" in summary.verdict
+
+
+@pytest.mark.parametrize(("factor", "verdict"), [(1.0, "no change"), (0.8, "improvement")])
+def test_an_equal_build_is_no_change_and_a_faster_one_an_improvement(factor: float, verdict: str) -> None:
+    assert two_builds(factor).verdict.startswith(verdict)
+
+
+def test_a_movement_over_the_run_is_seen_and_a_caution() -> None:
+    manifest = make_manifest(blocks=10, arms=("go",))
+    results = [make_result(trial) for trial in make_trials(manifest)]
+    lines = [
+        line
+        for result in results
+        for line in (
+            make_lines(result)
+            if result.trial.load.label == "WARMUP"
+            else lines_with_duration(result, 100.5 + 10 * result.trial.block)
+        )
+    ]
+    summary = summary_of(manifest, results, lines)
+    cold, warm = summary.drift
+    assert (cold.correlation, cold.halves) == (None, None), "nothing varies"
+    assert warm.correlation == pytest.approx(1)
+    assert warm.halves == 180.5 / 130.5
+    caution = "go SMALL drifted: in the second half of the run 1.38 times the first, correlation with order 1.00"
+    assert caution in summary.cautions
 
 
 def test_the_median_of_a_cost_is_exact() -> None:
@@ -130,9 +175,10 @@ def test_the_median_of_a_cost_is_exact() -> None:
     assert cost > Decimal("0.000125")
 
 
-def test_one_arm_has_no_ratio() -> None:
+def test_one_arm_has_no_comparison() -> None:
     summary = good_run(make_manifest(arms=("go",)))
-    assert summary.ratios == ()
+    assert summary.comparisons == ()
+    assert summary.verdict == "one arm only: there is nothing to compare it with"
     assert summary.faults == ()
 
 
@@ -141,13 +187,13 @@ def test_a_time_of_zero_is_no_division() -> None:
     results = [make_result(trial) for trial in make_trials(manifest)]
     lines = [line for result in results for line in lines_with_duration(result, 0.0)]
     summary = summary_of(manifest, results, lines)
-    assert [ratio.duration for ratio in summary.ratios] == [None, None]
+    assert [of.ratio for of in summary.comparisons if of.metric is Metric.DURATION] == [None, None]
 
 
 def test_a_run_of_which_nothing_was_measured() -> None:
     summary = summary_of(make_manifest(), [])
     assert all(cell.duration_ms is None and cell.cost_per_item_usd is None for cell in summary.cells)
-    assert [(ratio.duration, ratio.cost) for ratio in summary.ratios] == [(None, None)] * 2
+    assert {(of.ratio, of.verdict) for of in summary.comparisons} == {(None, Verdict.INCONCLUSIVE)}
     assert summary.faults == (
         "only 0 of 4 trials were run",
         "no valid sample of python WARMUP, go WARMUP, python SMALL, go SMALL",

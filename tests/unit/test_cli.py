@@ -23,7 +23,7 @@ from lambdalab import cli, deployment, experiment, runner
 from lambdalab.analysis import Summary
 from lambdalab.bill import Terms
 from lambdalab.cli import app as cli_app
-from lambdalab.cli import runs
+from lambdalab.cli import running, runs
 from lambdalab.cli import sweep as sweep_command
 from lambdalab.errors import AccessError
 from lambdalab.frontier import Limits
@@ -109,7 +109,7 @@ def target(monkeypatch: pytest.MonkeyPatch) -> FakeTarget:
     return fake
 
 
-REAL_TARGET_OF = runs.target_of
+REAL_TARGET_OF = running.target_of
 
 
 def one_sentence(ended: Ended) -> str:
@@ -223,6 +223,8 @@ def test_completion_knows_the_commands() -> None:
         ("run --target aws", 3, "no AWS region is set for the cloudformation endpoint; set AWS_REGION"),
         ("run --build x=nowhere", 2, "--build x=nowhere: there is no folder 'nowhere'; make one with `sam build --con"),
         ("run --build x --build x=.", 2, "--build names 'x' twice; give each build a name of its own."),
+        ("run --protocol arm.toml --build x", 2, "with --build: factors.architecture is ['arm64']; leave it or"),
+        ("run --protocol arm.toml", 2, "architecture arm64 cannot be chosen locally: functions run on this"),
         ("run --build x_y", 2, 'protocol strict with --build: factors.build[0] is "x_y"; use 1 to 32 letters'),
         ("sweep", 3, "no local stack is up; start one with `lambdalab up`, or add --up to a run."),
         ("sweep --memory 64", 2, "the sweep: factors.memory_mb[0] is 64; write a number from 128 to 10240."),
@@ -264,6 +266,7 @@ def test_completion_knows_the_commands() -> None:
 )  # fmt: skip
 def test_one_sentence_and_a_next_step(call: Call, project: Path, arguments: str, code: int, said: str) -> None:
     (project / "bad.toml").write_text(PROTOCOL.replace("blocks", "blokcs"))
+    (project / "arm.toml").write_text(PROTOCOL.replace('"go"]', '"go"]\narchitecture = ["arm64"]'))
     (project / "label.toml").write_text(PROTOCOL.replace("WARMUP", "no spaces please"))
     (project / "nan.json").write_text('{"count": NaN}')
     (project / "deep.json").write_text("[" * 100_000)
@@ -363,7 +366,7 @@ def test_a_run_shows_its_result_and_where_its_files_are(call: Call, project: Pat
     ended = call("run", "--protocol", "tiny.toml", "--blocks", "6", "--seed", "7")
     assert ended.code == 0, ended.err
     assert ended.err == "".join(f"block {n} of 6 ...\n" for n in range(1, 7))
-    assert "WARMUP: python takes 1.00 times as long as go (Duration)" in ended.out
+    assert "WARMUP   python/go   duration     1.000 [1.000, 1.000]" in ended.out
     assert ended.out.endswith(f"files: results/{run_folder(project).name}\n")
     assert len(valid_rows(project)) == 24
     assert {path.name for path in run_folder(project).iterdir()} == {

@@ -1,0 +1,186 @@
+"""From rows to what is compared: the arms of one run, or the same arm of two runs. Pure."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Final
+
+from lambdalab.comparison import MARGIN, Comparison, Metric, Samples, Verdict, arm_pairs, compare
+from lambdalab.model import InvocationRow, Load, Manifest, Start
+
+Resolutions = Mapping[tuple[str, str, Metric], float]
+"""By arm, label and metric: the smallest difference that A/A runs of this machine and design can tell from none."""
+
+_VALUE_OF: Final[dict[Metric, Callable[[InvocationRow], float | None]]] = {
+    Metric.DURATION: lambda row: row.duration_ms,
+    Metric.BILLED: lambda row: row.billed_ms,
+    Metric.INIT: lambda row: row.init_ms,
+    Metric.END_TO_END: lambda row: row.end_to_end_ms,
+    Metric.COST: lambda row: None if row.cost_total_usd is None else float(row.cost_total_usd),
+}
+_BY_WEIGHT: Final = (
+    Verdict.REGRESSION,
+    Verdict.SLOWER,
+    Verdict.FASTER,
+    Verdict.DEARER,
+    Verdict.CHEAPER,
+    Verdict.INCONCLUSIVE,
+    Verdict.IMPROVEMENT,
+    Verdict.NO_CHANGE,
+)
+_Cells = dict[tuple[str, str], list[InvocationRow]]
+
+
+def compare_arms(
+    manifest: Manifest,
+    rows: Iterable[InvocationRow],
+    *,
+    margin: float = MARGIN,
+    resolutions: Resolutions | None = None,
+) -> tuple[Comparison, ...]:
+    """Compare the arms of a run, paired by block; a difference between builds is a regression or an improvement.
+
+    Args:
+        manifest: whose arms and loads there are, and the seed.
+        rows: the samples of the last attempts.
+        margin: the smallest change that matters, as a share.
+        resolutions: of the arms; a comparison has one when both its arms do, and then the larger.
+    """
+    protocol, cells = manifest.protocol, _cells(rows)
+    samples = [
+        Samples(
+            label=load.label,
+            metric=metric,
+            arm=arm.name,
+            over=over.name,
+            values=_by_block(cells, arm.name, load.label, metric),
+            base=_by_block(cells, over.name, load.label, metric),
+            resolution=_larger(resolutions or {}, [arm.name, over.name], load.label, metric),
+        )
+        for load in protocol.loads
+        for arm, over in arm_pairs(protocol.arms)
+        for metric in _metrics_of(load)
+    ]
+    return compare(samples, seed=manifest.seed, gate=len(protocol.factors.build) > 1, margin=margin)
+
+
+def compare_runs(
+    base: tuple[Manifest, Iterable[InvocationRow]],
+    candidate: tuple[Manifest, Iterable[InvocationRow]],
+    *,
+    margin: float = MARGIN,
+    resolutions: Resolutions | None = None,
+) -> tuple[Comparison, ...]:
+    """Compare cells of the same arm and load in two runs, not paired, for no block holds both.
+
+    Args:
+        base: the run that is compared with.
+        candidate: the run that is judged.
+        margin: the smallest change that matters, as a share.
+        resolutions: of the arms of either run.
+    """
+    (before, before_rows), (after, after_rows) = base, candidate
+    before_cells, after_cells = _cells(before_rows), _cells(after_rows)
+    arms = {arm.name for arm in before.protocol.arms}
+    loads = {load.label for load in before.protocol.loads}
+    samples = [
+        Samples(
+            label=load.label,
+            metric=metric,
+            arm=f"{arm.name} B",
+            over=f"{arm.name} A",
+            values=_by_block(after_cells, arm.name, load.label, metric),
+            base=_by_block(before_cells, arm.name, load.label, metric),
+            resolution=_larger(resolutions or {}, [arm.name], load.label, metric),
+        )
+        for load in after.protocol.loads
+        for arm in after.protocol.arms
+        if arm.name in arms and load.label in loads
+        for metric in _metrics_of(load)
+    ]
+    return compare(samples, seed=after.seed, paired=False, margin=margin)
+
+
+def differences(base: Manifest, candidate: Manifest) -> Iterator[str]:
+    """Say in what two runs are unlike, so that their times or costs must not be set beside each other."""
+    for what, one, two in (
+        ("machine", _machine(base), _machine(candidate)),
+        ("target", base.target, candidate.target),
+        ("cpu limit", base.cpu_limit, candidate.cpu_limit),
+        ("cpu scale", f"{base.cpu_scale:g}", f"{candidate.cpu_scale:g}"),
+        ("price sheet", base.price_sheet, candidate.price_sheet),
+        ("latency model", base.latency_model or "none", candidate.latency_model or "none"),
+        ("cold starts", base.cold_mode or "unknown", candidate.cold_mode or "unknown"),
+    ):
+        if one != two:
+            yield f"{what} {one} and {two}"
+    theirs = {load.label: load for load in candidate.protocol.loads}
+    for load in base.protocol.loads:
+        other = theirs.get(load.label)
+        if other is not None and other != load:
+            yield f"load {load.label} {_shape(load)} and {_shape(other)}"
+    if set(theirs) != {load.label for load in base.protocol.loads}:
+        yield f"loads {', '.join(load.label for load in base.protocol.loads)} and {', '.join(theirs)}"
+    for arm in base.functions.keys() & candidate.functions.keys():
+        for name in ("memory_mb", "architecture"):
+            one, two = (getattr(manifest.functions[arm], name) for manifest in (base, candidate))
+            if one != two:
+                yield f"{arm} {name} {one} and {two}"
+
+
+def in_a_sentence(comparisons: Sequence[Comparison]) -> str:
+    """Say the verdict of all: a regression first, then what could not be decided, then the rest."""
+    if not comparisons:
+        return "one arm only: there is nothing to compare it with"
+    counts = Counter(one.verdict for one in comparisons)
+    if len(counts) == 1 and not counts.keys() - {Verdict.NO_CHANGE, Verdict.INCONCLUSIVE}:
+        return f"{comparisons[0].verdict} in all {len(comparisons)} comparisons"
+    of_each = ", ".join(f"{counts[verdict]} {verdict}" for verdict in _BY_WEIGHT if verdict in counts)
+    worst = min(comparisons, key=lambda one: (_BY_WEIGHT.index(one.verdict), -_distance(one.ratio)))
+    sentence = f"of {len(comparisons)} comparisons {of_each}"
+    if worst.verdict in (Verdict.NO_CHANGE, Verdict.INCONCLUSIVE):
+        return f"{worst.verdict}: {sentence}"
+    return (
+        f"{worst.verdict}: {worst.arm} has {worst.ratio:.3f} times the {worst.metric.replace('_', ' ')} of "
+        f"{worst.over} under {worst.label} ({worst.low:.3f} to {worst.high:.3f}); {sentence}"
+    )
+
+
+def _cells(rows: Iterable[InvocationRow]) -> _Cells:
+    cells: _Cells = {}
+    for row in rows:
+        if row.valid:
+            cells.setdefault((row.arm, row.label), []).append(row)
+    return cells
+
+
+def _by_block(cells: _Cells, arm: str, label: str, metric: Metric) -> dict[int, float]:
+    value = _VALUE_OF[metric]
+    found = {row.block: value(row) for row in cells.get((arm, label), ())}
+    return {block: v for block, v in sorted(found.items()) if v is not None}
+
+
+def _metrics_of(load: Load) -> list[Metric]:
+    """An init is compared only where there is one."""
+    return [metric for metric in Metric if metric is not Metric.INIT or load.start is Start.COLD]
+
+
+def _larger(resolutions: Resolutions, arms: Sequence[str], label: str, metric: Metric) -> float | None:
+    known = [resolutions[arm, label, metric] for arm in arms if (arm, label, metric) in resolutions]
+    return max(known) if len(known) == len(arms) else None
+
+
+def _distance(ratio: float | None) -> float:
+    return abs(math.log(ratio)) if ratio else 0.0
+
+
+def _machine(manifest: Manifest) -> str:
+    """What was measured: locally the lab's own machine, on AWS the region."""
+    if manifest.target != "local":
+        return manifest.region
+    names = ("processor", "cores", "memory_mb", "system", "architecture")
+    return ", ".join(manifest.machine.get(name, "unknown") for name in names)
+
+
+def _shape(load: Load) -> str:
+    return f"{load.count} x {load.size_bytes} bytes {load.start}"
