@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from lambdalab.configuration import build_package
 from lambdalab.deployment import ARCHITECTURES
 
 from .conftest import Run, command
@@ -136,16 +137,22 @@ def test_ctrl_c_puts_settings_back_and_the_sweep_goes_on(
 def test_an_architecture_is_built_for_the_stack_and_the_deployed_code_put_back(
     lambdalab: Run, project: Path, local_stack: dict[str, str]
 ) -> None:
-    before = settings(local_stack, "go")
+    before = settings(local_stack, "python")
     own = ARCHITECTURES[platform.machine()]  # the plane stands in as Lambda, and runs no other
-    given = ("--target", "aws", "--stack-name", "lambdalab-local", "--yes", "--architecture", own)
-    done = lambdalab(
-        "sweep", *given, "--memory", "128", "--language", "go", "--count", "1", "--blocks", "1", **local_stack
-    )
+    source = project / "src" / "python" / "ingest" / "handler.py"
+    deployed = source.read_text()
+    source.write_text(deployed + "# so that a build of now is not the deployed one\n")
+    try:
+        done = lambdalab(
+            "sweep", "--target", "aws", "--stack-name", "lambdalab-local", "--yes", "--architecture", own,
+            "--memory", "128", "--language", "python", "--count", "1", "--blocks", "1", **local_stack,
+        )  # fmt: skip
+    finally:
+        source.write_text(deployed)
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"building the functions for {own} ...\n" in done.stderr
-    assert (project / ".lambdalab" / "builds" / own / "GoIngest" / "bootstrap").is_file()
-    manifest = json.loads((project / "results" / "latest" / "run.json").read_text())
-    assert manifest["functions"]["go"]["architecture"] == own
-    assert manifest["functions"]["go"]["code_sha256"] != before["CodeSha256"], "the same code, zipped by the lab"
-    assert settings(local_stack, "go") == before
+    built = project / ".lambdalab" / "builds" / own / "PythonIngest"
+    facts = json.loads((project / "results" / "latest" / "run.json").read_text())["functions"]["python"]
+    assert facts["architecture"] == own
+    assert facts["code_sha256"] == build_package(built, own).code_sha256 != before["CodeSha256"]
+    assert settings(local_stack, "python") == before
