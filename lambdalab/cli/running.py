@@ -1,0 +1,266 @@
+"""What every command that runs a protocol shares: where it runs, how it goes on, what it shows."""
+
+import os
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from decimal import ROUND_UP, Decimal
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from lambdalab.cli import EXIT_INTERRUPTED
+from lambdalab.cli.app import complain
+from lambdalab.cli.local_stack import local_stack
+from lambdalab.console import make_console, say, trial_progress
+from lambdalab.errors import InvalidRunError, LambdalabError, UsageError
+
+if TYPE_CHECKING:
+    from lambdalab.analysis import Summary
+    from lambdalab.bill import Terms
+    from lambdalab.frontier import Limits
+    from lambdalab.model import Architecture, Protocol
+    from lambdalab.plan import Plan
+    from lambdalab.store import RunDirectory
+    from lambdalab.target import AwsTarget
+
+RESULTS: Final = Path("results")
+MAX_SEED: Final = 2**32 - 1
+"""Of what is drawn when none is given."""
+_FIXED: Final = (
+    "protocol", "blocks", "seed", "memory", "language", "mode", "count", "size", "architecture",
+)  # fmt: skip
+"""What a run that goes on has already."""
+Results = Annotated[Path, typer.Option(help="Folder of run directories.")]
+
+
+class TargetName(StrEnum):
+    """Where a run happens."""
+
+    LOCAL = "local"
+    AWS = "aws"
+
+
+def refuse_contradictions(context: typer.Context, target: TargetName) -> None:
+    """Refuses options that would be silently without effect."""
+    given = {
+        name
+        for name in context.params
+        if (source := context.get_parameter_source(name)) is not None and source.name == "COMMANDLINE"
+    }
+    if "resume" in given:
+        for name in _FIXED:
+            if name in given:
+                raise UsageError(
+                    f"--{name} cannot be changed when a run goes on with --resume",
+                    next_step=f"leave --{name} out, or start a new run",
+                )
+    if target is TargetName.LOCAL and "stack_name" in given:
+        raise UsageError(
+            f"--stack-name {context.params['stack_name']} names a stack on AWS, and the target is local",
+            next_step="add --target aws, or leave --stack-name out",
+        )
+    if target is TargetName.AWS and "temporary" in given:
+        raise UsageError(
+            "--up brings up a local stack, and the target is aws", next_step="leave --up or --target aws out"
+        )
+    if "cpu_scale" in given and "temporary" not in given:
+        raise UsageError(
+            f"--cpu-scale {context.params['cpu_scale']:g} is for the local stack that --up brings up",
+            next_step="add --up, or bring a stack up with `lambdalab up --cpu-scale FACTOR`",
+        )
+    if "latency" in given and "temporary" not in given:
+        raise UsageError(
+            f"--latency {context.params['latency']} is for the local stack that --up brings up",
+            next_step="add --up, or bring a stack up with `lambdalab up --latency NAME`",
+        )
+
+
+@contextmanager
+def target_of(
+    name: TargetName,
+    stack_name: str,
+    protocol: "Protocol",
+    *,
+    builds: dict[str, Path] | None = None,
+    temporary: bool = False,
+    latency: str | None = None,
+    cpu_scale: float | None = None,
+    resuming: bool = False,
+) -> "Iterator[AwsTarget]":
+    """Where a protocol runs.
+
+    Args:
+        name: local or AWS.
+        stack_name: on AWS.
+        protocol: of which every architecture is built, on AWS.
+        builds: the folders of builds by name.
+        temporary: whether to bring a local stack up when none is up.
+        latency: a latency model for it.
+        cpu_scale: of its CPU shares.
+        resuming: whether a run goes on, with what was built for it.
+    """
+    from lambdalab.local.stack import stack_for_a_while
+    from lambdalab.target import aws_target, local_target
+
+    architectures = protocol.factors.architecture
+    if name is TargetName.AWS:
+        target = aws_target(stack_name, builds)
+        target.builds.update(_built_for(architectures, target.stack.parameters, resuming=resuming))
+        yield target
+        return
+    if architectures:
+        raise UsageError(
+            f"architecture {', '.join(architectures)} cannot be chosen locally: functions run on this machine's own",
+            next_step="leave it out, or add --target aws",
+        )
+    if temporary:
+        with stack_for_a_while(say, latency=latency, cpu_scale=cpu_scale) as stack:
+            yield local_target(stack, builds)
+    else:
+        yield local_target(local_stack(), builds)
+
+
+def _built_for(
+    architectures: "Sequence[Architecture]", parameters: dict[str, str], *, resuming: bool
+) -> "Iterator[tuple[str, Path]]":
+    """The folders of the functions, built anew for each architecture unless a run goes on that began with them."""
+    from lambdalab.deployment import build_folder, build_for
+
+    for architecture in architectures:
+        folder = build_folder(architecture)
+        if not (resuming and folder.is_dir()):
+            say(f"building the functions for {architecture}")
+            build_for(architecture, parameters)
+        yield architecture, folder
+
+
+def measure(
+    target: "AwsTarget",
+    protocol: "Protocol",
+    previous: "RunDirectory | None",
+    results: Path,
+    *,
+    seed: int | None,
+    yes: bool,
+    command: Sequence[str],
+    options: Sequence[str],
+    limits: "Limits | None" = None,
+) -> None:
+    """Begins a run or goes on with one, executes it and shows the result.
+
+    Args:
+        target: where.
+        protocol: what.
+        previous: the run that goes on.
+        results: the folder of run directories.
+        seed: of a new run.
+        yes: whether to spend without asking.
+        command: of the command line, with its argument, to say how the run goes on when it is interrupted.
+        options: of it, beside those that every run has.
+        limits: of a sweep, whose answer is then shown as well.
+    """
+    from lambdalab.experiment import new_run, plan_run, resume_run, trials_left
+
+    if target.name == TargetName.AWS:
+        left = None if previous is None else trials_left(previous)
+        _confirm(target, plan_run(target, protocol, results, left=left), yes=yes)
+    store = previous or new_run(target, protocol, results, seed=seed)
+    if previous is not None:
+        resume_run(target, previous)
+    go_on = ["lambdalab", *command, "--resume", store.folder.name, "--target", target.name]
+    go_on += ["--stack-name", target.stack.name] if target.name == TargetName.AWS else []
+    go_on += ["--results", str(results)] if results != RESULTS else []
+    _execute_and_show(target, store, go_on=shlex.join([*go_on, *options]), limits=limits)
+
+
+def _confirm(target: "AwsTarget", plan: "Plan", *, yes: bool) -> None:
+    """Says what trials on AWS can take and cost at most, and asks."""
+    cents = Decimal("0.01")
+    typer.echo(
+        f"{plan.messages_most} messages and {plan.items_most:,} items to stack {target.stack.name} in {target.region}, "
+        f"in about {plan.minutes_most:,.0f} minutes; about {plan.usd.quantize(cents, ROUND_UP)} USD, at most "
+        f"{plan.usd_at_most.quantize(cents, ROUND_UP)} USD, if every invocation ran into its timeout",
+        err=True,
+    )
+    for line in (*plan.assumptions, *plan.limits, *(f"not checked: {what}" for what in plan.unchecked)):
+        typer.echo(f"  {line}", err=True)
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise UsageError("a run on AWS costs money and nobody can be asked here", next_step="add --yes")
+    try:
+        agreed = typer.confirm("Go on?", err=True)
+    except typer.Abort:  # Ctrl-C at the question
+        agreed = False
+    if not agreed:
+        raise typer.Exit(EXIT_INTERRUPTED)
+
+
+def _execute_and_show(
+    target: "AwsTarget", store: "RunDirectory", *, go_on: str, limits: "Limits | None" = None
+) -> None:
+    """Runs; then, however that ended, shows what was measured before what went wrong is said.
+
+    Args:
+        target: where.
+        store: the run.
+        go_on: the command with which an interrupted run goes on.
+        limits: of a sweep.
+    """
+    from lambdalab.experiment import execute
+
+    try:
+        with trial_progress(store.manifest().protocol) as progress:
+            execute(target, store, progress.trial, progress.standing)
+    except (Exception, KeyboardInterrupt) as problem:
+        try:
+            _conclude(store, limits=limits)
+        except LambdalabError as second:
+            problem.add_note(str(second))
+        kept = f"what was measured is in {store.folder}" if store.trials() else "nothing was measured"
+        problem.add_note(f"{kept}; go on with `{go_on}`.")
+        if isinstance(problem, KeyboardInterrupt):
+            complain("interrupted", problem)  # and typer ends with EXIT_INTERRUPTED
+        raise
+    show_result(store, limits=limits)
+
+
+def show_result(store: "RunDirectory", terms: "Terms | None" = None, limits: "Limits | None" = None) -> None:
+    """Writes the result of a run and shows it.
+
+    Raises:
+        InvalidRunError: it must not be used.
+    """
+    summary = _conclude(store, terms, limits)
+    if summary.faults:
+        raise InvalidRunError(
+            f"run {summary.run_id} is invalid: {'; '.join(summary.faults)}",
+            next_step=f"read the reasons in {store.folder / 'metrics.csv'} and run it again",
+        )
+
+
+def _conclude(store: "RunDirectory", terms: "Terms | None" = None, limits: "Limits | None" = None) -> "Summary":
+    """Writes rows, summary and page, and of a sweep its cells; shows the summary, the bill, and a sweep's answer."""
+    from lambdalab.experiment import conclude, write_cells
+    from lambdalab.frontier import NO_LIMITS
+    from lambdalab.report.cost import render_bill
+    from lambdalab.report.frontier import render_frontiers
+    from lambdalab.report.layout import print_whole
+    from lambdalab.report.terminal import show
+
+    summary = conclude(store, terms, limits or NO_LIMITS)
+    console = make_console()
+    show(summary, console)
+    if summary.bill is not None:
+        print_whole(console, render_bill(summary.bill))
+    if limits is not None:
+        write_cells(store, summary)
+        print_whole(console, render_frontiers(summary.frontiers))
+    folder = os.path.relpath(store.folder)
+    typer.echo(f"page: {folder}/report.html")
+    typer.echo(f"files: {folder}")
+    return summary
