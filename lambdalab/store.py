@@ -130,11 +130,12 @@ class RunDirectory:
         """All log lines collected so far."""
         return self._lines("platform.jsonl", LogLine)
 
-    def log_blocks(self, read: Callable[[list[LogLine]], R]) -> Iterator[R]:
+    def log_blocks(self, read: Callable[[bytes], R]) -> Iterator[R]:
         """What ``read`` makes of all log lines collected so far, some thousands at a time and in their order.
 
         A file of any size takes little memory. A large one is read by as many processes as there are cores, so
-        ``read`` must be a function of a module, and what it returns must pickle.
+        ``read`` must be a function of a module, and what it returns must pickle. It gets the lines as they are in the
+        file, and raises ValueError for one that is no log line.
         """
         path = self.folder / "platform.jsonl"
         with _storage(path, "read"):
@@ -220,12 +221,18 @@ def _spans(path: Path) -> Iterator[tuple[int, int]]:
             begin = end
 
 
-def _read_span(path: Path, read: Callable[[list[LogLine]], R], span: tuple[int, int]) -> R:
+def _read_span(path: Path, read: Callable[[bytes], R], span: tuple[int, int]) -> R:
     begin, end = span
     with path.open("rb") as file:
         file.seek(begin)
-        whole, line_end, _ = file.read(end - begin).rpartition(b"\n")
-    return read(_decoded(LogLine, path, whole, begin) if line_end else [])
+        content = file.read(end - begin)
+    if not content.endswith(b"\n"):
+        content = content[: content.rfind(b"\n") + 1]
+    try:
+        return read(content)
+    except ValueError:
+        _decoded(LogLine, path, content[:-1], begin)  # says which line it is
+        raise
 
 
 def _quietly(read_span: Callable[[tuple[int, int]], R], span: tuple[int, int]) -> R | None:
