@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -116,4 +117,4 @@ def refresh(region: Annotated[str, typer.Option(help="Whose prices.")] = "us-eas
     from lambdalab.project import project_root
 
     path = read_and_write(Aws(), region, project_root() / "prices", datetime.datetime.now(datetime.UTC).date())
-    typer.echo(path)
+    typer.echo(os.path.relpath(path))

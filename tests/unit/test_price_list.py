@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import Call
 from samples import PRICES
 
 from lambdalab.aws import Aws
@@ -119,7 +120,7 @@ class PriceList:
     """What the server offers, and what it was asked."""
 
     def __init__(self) -> None:
-        self.aws = Aws()
+        self.aws, self.url = Aws(), ""
         self.products = copy.deepcopy(LIST)
         self.asked: list[dict[str, Any]] = []
 
@@ -168,7 +169,8 @@ def served() -> Iterator[PriceList]:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server, pytest.MonkeyPatch.context() as patch:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        patch.setenv("AWS_ENDPOINT_URL_PRICING", f"http://127.0.0.1:{server.server_port}")
+        found.url = f"http://127.0.0.1:{server.server_port}"
+        patch.setenv("AWS_ENDPOINT_URL_PRICING", found.url)
         patch.setenv("AWS_ACCESS_KEY_ID", "nobody")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
         patch.delenv("AWS_PROFILE", raising=False)
@@ -318,3 +320,19 @@ def test_a_sheet_is_never_replaced_and_a_region_is_no_path(offered: PriceList, t
 def test_a_folder_that_cannot_be_written(offered: PriceList, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot be written: No such file or directory; check the folder"):
         refresh(offered.aws, "us-east-1", tmp_path / "absent", TODAY)
+
+
+def test_the_command_prints_the_new_sheet_which_can_then_be_shown(
+    call: Call, offered: PriceList, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (project / "prices").unlink()
+    (project / "prices").mkdir()
+    monkeypatch.setenv("AWS_ENDPOINT_URL_PRICING", offered.url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
+    ended = call("prices", "refresh")
+    (path,) = (project / "prices").iterdir()
+    assert (ended.code, ended.out, ended.err) == (0, f"prices/{path.name}\n", "")
+    assert path.name.startswith("us-east-1-20")
+    shown = call("prices", "show", path.stem)
+    assert "SKU WRU, published 2026-09-19" in shown.out
