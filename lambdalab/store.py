@@ -36,6 +36,7 @@ _NEXT_STEP: Final = "check the folder's owner and the free space, or choose anot
 _SPAN_BYTES: Final = 2**21
 _LARGE_SPANS: Final = 16
 """From so many pieces on (32 MB, a hundred thousand lines) other processes are worth their start."""
+_ROWS_AT_ONCE: Final = 10_000
 T = TypeVar("T", bound=msgspec.Struct)
 R = TypeVar("R")
 
@@ -320,7 +321,10 @@ def _parquet(rows: Sequence[InvocationRow]) -> bytes:
 
     schema = pa.schema([(field.name, _arrow_type(pa, field.type)) for field in msgspec.structs.fields(InvocationRow)])
     content = io.BytesIO()
-    parquet.write_table(pa.Table.from_pylist([msgspec.structs.asdict(row) for row in rows], schema=schema), content)
+    with parquet.ParquetWriter(content, schema) as writer:
+        for begin in range(0, len(rows) or 1, _ROWS_AT_ONCE):  # as dictionaries they take far more memory
+            some = [msgspec.structs.asdict(row) for row in rows[begin : begin + _ROWS_AT_ONCE]]
+            writer.write_table(pa.Table.from_pylist(some, schema=schema))
     return content.getvalue()
 
 

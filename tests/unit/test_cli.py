@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 import typer
-from command_line import PROTOCOL, Call, Ended, one_sentence
+from command_line import PROTOCOL, Call, Ended, call_fixture, one_sentence, project_fixture  # noqa: F401
 from fake_target import FakeTarget
 from samples import ROOT, RUN_ID, make_manifest, make_result, make_trials
 

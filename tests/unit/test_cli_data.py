@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from command_line import Call, one_sentence
+from command_line import Call, call_fixture, one_sentence, project_fixture  # noqa: F401
 from samples import PRICES, ROOT, RUN_ID, make_lines, make_manifest, make_result, make_trials
 
 from lambdalab.collection import join, observe

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Call
+from command_line import Call, call_fixture, project_fixture  # noqa: F401
 from samples import PRICES
 
 from lambdalab.aws import Aws
