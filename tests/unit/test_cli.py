@@ -51,10 +51,11 @@ def target(monkeypatch: pytest.MonkeyPatch) -> FakeTarget:
 
 
 def options_of(command: Any) -> dict[str, str | None]:
-    """Every way to write every option of a command, with its help."""
+    """Every way to write every option of a command and of the commands under it, with its help."""
     return {
         name: getattr(parameter, "help", None)
-        for parameter in command.params
+        for each in (command, *(getattr(command, "commands", {}).values() if command is not GROUP else ()))
+        for parameter in each.params
         if parameter.param_type_name == "option"
         for name in (*parameter.opts, *parameter.secondary_opts)
     }
