@@ -85,6 +85,11 @@ class Aws:
         return cast("CloudWatchLogsClient", self._client("logs"))
 
     @cached_property
+    def pricing(self) -> Any:
+        """The price list; its endpoint for all regions is in us-east-1."""
+        return self._client("pricing", region="us-east-1")
+
+    @cached_property
     def sns(self) -> Any:
         return self._client("sns")
 
@@ -92,10 +97,14 @@ class Aws:
     def sqs(self) -> "SQSClient":
         return cast("SQSClient", self._client("sqs"))
 
-    def _client(self, service: str, endpoint_url: str | None = None, config: Config = _CONFIG) -> object:
+    def _client(
+        self, service: str, endpoint_url: str | None = None, config: Config = _CONFIG, region: str | None = None
+    ) -> object:
         with access_errors(f"the {service} endpoint"):
             url = endpoint_url or self._endpoint_url
-            return self.session.client(service, endpoint_url=url, config=config)  # type: ignore[call-overload]
+            return self.session.client(  # type: ignore[call-overload]
+                service, region_name=region, endpoint_url=url, config=config
+            )
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ Pure: the same files in, the same rows out. A row is valid only under the rules 
 in the file, with its reasons.
 """
 
+import gc
 import math
 from array import array
 from collections import defaultdict
@@ -33,7 +34,7 @@ from lambdalab.platform_log import (
     parse_report,
     request_id_of,
 )
-from lambdalab.report_lines import Block, Reports, read_block
+from lambdalab.report_lines import Block, Reports
 
 NO_REPORT: Final = "no REPORT line was found"
 REPEATED: Final = "repeated after an interruption"
@@ -69,30 +70,27 @@ class Observations:
         self.damaged_lines = 0
         self._requests: dict[str, Observed | int] = {}
         self._log_groups: list[str] = []
-        self._began_ms, self._message_bytes = array("q"), array("q")
-        self._columns = {name: array("d") for name in Reports.__struct_fields__[1:]}
+        self._columns = {
+            name: array("q" if name in ("log_group", "began_ms", "message_bytes") else "d")
+            for name in Reports.__struct_fields__[2:]
+        }
 
     def add(self, block: Block) -> None:
         """Takes in a block of lines."""
-        row = len(self._began_ms)
-        ids: Iterator[str] = iter(())
+        row, taken = len(self._columns["began_ms"]), 0
+        ids: list[str] = []
         if block.reports is not None:
-            self._log_groups += block.log_groups
-            self._began_ms.extend(block.began_ms)
-            self._message_bytes.extend(block.message_bytes)
-            ids = iter(block.reports.request_id)
+            ids = block.reports.request_ids.split(" ")
+            log_group = block.reports.log_group + len(self._log_groups)
+            self._log_groups += block.reports.log_groups
             for name, column in self._columns.items():
-                column.frombytes(getattr(block.reports, name).tobytes())
-        others = iter(block.others)
-        for ordinary in block.ordinary:
-            if ordinary:
-                request_id = next(ids)
-                if self._requests.setdefault(request_id, row) != row:
-                    again = self._observed(row, request_id)
-                    self._merge(self.of_request(request_id), again)
-                row += 1
-            else:
-                self._add_other(next(others))
+                column.frombytes((log_group if name == "log_group" else getattr(block.reports, name)).tobytes())
+        for number, (place, line) in enumerate(zip(block.places, block.others, strict=True)):
+            above = place - number
+            self._add_reports(ids[taken:above], row + taken)
+            self._add_other(line)
+            taken = above
+        self._add_reports(ids[taken:], row + taken)
 
     def of_request(self, request_id: str) -> Observed:
         """All that is known of one request."""
@@ -117,6 +115,16 @@ class Observations:
                     if batch_id is not None:
                         found[batch_id].append(observed)
         return dict(found)
+
+    def _add_reports(self, request_ids: list[str], row: int) -> None:
+        rows = list(range(row, row + len(request_ids)))
+        known = list(map(self._requests.setdefault, request_ids, rows))
+        if known == rows:
+            return
+        for request_id, mine, first in zip(request_ids, rows, known, strict=True):
+            if first != mine:
+                again = self._observed(mine, request_id)
+                self._merge(self.of_request(request_id), again)
 
     def _add_other(self, line: LogLine) -> None:
         problem = report = record = None
@@ -150,34 +158,41 @@ class Observations:
         known.damaged += found.damaged
 
     def _observed(self, row: int, request_id: str) -> Observed:
-        duration_ms, billed_ms, memory_mb, max_memory_mb, init_ms = (column[row] for column in self._columns.values())
+        found = {name: column[row] for name, column in self._columns.items()}
         report = PlatformReport(
             request_id=request_id,
-            duration_ms=duration_ms,
-            billed_ms=billed_ms,
-            memory_mb=int(memory_mb),
-            max_memory_mb=int(max_memory_mb),
-            init_ms=None if math.isnan(init_ms) else init_ms,
+            duration_ms=found["duration_ms"],
+            billed_ms=found["billed_ms"],
+            memory_mb=int(found["memory_mb"]),
+            max_memory_mb=int(found["max_memory_mb"]),
+            init_ms=None if math.isnan(found["init_ms"]) else found["init_ms"],
         )
         return Observed(
             request_id=request_id,
-            log_group=self._log_groups[row],
-            began_ms=self._began_ms[row],
-            log_bytes=self._message_bytes[row] + LOG_EVENT_OVERHEAD_BYTES,
+            log_group=self._log_groups[found["log_group"]],
+            began_ms=found["began_ms"],
+            log_bytes=found["message_bytes"] + LOG_EVENT_OVERHEAD_BYTES,
             reports=[report],
         )
 
 
 def observe(lines: Iterable[LogLine]) -> Observations:
     """Sorts log lines by request id."""
-    return observe_blocks([read_block(list(lines))])
+    others = list(lines)
+    return observe_blocks([Block(None, others, range(len(others)))])
 
 
 def observe_blocks(blocks: Iterable[Block]) -> Observations:
     """Sorts log lines by request id, a block at a time, as ``RunDirectory.log_blocks(read_block)`` reads them."""
     observations = Observations()
-    for block in blocks:
-        observations.add(block)
+    collected = gc.isenabled()
+    gc.disable()  # millions of small objects come, none of them in a cycle
+    try:
+        for block in blocks:
+            observations.add(block)
+    finally:
+        if collected:
+            gc.enable()
     return observations
 
 

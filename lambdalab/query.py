@@ -54,6 +54,8 @@ def query(sql: str, folders: Sequence[Path]) -> Answer:
         connection.execute("SET lock_configuration = true")
         try:
             found = connection.execute(sql)
+            if found is None:  # nothing but blanks and comments
+                raise UsageError("the query is empty", next_step="the views are metrics, trials and runs")
             columns = [column[0] for column in found.description or ()]
             return Answer(columns, found.fetchall())
         except duckdb.Error as problem:

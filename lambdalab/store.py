@@ -37,6 +37,7 @@ _NEXT_STEP: Final = "check the folder's owner and the free space, or choose anot
 _SPAN_BYTES: Final = 2**21
 _LARGE_SPANS: Final = 16
 """From so many pieces on (32 MB, a hundred thousand lines) other processes are worth their start."""
+_ROWS_AT_ONCE: Final = 10_000
 T = TypeVar("T", bound=msgspec.Struct)
 R = TypeVar("R")
 
@@ -131,11 +132,12 @@ class RunDirectory:
         """All log lines collected so far."""
         return self._lines("platform.jsonl", LogLine)
 
-    def log_blocks(self, read: Callable[[list[LogLine]], R]) -> Iterator[R]:
+    def log_blocks(self, read: Callable[[bytes], R]) -> Iterator[R]:
         """What ``read`` makes of all log lines collected so far, some thousands at a time and in their order.
 
         A file of any size takes little memory. A large one is read by as many processes as there are cores, so
-        ``read`` must be a function of a module, and what it returns must pickle.
+        ``read`` must be a function of a module, and what it returns must pickle. It gets the lines as they are in the
+        file, and raises ValueError for one that is no log line.
         """
         path = self.folder / "platform.jsonl"
         with _storage(path, "read"):
@@ -253,12 +255,18 @@ def _spans(path: Path) -> Iterator[tuple[int, int]]:
             begin = end
 
 
-def _read_span(path: Path, read: Callable[[list[LogLine]], R], span: tuple[int, int]) -> R:
+def _read_span(path: Path, read: Callable[[bytes], R], span: tuple[int, int]) -> R:
     begin, end = span
     with path.open("rb") as file:
         file.seek(begin)
-        whole, line_end, _ = file.read(end - begin).rpartition(b"\n")
-    return read(_decoded(LogLine, path, whole, begin) if line_end else [])
+        content = file.read(end - begin)
+    if not content.endswith(b"\n"):
+        content = content[: content.rfind(b"\n") + 1]
+    try:
+        return read(content)
+    except ValueError:
+        _decoded(LogLine, path, content[:-1], begin)  # says which line it is
+        raise
 
 
 def _quietly(read_span: Callable[[tuple[int, int]], R], span: tuple[int, int]) -> R | None:
@@ -346,7 +354,10 @@ def _parquet(rows: Sequence[InvocationRow]) -> bytes:
 
     schema = pa.schema([(field.name, _arrow_type(pa, field.type)) for field in msgspec.structs.fields(InvocationRow)])
     content = io.BytesIO()
-    parquet.write_table(pa.Table.from_pylist([msgspec.structs.asdict(row) for row in rows], schema=schema), content)
+    with parquet.ParquetWriter(content, schema) as writer:
+        for begin in range(0, len(rows) or 1, _ROWS_AT_ONCE):  # as dictionaries they take far more memory
+            some = [msgspec.structs.asdict(row) for row in rows[begin : begin + _ROWS_AT_ONCE]]
+            writer.write_table(pa.Table.from_pylist(some, schema=schema))
     return content.getvalue()
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -104,3 +105,16 @@ def show(
             for key, price in priced(service, members):
                 table.add_row(key, f"{price:f}", members["source"])
     print_whole(make_console(), Group(Text(f"{sheet.name}, {sheet.currency}", style="bold"), table))
+
+
+@prices.command(epilog="Example:  lambdalab prices refresh --region us-east-1")
+def refresh(region: Annotated[str, typer.Option(help="Whose prices.")] = "us-east-1") -> None:
+    """Read a region's prices from the AWS price list into a new dated sheet; needs AWS credentials."""
+    import datetime
+
+    from lambdalab.aws import Aws
+    from lambdalab.price_list import refresh as read_and_write
+    from lambdalab.project import project_root
+
+    path = read_and_write(Aws(), region, project_root() / "prices", datetime.datetime.now(datetime.UTC).date())
+    typer.echo(os.path.relpath(path))

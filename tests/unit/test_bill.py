@@ -39,13 +39,19 @@ def test_every_part_of_an_amount_has_the_price_of_its_tier(amount: str, free: st
     assert tiered(Decimal(amount), Decimal(1), tiers, free=Decimal(free)) == Decimal(usd)
 
 
-def test_lambda_compute_in_three_tiers_by_hand() -> None:
+def in_millions(tiers: list[Tier]) -> list[Tier]:
+    return [Tier(above=tier.above / 10**6, usd=tier.usd) for tier in tiers]
+
+
+def test_the_tiers_of_the_sheet_by_hand() -> None:
     x86, arm = PRICES.lambda_.usd_per_gb_s["x86_64"], PRICES.lambda_.usd_per_gb_s["arm64"]
     tiers = PRICES.lambda_.tiers
     # 6 B x 0.0000166667 + 9 B x 0.0000150000 + 1 B x 0.0000133334
     assert tiered(Decimal(16 * 10**9), x86, tiers["x86_64"]) == Decimal("248333.6")
     # 7.5 B x 0.0000133334 + 11.25 B x 0.0000120001 + 1.25 B x 0.0000106667
     assert tiered(Decimal(20 * 10**9), arm, tiers["arm64"]) == Decimal("248335")
+    # 100 B x 0.40 + 100 B x 0.30 + 50 B x 0.24, by the million
+    assert tiered(Decimal(250_000), PRICES.sqs.usd_per_million_requests, in_millions(PRICES.sqs.tiers)) == 82_000
     # 10 TB x 0.50 + 20 TB x 0.25 + 20 TB x 0.10 + 1 TB x 0.05
     assert tiered(Decimal(51 * 1024), PRICES.logs.usd_per_gb, PRICES.logs.tiers) == Decimal("12339.20")
 
@@ -56,12 +62,14 @@ def test_lambda_compute_in_three_tiers_by_hand() -> None:
         # 0.1 s x 0.125 GB x 0.0000166667 + 0.0000002 = 0.00000040833375
         ("100", Load(label="S", size_bytes=1024, count=100, start=Start.WARM), 100, "0.0000625", "0.00006290833375"),
         ("100", Load(label="L", size_bytes=65536, count=100, start=Start.WARM), 6400, "0.0040", "0.00400040833375"),
+        # 0.147 s: 0.018375 GB-s, 0.00000030625061250, and the request; of a byte it counts a whole unit
+        ("147", Load(label="W", size_bytes=1, count=1, start=Start.COLD), 1, "0.000000625", "0.0000011312506125"),
     ],
 )
 def test_the_studys_own_figures(billed_ms: str, load: Load, wru: int, dynamodb: str, total: str) -> None:
     figure = seed_figure(load, 128, Decimal(billed_ms))
     assert (figure.wru, figure.dynamodb_usd, figure.total_usd) == (wru, Decimal(dynamodb), Decimal(total))
-    assert figure.per_item_usd == Decimal(total) / 100
+    assert figure.per_item_usd == Decimal(total) / load.count
 
 
 def test_an_item_is_sized_by_names_and_values() -> None:

@@ -8,14 +8,15 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import pytest
 import typer
+from command_line import PROTOCOL, Call, Ended, call_fixture, one_sentence, project_fixture  # noqa: F401
 from fake_target import FakeTarget
 from samples import ROOT, RUN_ID, make_manifest, make_result, make_trials
 
@@ -47,65 +48,6 @@ COMMANDS = (
     "query",
     "prices",
 )
-PROTOCOL = """
-name = "tiny"
-scenario = "ingest"
-description = "For tests."
-blocks = 1
-[factors]
-language = ["python", "go"]
-[[loads]]
-label = "WARMUP"
-size_bytes = 1024
-count = 1
-start = "cold"
-[[loads]]
-label = "SMALL"
-size_bytes = 1024
-count = 100
-start = "warm"
-"""
-
-
-class Ended(NamedTuple):
-    """How a call ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-Call = Callable[..., Ended]
-
-
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the project without a local stack, and a machine without AWS."""
-    for name in ("template.yaml", "samconfig.toml", "src", "protocols", "prices", "latencies", "events"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    (tmp_path / "tiny.toml").write_text(PROTOCOL)
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("HOME", str(tmp_path / "nobody"))
-    monkeypatch.delenv("COLUMNS", raising=False)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.fixture
-def call(project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Call]:
-    handler = signal.getsignal(signal.SIGTERM)
-
-    def call(*arguments: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["lambdalab", *arguments])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return Ended(int(ended.value.code or 0), captured.out, captured.err)
-
-    yield call
-    signal.signal(signal.SIGTERM, handler)
 
 
 @pytest.fixture
@@ -127,23 +69,15 @@ def target(monkeypatch: pytest.MonkeyPatch) -> FakeTarget:
 REAL_TARGET_OF = running.target_of
 
 
-def one_sentence(ended: Ended) -> str:
-    """The only line of a failure that had nothing to show."""
-    assert ended.out == ""
-    (line,) = ended.err.splitlines()
-    assert line.startswith("lambdalab: ")
-    assert re.search(r"; .*[^.]\.$", line), "what is wrong; the next step, and one full stop"
-    return line.removeprefix("lambdalab: ")
-
-
 # help and documentation
 
 
 def options_of(command: Any) -> dict[str, str | None]:
-    """Every way to write every option of a command, with its help."""
+    """Every way to write every option of a command and of the commands under it, with its help."""
     return {
         name: getattr(parameter, "help", None)
-        for parameter in command.params
+        for each in (command, *(getattr(command, "commands", {}).values() if command is not GROUP else ()))
+        for parameter in each.params
         if parameter.param_type_name == "option"
         for name in (*parameter.opts, *parameter.secondary_opts)
     }

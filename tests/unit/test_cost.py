@@ -9,6 +9,7 @@ import pytest
 from lambdalab.cost import PriceSheet, ingested_bytes, invocation_cost, load_price_sheet
 from lambdalab.errors import PriceSheetError
 from lambdalab.model import Cost
+from lambdalab.platform_log import billed_ms
 
 ROOT = Path(__file__).parents[2]
 SHEET_FILE = ROOT / "prices" / "us-east-1.toml"
@@ -62,6 +63,34 @@ def test_lambda_is_gb_seconds_and_a_request(
     sheet: PriceSheet, architecture: str, memory_mb: int, billed_ms: float, usd: str
 ) -> None:
     assert cost(sheet, architecture, memory_mb, billed_ms).lambda_usd == Decimal(usd)
+
+
+@pytest.mark.parametrize(
+    ("init_ms", "duration_ms", "memory_mb", "billed", "usd"),
+    [
+        # AWS's own examples of init billing: ceil(init + duration) ms x 0.125 GB x 0.0000166667, and the request
+        (130.49, 15.74, 128, 147, "0.0000005062506125"),
+        (113.51, 2.75, 128, 117, "0.0000004437504875"),
+        (80.00, 133.61, 128, 214, "0.000000645834225"),
+        (84.00, 3016.78, 128, 3101, "0.0000066604295875"),
+        # 2.339 s x 2.9384765625 GB (3,009 MB) without init: 6.8730966796875 GB-s
+        (0.0, 2338.66, 3009, 2339, "0.000114751840431347656250"),
+    ],
+)
+def test_what_aws_bills_for_an_init_is_paid(
+    sheet: PriceSheet, init_ms: float, duration_ms: float, memory_mb: int, billed: int, usd: str
+) -> None:
+    assert billed_ms(duration_ms, init_ms) == billed
+    assert cost(sheet, "x86_64", memory_mb, float(billed)).lambda_usd == Decimal(usd)
+
+
+def test_arm64_is_about_a_fifth_cheaper(sheet: PriceSheet) -> None:
+    x86, arm = cost(sheet, "x86_64").lambda_usd, cost(sheet, "arm64").lambda_usd
+    assert x86 is not None
+    assert arm is not None
+    request = Decimal("0.0000002")
+    assert (arm - request) / (x86 - request) == Decimal("0.0000133334") / Decimal("0.0000166667")
+    assert round((arm - request) / (x86 - request), 4) == Decimal("0.8000")
 
 
 @pytest.mark.parametrize(
