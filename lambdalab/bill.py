@@ -83,6 +83,7 @@ class CellBill(msgspec.Struct, frozen=True, kw_only=True):
     execution_usd: Decimal | None
     init_usd: Decimal | None
     item_usd: Decimal | None
+    million_items: Parts | None
     million_items_usd: Decimal | None
     month: Parts | None
     month_usd: Decimal | None
@@ -273,11 +274,17 @@ def _cell(
         execution_usd=_money(total),
         init_usd=_money(_init_usd(mine, price)),
         item_usd=_money(item),
+        million_items=None if item is None else _of_million(execution, written),
         million_items_usd=None if item is None else _money(item * MILLION),
         month=monthly,
         month_usd=None if monthly is None else _money(monthly.total_usd),
         seed=seed_figure(load, memory_mb, billed) if terms.seed_formula and billed is not None else None,
     )
+
+
+def _of_million(execution: Parts, items: Decimal | None) -> Parts:
+    parts = msgspec.structs.asdict(execution)
+    return Parts(**{name: _money(usd / items * MILLION) if usd and items else usd for name, usd in parts.items()})
 
 
 SEED_USD_PER_GB_S: Final = Decimal("0.0000166667")

@@ -37,6 +37,8 @@ from lambdalab.report_lines import Block, Reports, read_block
 
 NO_REPORT: Final = "no REPORT line was found"
 REPEATED: Final = "repeated after an interruption"
+_LONGEST_MS: Final = (1_209_600 + 900) * 1000
+"""A message is kept for 14 days at most, and an invocation ends after 15 minutes."""
 _CONTEXT: Final = Context(prec=60)
 
 
@@ -379,7 +381,9 @@ def _money(amount: Decimal | None) -> Decimal | None:
 def _since_sent(record: FunctionRecord | None, moment_ms: int | None) -> int | None:
     if record is None or record.sent_ms is None or moment_ms is None:
         return None
-    return moment_ms - record.sent_ms
+    # two clocks that disagree, or a record that is wrong: then it is not known
+    waited_ms = moment_ms - record.sent_ms
+    return waited_ms if 0 <= waited_ms <= _LONGEST_MS else None
 
 
 def _timestamp(epoch_ms: int) -> str:

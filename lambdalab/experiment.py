@@ -5,11 +5,11 @@ import platform
 import re
 import secrets
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -21,24 +21,38 @@ from lambdalab.aws import LOCAL_REGION
 from lambdalab.bill import Terms, bill_of_run
 from lambdalab.calibration import last_calibration
 from lambdalab.collection import join, observe_blocks
+from lambdalab.comparison import Comparison
 from lambdalab.cost import PriceSheet, load_price_sheet
 from lambdalab.deployment import local_parameters
 from lambdalab.errors import StorageError, UsageError
 from lambdalab.frontier import NO_LIMITS, Limits, SweptCell, frontiers, swept_cells
-from lambdalab.model import FunctionFacts, Manifest, Protocol, Trial
+from lambdalab.model import FunctionFacts, InvocationRow, Manifest, Protocol, Trial, TrialResult
+from lambdalab.pairing import Resolutions, compare_arms
 from lambdalab.plan import EFFECT, Plan, find_experience, make_plan
 from lambdalab.project import project_root
 from lambdalab.protocol import schedule
 from lambdalab.report.html import render_html
 from lambdalab.report_lines import read_block
+from lambdalab.resolution import Record, design_of, make_record, resolutions_of
 from lambdalab.runner import Progress, Runner, remaining, require_empty_queues
 from lambdalab.stopping import StoppingRule
-from lambdalab.store import SCHEMA_VERSION, RunDirectory
+from lambdalab.store import SCHEMA_VERSION, RunDirectory, read_records, write_records
 from lambdalab.target import AwsTarget, LocalTarget
 from lambdalab.template import parameter_default
 
 _SEED_BITS: Final = 32
+_AA: Final = "aa.json"
 _AWS_DOMAINS: Final = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
+
+
+class MeasuredRun(NamedTuple):
+    """A run as it was measured: everything its numbers follow from."""
+
+    manifest: Manifest
+    prices: PriceSheet
+    trials: list[TrialResult]
+    rows: list[InvocationRow]
+    damaged_lines: int
 
 
 def new_run(target: AwsTarget, protocol: Protocol, results: Path, *, seed: int | None = None) -> RunDirectory:
@@ -186,6 +200,23 @@ def conclude(store: RunDirectory, terms: Terms | None = None, limits: Limits = N
     Raises:
         StorageError: a file of the run is damaged, or one cannot be written.
     """
+    manifest, prices, trials, rows, damaged_lines = read_run(store)
+    store.write_rows(rows)
+    found = known_resolutions(store, manifest, trials)
+    summary = summarise(manifest, trials, rows, damaged_lines=damaged_lines, resolutions=found)
+    bill = bill_of_run(manifest, trials, rows, prices, terms or Terms())
+    summary = msgspec.structs.replace(summary, bill=bill, frontiers=frontiers(manifest.protocol, rows, limits))
+    store.write_summary(summary)
+    store.write_report(render_html(summary, manifest, rows))
+    return summary
+
+
+def read_run(store: RunDirectory) -> MeasuredRun:
+    """Reads what a run measured; nothing is written.
+
+    Raises:
+        StorageError: a file of the run is damaged.
+    """
     manifest = store.manifest()
     try:
         prices = msgspec.convert(manifest.prices, PriceSheet)
@@ -196,13 +227,37 @@ def conclude(store: RunDirectory, terms: Terms | None = None, limits: Limits = N
     trials = store.trials()
     observations = observe_blocks(store.log_blocks(read_block))
     rows = join(manifest, trials, observations, prices)
-    store.write_rows(rows)
-    summary = summarise(manifest, trials, rows, damaged_lines=observations.damaged_lines)
-    bill = bill_of_run(manifest, trials, rows, prices, terms or Terms())
-    summary = msgspec.structs.replace(summary, bill=bill, frontiers=frontiers(manifest.protocol, rows, limits))
-    store.write_summary(summary)
-    store.write_report(render_html(summary, manifest, rows))
-    return summary
+    return MeasuredRun(manifest, prices, trials, rows, observations.damaged_lines)
+
+
+def known_resolutions(store: RunDirectory, manifest: Manifest, trials: Collection[TrialResult]) -> Resolutions:
+    """What A/A runs of this machine and the run's design could resolve.
+
+    Raises:
+        StorageError: ``aa.json`` beside the run is damaged.
+    """
+    records = read_records(store.folder.parent / _AA, Record)
+    return resolutions_of(records, manifest, max((trial.trial.block for trial in trials), default=0))
+
+
+def conclude_aa(stores: Sequence[RunDirectory]) -> tuple[Record, dict[str, tuple[Comparison, ...]]]:
+    """Reads finished A/A runs of one design, and keeps what they resolve in ``aa.json`` beside them.
+
+    Returns:
+        The record, and by id what each run found, judged without any resolution known before.
+
+    Raises:
+        StorageError: a file is damaged, or cannot be written.
+    """
+    found = {}
+    for store in stores:
+        manifest, _, trials, rows, _ = read_run(store)
+        found[manifest.run_id] = compare_arms(manifest, rows)
+    design = design_of(manifest, manifest.protocol.arms[0].name, max(trial.trial.block for trial in trials))
+    record = make_record(design, found)
+    path = stores[0].folder.parent / _AA
+    write_records(path, [*(one for one in read_records(path, Record) if one.design != design), record])
+    return record, found
 
 
 def write_cells(store: RunDirectory, summary: Summary) -> None:

@@ -1,7 +1,6 @@
-"""What a report draws that is no row: mean shares of cost, and distributions of many samples, thinned. Pure."""
+"""What a report draws of many samples instead of rows: distributions and stretches of blocks, thinned. Pure."""
 
 from collections.abc import Iterable, Sequence
-from decimal import Decimal
 from itertools import groupby
 from statistics import median
 from typing import Final
@@ -14,23 +13,6 @@ POINTS_AT_MOST: Final = 2_000
 """Samples of one load that a figure shows one by one; more would hide each other and make the file slow to open."""
 STEPS: Final = 100
 STRETCHES: Final = 50
-_MILLION: Final = 1_000_000
-
-
-class CostShare(msgspec.Struct, frozen=True, kw_only=True):
-    """Mean cost of a cell's valid samples, by component: means, because only they add up to the total.
-
-    ``n`` samples have all four components; where none has, there is no share. Per million items is the cost of all
-    these samples over all items they wrote; None when they wrote none.
-    """
-
-    arm: str
-    label: str
-    n: int
-    per_execution_usd: dict[str, Decimal]
-    total_per_execution_usd: Decimal
-    per_million_items_usd: dict[str, Decimal] | None
-    total_per_million_items_usd: Decimal | None
 
 
 class Curve(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,59 +44,33 @@ class Stretch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
-    """``curves`` and ``stretches`` are of the loads with more than ``POINTS_AT_MOST`` rows only."""
+    """Of the loads with more than ``POINTS_AT_MOST`` rows only."""
 
-    costs: tuple[CostShare, ...] = ()
     curves: tuple[Curve, ...] = ()
     stretches: tuple[Stretch, ...] = ()
 
 
 def figures(protocol: Protocol, rows: Sequence[InvocationRow]) -> Figures:
-    """Everything drawn that is not a row.
+    """What is drawn where rows are too many.
 
     Args:
         protocol: whose arms and loads there are.
         rows: the samples of the last attempts, in the order of execution.
     """
-    costs: list[CostShare] = []
     curves: list[Curve] = []
     stretches: list[Stretch] = []
     for load in protocol.loads:
         of_load = [row for row in rows if row.label == load.label]
+        if len(of_load) <= POINTS_AT_MOST:
+            continue
         for arm in protocol.arms:
             valid = [row for row in of_load if row.arm == arm.name and row.valid]
-            costs += _cost_share(arm.name, load.label, valid)
-            if len(of_load) > POINTS_AT_MOST:
-                for metric in ("duration_ms", "init_ms", "init_and_first_ms"):
-                    values = [value for row in valid if (value := getattr(row, metric)) is not None]
-                    curves += _curve(arm.name, load.label, metric, values)
-                timed = [(row.block, row.duration_ms) for row in valid if row.duration_ms is not None]
-                stretches += _stretches(arm.name, load.label, timed, protocol.blocks)
-    return Figures(costs=tuple(costs), curves=tuple(curves), stretches=tuple(stretches))
-
-
-def _cost_share(arm: str, label: str, rows: Sequence[InvocationRow]) -> Iterable[CostShare]:
-    known = [row for row in rows if row.cost_total_usd is not None]
-    if not known:
-        return
-    parts = {
-        "Lambda": [row.cost_lambda_usd for row in known],
-        "DynamoDB": [row.cost_dynamodb_usd for row in known],
-        "SQS": [row.cost_sqs_usd for row in known],
-        "logs": [row.cost_logs_usd for row in known],
-    }
-    sums = {part: sum((usd for usd in values if usd is not None), Decimal()) for part, values in parts.items()}
-    total = sum(sums.values(), Decimal())
-    items = sum(row.written or 0 for row in known)
-    yield CostShare(
-        arm=arm,
-        label=label,
-        n=len(known),
-        per_execution_usd={part: usd / len(known) for part, usd in sums.items()},
-        total_per_execution_usd=total / len(known),
-        per_million_items_usd={part: usd / items * _MILLION for part, usd in sums.items()} if items else None,
-        total_per_million_items_usd=total / items * _MILLION if items else None,
-    )
+            for metric in ("duration_ms", "init_ms", "init_and_first_ms"):
+                values = [value for row in valid if (value := getattr(row, metric)) is not None]
+                curves += _curve(arm.name, load.label, metric, values)
+            timed = [(row.block, row.duration_ms) for row in valid if row.duration_ms is not None]
+            stretches += _stretches(arm.name, load.label, timed, protocol.blocks)
+    return Figures(curves=tuple(curves), stretches=tuple(stretches))
 
 
 def _curve(arm: str, label: str, metric: str, values: Sequence[float]) -> Iterable[Curve]:

@@ -159,8 +159,8 @@ class TrialResult(msgspec.Struct, frozen=True, kw_only=True):
     trial: Trial
     batch_id: str
     message_id: str | None
-    sent_at_ms: int | None
-    drained_at_ms: int | None
+    sent_at_ms: EpochMs | None
+    drained_at_ms: EpochMs | None
     message_bytes: Count
     items_expected: Count
     items_found: Count | None

@@ -69,15 +69,15 @@ def compare_runs(
     candidate: tuple[Manifest, Iterable[InvocationRow]],
     *,
     margin: float = MARGIN,
-    resolutions: Resolutions | None = None,
 ) -> tuple[Comparison, ...]:
     """Compare cells of the same arm and load in two runs, not paired, for no block holds both.
+
+    There is no resolution: an A/A run tells nothing of how a machine changes from one run to the next.
 
     Args:
         base: the run that is compared with.
         candidate: the run that is judged.
         margin: the smallest change that matters, as a share.
-        resolutions: of the arms of either run.
     """
     (before, before_rows), (after, after_rows) = base, candidate
     before_cells, after_cells = _cells(before_rows), _cells(after_rows)
@@ -91,7 +91,6 @@ def compare_runs(
             over=f"{arm.name} A",
             values=_by_block(after_cells, arm.name, load.label, metric),
             base=_by_block(before_cells, arm.name, load.label, metric),
-            resolution=_larger(resolutions or {}, [arm.name], load.label, metric),
         )
         for load in after.protocol.loads
         for arm in after.protocol.arms

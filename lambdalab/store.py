@@ -8,6 +8,7 @@
                      metrics.csv, metrics.parquet   one row per invocation
                      summary.json     every number that is shown
     results/latest -> <run_id>
+    results/aa.json                   what A/A runs resolved, by machine and design
 
 Lines are appended and reach the disk before the run goes on; the other files are replaced whole, so that a reader
 finds the old content or the new. A line cut off by a crash is ignored when read and overwritten when the run goes on.
@@ -172,18 +173,7 @@ class RunDirectory:
         self._replace("report.html", page.encode())
 
     def _replace(self, name: str, content: bytes) -> None:
-        path = self.folder / name
-        unfinished = self.folder / f"{name}.unfinished"
-        with _storage(path, "written"):
-            try:
-                with unfinished.open("wb") as file:
-                    file.write(content)
-                    _to_disk(file)
-                unfinished.replace(path)
-            except OSError:
-                with contextlib.suppress(OSError):
-                    unfinished.unlink(missing_ok=True)
-                raise
+        _replace(self.folder / name, content)
 
     def _append(self, name: str, records: Iterable[msgspec.Struct]) -> None:
         path = self.folder / name
@@ -209,6 +199,45 @@ class RunDirectory:
                 fresh.unlink(missing_ok=True)
                 fresh.symlink_to(self.folder.name)
                 fresh.replace(link)
+
+
+def read_records(path: Path, kind: type[T]) -> list[T]:
+    """Reads a file of many runs; one that is not there has no records.
+
+    Raises:
+        StorageError: it cannot be read, or is damaged.
+    """
+    with _storage(path, "read"):
+        if not path.exists():
+            return []
+        content = path.read_bytes()
+    try:
+        return msgspec.json.decode(content, type=list[kind])  # type: ignore[valid-type]
+    except ValueError as error:
+        raise StorageError(f"{path} is damaged: {error}", next_step="remove it, and measure again") from error
+
+
+def write_records(path: Path, records: Sequence[msgspec.Struct]) -> None:
+    """Replaces a file of many runs.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    _replace(path, _pretty(records))
+
+
+def _replace(path: Path, content: bytes) -> None:
+    unfinished = path.with_name(f"{path.name}.unfinished")
+    with _storage(path, "written"):
+        try:
+            with unfinished.open("wb") as file:
+                file.write(content)
+                _to_disk(file)
+            unfinished.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                unfinished.unlink(missing_ok=True)
+            raise
 
 
 def _spans(path: Path) -> Iterator[tuple[int, int]]:
@@ -284,7 +313,7 @@ def _cut_unfinished_line(file: BinaryIO) -> None:
         file.seek(0, os.SEEK_END)
 
 
-def _pretty(record: msgspec.Struct) -> bytes:
+def _pretty(record: msgspec.Struct | Sequence[msgspec.Struct]) -> bytes:
     return msgspec.json.format(msgspec.json.encode(record)) + b"\n"
 
 

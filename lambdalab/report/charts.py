@@ -1,70 +1,26 @@
-"""Figures as SVG, drawn by Vega-Lite when the report is written: nothing is left to compute where it is read.
-
-Colours are CSS variables of the page, so that one drawing serves light, dark and paper. Every panel is as wide as a
-phone; the page lays them side by side where there is room. An arm has a colour and a shape of its own.
-"""
+"""The report's figures, as Vega-Lite specifications."""
 
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
-from typing import Any, Final
+from typing import Final
 
-Spec = dict[str, Any]
-Record = dict[str, Any]
-
-WIDTH: Final = 340
-ARM_COLOURS: Final = 7
-SHAPES: Final = (
-    "circle",
-    "triangle-up",
-    "square",
-    "diamond",
-    "cross",
-    "triangle-down",
-    "triangle-right",
-    "triangle-left",
+from lambdalab.report.drawing import (
+    INK,
+    MUTED,
+    PAPER,
+    RULE,
+    Record,
+    Spec,
+    arm_colour,
+    arm_shape,
+    layer,
+    names_axis,
+    panel,
 )
-"""As many as are prime to the number of colours, so that pairs repeat after 56 arms."""
+
 _BAND: Final = 46
-_LABEL_LIMIT: Final = 130
-_LETTER: Final = 7.2
-"""Width of a letter of a label in the widest of the fonts that readers have; which one is known only there."""
-_INK, _MUTED, _RULE, _PAPER = "var(--ink)", "var(--muted)", "var(--rule)", "var(--paper)"
-_CONFIG: Final[Spec] = {
-    "aria": False,  # the page gives every figure its text and its table
-    "background": None,
-    "font": "system-ui, sans-serif",
-    "axis": {
-        "labelColor": _INK,
-        "titleColor": _INK,
-        "tickColor": _MUTED,
-        "domainColor": _MUTED,
-        "gridColor": _RULE,
-        "labelFontSize": 11,
-        "titleFontSize": 11,
-        "titleFontWeight": "normal",
-        "labelLimit": _LABEL_LIMIT,
-        "labelOverlap": "greedy",
-        "labelSeparation": 8,
-    },
-    "legend": {
-        "labelColor": _INK,
-        "labelFontSize": 11,
-        "labelLimit": 150,
-        "orient": "top",
-        "title": None,
-        "columns": 2,
-        "symbolOpacity": 1,
-    },
-    "view": {"stroke": None},
-}
-
-
-def draw(spec: Spec) -> str:
-    """Renders a figure; no file and no network is read. It is hidden from screen readers, who get the page's text."""
-    import vl_convert  # here, because it starts a JavaScript engine and most commands never need it
-
-    svg: str = vl_convert.vegalite_to_svg({"config": _CONFIG, **spec}, vl_version="6.1", allowed_base_urls=[])
-    return svg.replace("<svg ", '<svg aria-hidden="true" ', 1)
+MARKS: Final = {"▲": "triangle-up", "▼": "triangle-down", "■": "square", "○": "circle"}
+"""The marks of verdicts, and what they are called where they are drawn."""
 
 
 def samples(arms: Sequence[str], points: Iterable[Record], cells: Iterable[Record], title: str) -> Spec:
@@ -77,41 +33,41 @@ def samples(arms: Sequence[str], points: Iterable[Record], cells: Iterable[Recor
         title: of the axis, with its unit.
     """
     height = _BAND * len(arms)
-    y = _names("arm", arms)
+    y = names_axis("arm", arms)
     x = {"type": "quantitative", "title": title, "scale": {"zero": False, "nice": True}, "axis": {"tickCount": 4}}
     cells = list(cells)
-    return _panel(
+    return panel(
         height,
-        _layer(
+        layer(
             [cell for cell in cells if cell["low"] is not None],
             {"type": "bar", "opacity": 0.22, "size": _BAND - 6},
             x=x | {"field": "low"},
             x2={"field": "high"},
             y=y,
-            color=_arm_colour(arms),
+            color=arm_colour(arms),
         ),
-        _layer(
+        layer(
             cells,
             {"type": "bar", "filled": False, "strokeWidth": 1, "size": _BAND - 6},
             x=x | {"field": "q1"},
             x2={"field": "q3"},
             y=y,
-            color=_arm_colour(arms),
+            color=arm_colour(arms),
         ),
-        _layer(
+        layer(
             cells,
-            {"type": "tick", "thickness": 2, "size": _BAND - 6, "color": _INK},
+            {"type": "tick", "thickness": 2, "size": _BAND - 6, "color": INK},
             x=x | {"field": "median"},
             y=y,
         ),
-        _layer(
+        layer(
             points,
-            {"type": "point", "filled": True, "size": 30, "opacity": 0.9, "stroke": _PAPER, "strokeWidth": 0.5},
+            {"type": "point", "filled": True, "size": 30, "opacity": 0.9, "stroke": PAPER, "strokeWidth": 0.5},
             x=x | {"field": "value"},
             y=y,
             yOffset={"field": "block", "type": "ordinal", "scale": {"paddingOuter": 2}},
-            color=_arm_colour(arms),
-            shape=_arm_shape(arms),
+            color=arm_colour(arms),
+            shape=arm_shape(arms),
         ),
     )
 
@@ -124,14 +80,14 @@ def curves(arms: Sequence[str], points: Iterable[Record], title: str) -> Spec:
         points: ``arm``, ``value`` and ``share``, the share of samples that are not larger.
         title: of the axis, with its unit.
     """
-    return _panel(
+    return panel(
         200,
-        _layer(
+        layer(
             points,
             {"type": "line", "interpolate": "step-after", "strokeWidth": 2},
             x={"field": "value", "type": "quantitative", "title": title, "scale": {"zero": False}},
             y={"field": "share", "type": "quantitative", "title": "share of samples", "axis": {"format": "%"}},
-            color=_arm_colour(arms, legend=True),
+            color=arm_colour(arms, legend=True),
             strokeDash={
                 "field": "arm",
                 "type": "nominal",
@@ -163,35 +119,33 @@ def order(
     }
     y = {"type": "quantitative", "title": title, "scale": {"zero": False}, "axis": {"tickCount": 4}}
     layers = [
-        _layer(
-            blocks, {"type": "rect", "color": _RULE, "opacity": 0.45}, x=x | {"field": "begin"}, x2={"field": "end"}
-        ),
-        _layer(
+        layer(blocks, {"type": "rect", "color": RULE, "opacity": 0.45}, x=x | {"field": "begin"}, x2={"field": "end"}),
+        layer(
             medians,
             {"type": "rule", "strokeDash": [4, 3], "opacity": 0.8},
             y=y | {"field": "median"},
-            color=_arm_colour(arms, legend=True),
+            color=arm_colour(arms, legend=True),
         ),
-        _layer(
+        layer(
             [point for point in points if point["valid"]],
             {"type": "point", "filled": True, "size": 34, "opacity": 1},
             x=x | {"field": "position"},
             y=y | {"field": "value"},
-            color=_arm_colour(arms, legend=True),
-            shape=_arm_shape(arms, legend=True),
+            color=arm_colour(arms, legend=True),
+            shape=arm_shape(arms, legend=True),
         ),
     ]
     invalid = [point for point in points if not point["valid"]]
     if invalid:
         layers.append(
-            _layer(
+            layer(
                 invalid,
                 {"type": "text", "text": "✕", "fontSize": 13, "fontWeight": "bold", "color": "var(--bad)"},
                 x=x | {"field": "position"},
                 y=y | {"field": "value"},
             )
         )
-    return _panel(200, *layers)
+    return panel(200, *layers)
 
 
 def stretches(arms: Sequence[str], records: Iterable[Record], title: str) -> Spec:
@@ -205,19 +159,19 @@ def stretches(arms: Sequence[str], records: Iterable[Record], title: str) -> Spe
     records = list(records)
     x = {"field": "block", "type": "quantitative", "title": "block", "scale": {"zero": False}, "axis": {"grid": False}}
     y = {"type": "quantitative", "title": title, "scale": {"zero": False}}
-    colour = _arm_colour(arms, legend=True)
-    return _panel(
+    colour = arm_colour(arms, legend=True)
+    return panel(
         200,
-        _layer(
+        layer(
             records, {"type": "area", "opacity": 0.2}, x=x, y=y | {"field": "low"}, y2={"field": "high"}, color=colour
         ),
-        _layer(
+        layer(
             records,
             {"type": "line", "strokeWidth": 1.5, "point": {"size": 18}},
             x=x,
             y=y | {"field": "median"},
             color=colour,
-            shape=_arm_shape(arms, legend=True),
+            shape=arm_shape(arms, legend=True),
         ),
     )
 
@@ -235,31 +189,31 @@ def estimates(arms: Sequence[str], metrics: Sequence[str], records: Iterable[Rec
     height = len(metrics) * (20 + 16 * len(arms))
     x = {"type": "quantitative", "title": title, "axis": {"tickCount": 4}}
     shared: Spec = {
-        "y": _names("metric", metrics),
+        "y": names_axis("metric", metrics),
         "yOffset": {"field": "arm", "type": "nominal", "sort": list(arms), "scale": {"domain": list(arms)}},
-        "color": _arm_colour(arms, legend=True),
+        "color": arm_colour(arms, legend=True),
     }
-    return _panel(
+    return panel(
         height,
-        _layer(
+        layer(
             records,
             {"type": "rule", "strokeWidth": 1},
             x=x | {"field": "minimum"},
             x2={"field": "maximum"},
             **shared,
         ),
-        _layer(
+        layer(
             [record for record in records if record["low"] is not None],
             {"type": "rule", "strokeWidth": 5, "opacity": 0.45},
             x=x | {"field": "low"},
             x2={"field": "high"},
             **shared,
         ),
-        _layer(
+        layer(
             records,
-            {"type": "point", "filled": True, "size": 55, "opacity": 1, "stroke": _PAPER, "strokeWidth": 1},
+            {"type": "point", "filled": True, "size": 55, "opacity": 1, "stroke": PAPER, "strokeWidth": 1},
             x=x | {"field": "median"},
-            shape=_arm_shape(arms, legend=True),
+            shape=arm_shape(arms, legend=True),
             **shared,
         ),
     )
@@ -274,59 +228,74 @@ def stack(arms: Sequence[str], parts: Sequence[str], records: Iterable[Record], 
         records: ``arm``, ``part``, ``position`` of the part, ``value``.
         title: of the axis, with its unit.
     """
-    return _panel(
+    return panel(
         34 * len(arms),
-        _layer(
+        layer(
             [record | {"value": _number(record["value"])} for record in records],
-            {"type": "bar", "stroke": _PAPER, "strokeWidth": 1.5},
+            {"type": "bar", "stroke": PAPER, "strokeWidth": 1.5},
             x={"field": "value", "type": "quantitative", "title": title, "stack": "zero", "axis": {"tickCount": 4}},
-            y=_names("arm", arms),
+            y=names_axis("arm", arms),
             color={
                 "field": "part",
                 "type": "nominal",
                 "sort": list(parts),
                 "scale": {"domain": list(parts), "range": [f"var(--part-{i})" for i in range(len(parts))]},
-                "legend": {"columns": len(parts), "symbolType": "square"},
+                "legend": {"columns": 3, "symbolType": "square", "columnPadding": 24},
             },
             order={"field": "position", "type": "quantitative"},
         ),
     )
 
 
+def ratios(records: Iterable[Record], margin: float, title: str) -> Spec:
+    """Ratios with their intervals around 1, the margin on both sides shaded.
+
+    Args:
+        records: in the order they are shown, ``name``, ``ratio``, ``low`` and ``high``, which may be None, and
+            ``mark``, one of ``MARKS``.
+        margin: the smallest change that matters, as a share.
+        title: of the axis.
+    """
+    records = list(records)
+    names = [record["name"] for record in records]
+    x = {
+        "type": "quantitative",
+        "title": title,
+        "scale": {"type": "log", "nice": False, "padding": 8},
+        "axis": {"tickCount": 5, "format": "~g", "grid": False},
+    }
+    y = names_axis("name", names)
+    shaded = layer([{"margin": margin}], {"type": "rect", "color": RULE, "opacity": 0.8}) | {
+        "transform": [
+            {"calculate": "1 / (1 + datum.margin)", "as": "begin"},
+            {"calculate": "1 + datum.margin", "as": "end"},
+        ],
+        "encoding": {"x": x | {"field": "begin"}, "x2": {"field": "end"}},
+    }
+    return panel(
+        30 * len(names),
+        shaded,
+        layer([{"one": 1}], {"type": "rule", "color": MUTED, "strokeDash": [3, 3]}, x=x | {"field": "one"}),
+        layer(
+            [record for record in records if record["low"] is not None],
+            {"type": "rule", "strokeWidth": 5, "opacity": 0.45, "color": "var(--arm-0)"},
+            x=x | {"field": "low"},
+            x2={"field": "high"},
+            y=y,
+        ),
+        layer(
+            records,
+            {"type": "point", "size": 70, "opacity": 1, "color": INK, "strokeWidth": 1.5},
+            x=x | {"field": "ratio"},
+            y=y,
+            shape={"field": "mark", "scale": {"domain": list(MARKS), "range": list(MARKS.values())}, "legend": None},
+            fill={
+                "condition": {"test": "datum.mark === '○'", "value": PAPER},
+                "value": INK,
+            },
+        ),
+    )
+
+
 def _number(value: Decimal | float) -> float:
     return float(value)
-
-
-def _panel(height: int, *layers: Spec) -> Spec:
-    return {
-        "width": WIDTH,
-        "height": height,
-        "autosize": {"type": "fit-x", "contains": "padding"},
-        "padding": {"left": 2, "right": 10, "top": 4, "bottom": 4},
-        "layer": list(layers),
-    }
-
-
-def _layer(records: Iterable[Record], mark: Spec, **encoding: Spec) -> Spec:
-    return {"data": {"values": list(records)}, "mark": mark, "encoding": encoding}
-
-
-def _names(field: str, names: Sequence[str]) -> Spec:
-    """An axis of names, in their order, with room for them in any font."""
-    room = min(_LETTER * max(map(len, names), default=0), _LABEL_LIMIT) + 4
-    axis = {"ticks": False, "domain": False, "minExtent": room}
-    return {"field": field, "type": "nominal", "sort": list(names), "title": None, "axis": axis}
-
-
-def _arm_colour(arms: Sequence[str], *, legend: bool = False) -> Spec:
-    colours = [f"var(--arm-{i % ARM_COLOURS})" for i in range(len(arms))]
-    return _of_arm(arms, colours, legend=legend)
-
-
-def _arm_shape(arms: Sequence[str], *, legend: bool = False) -> Spec:
-    return _of_arm(arms, [SHAPES[i % len(SHAPES)] for i in range(len(arms))], legend=legend)
-
-
-def _of_arm(arms: Sequence[str], scale_range: list[str], *, legend: bool) -> Spec:
-    found: Spec = {"field": "arm", "type": "nominal", "scale": {"domain": list(arms), "range": scale_range}}
-    return found if legend else found | {"legend": None}

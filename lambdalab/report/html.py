@@ -7,12 +7,15 @@ itself to load or send anything.
 import base64
 import hashlib
 from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Final
 
 from lambdalab.analysis import Summary
+from lambdalab.comparison import Metric
 from lambdalab.model import InvocationRow, Manifest
 from lambdalab.report.panels import Panels
 from lambdalab.report.tables import Tables
-from lambdalab.report.words import medians_in_words
+from lambdalab.report.words import MARKS, quotient, usd
 
 
 def render_html(summary: Summary, manifest: Manifest, rows: Sequence[InvocationRow]) -> str:
@@ -44,13 +47,26 @@ def render_html(summary: Summary, manifest: Manifest, rows: Sequence[InvocationR
         tables=Tables(summary, manifest, rows),
         style=Markup(style),  # noqa: S704 - the lab's own file
         script=Markup(script),  # noqa: S704 - the lab's own file
+        usd=usd,
+        marks=MARKS,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        drawing=Markup,  # of what charts.draw returns, in which Vega has escaped every text
+        drawing=Markup,  # of what drawing.draw returns, in which Vega has escaped every text
     )
 
 
+_SAID: Final = {
+    Metric.DURATION: "takes {ratio} times as long as {over} ({verdict})",
+    Metric.INIT: "{ratio} times as long to initialise ({verdict})",
+    Metric.COST: "costs {ratio} times as much ({verdict})",
+}
+
+
 def _sentences(summary: Summary) -> Iterator[str]:
-    """The verdict, then what was seen by the medians of this run."""
-    yield f"Verdict: {summary.verdict}."
-    for sentence in medians_in_words(summary.comparisons):
-        yield f"{sentence}."
+    """Each pair of arms under each load: the three ratios people ask for first, and their verdicts."""
+    for (label, arm, over), group in groupby(summary.comparisons, key=lambda one: (one.label, one.arm, one.over)):
+        said = [
+            _SAID[one.metric].format(ratio=quotient(one.ratio), over=over, verdict=one.verdict)
+            for one in group
+            if one.metric in _SAID and one.ratio is not None
+        ]
+        yield f"{label}: {arm} {', '.join(said) or f'and {over} cannot be compared'}."

@@ -10,7 +10,8 @@ from lambdalab.analysis import Cell, Summary
 from lambdalab.figures import POINTS_AT_MOST, STEPS
 from lambdalab.model import InvocationRow, Load, Manifest, Start
 from lambdalab.report import charts
-from lambdalab.report.words import JOURNEY, interval, median, ms, usd
+from lambdalab.report.drawing import Record, draw
+from lambdalab.report.words import JOURNEY, MARKS, METRICS, PER_EXECUTION, interval, median, ms, quotient, usd
 
 
 class Panel(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +44,35 @@ class Panels:
     def pointed(self) -> bool:
         """Whether there are loads whose samples are drawn one by one."""
         return any(load.label not in self._thinned for load in self.loads)
+
+    @property
+    def comparisons(self) -> Iterator[Panel]:
+        """One for each pair of arms under each load."""
+        for (label, arm, over), group in groupby(
+            self.summary.comparisons, key=lambda one: (one.label, one.arm, one.over)
+        ):
+            compared = list(group)
+            records: list[Record] = [
+                {
+                    "name": METRICS[one.metric],
+                    "ratio": one.ratio,
+                    "low": one.low,
+                    "high": one.high,
+                    "mark": MARKS[one.verdict],
+                }
+                for one in compared
+                if one.ratio
+            ]
+            if not records:
+                continue
+            heading = f"{arm} / {over}, {label}"
+            said = [
+                f"{METRICS[one.metric]} {one.verdict}, {quotient(one.ratio)}"
+                f"{'' if one.low is None else f', interval {quotient(one.low)} - {quotient(one.high)}'}"
+                for one in compared
+            ]
+            spec = charts.ratios(records, compared[0].margin, f"{arm} / {over}, log scale")
+            yield Panel(heading=heading, svg=draw(spec), text=_sentence(heading, said))
 
     def durations(self, start: str) -> Iterator[Panel]:
         """The durations of each load that starts so."""
@@ -80,7 +110,7 @@ class Panels:
                 for arm, e in estimates
             ]
             spec = charts.samples(self.arms, points, bars, "ms")
-        return Panel(heading=heading, svg=charts.draw(spec), text=_sentence(heading, said))
+        return Panel(heading=heading, svg=draw(spec), text=_sentence(heading, said))
 
     @property
     def journeys(self) -> Iterator[Panel]:
@@ -103,23 +133,24 @@ class Panels:
             said = [f"{r['arm']} {r['metric']} median {ms(r['median'])} ms" for r in records]
             spec = charts.estimates(self.arms, metrics, records, "ms")
             heading = f"From send to commit, {load.label}"
-            yield Panel(heading=heading, svg=charts.draw(spec), text=_sentence(heading, said))
+            yield Panel(heading=heading, svg=draw(spec), text=_sentence(heading, said))
 
     @property
     def costs(self) -> Iterator[Panel]:
+        bill = self.summary.bill
         for load in self.loads:
-            shares = [share for share in self.summary.figures.costs if share.label == load.label]
-            records: list[charts.Record] = [
-                {"arm": share.arm, "part": part, "position": position, "value": amount}
-                for share in shares
-                for position, (part, amount) in enumerate((share.per_million_items_usd or {}).items())
+            records: list[Record] = [
+                {"arm": cell.arm, "part": part, "position": position, "value": amount}
+                for cell in (() if bill is None else bill.cells)
+                if cell.label == load.label and cell.million_items is not None
+                for position, (part, field) in enumerate(PER_EXECUTION.items())
+                if (amount := getattr(cell.million_items, field)) is not None
             ]
             if records:
-                parts = list(dict.fromkeys(record["part"] for record in records))
                 heading = f"Cost of a million items, {load.label}"
                 said = [f"{record['arm']} {record['part']} {usd(record['value'])} USD" for record in records]
-                spec = charts.stack(self.arms, parts, records, "USD per million items")
-                yield Panel(heading=heading, svg=charts.draw(spec), text=_sentence(heading, said))
+                spec = charts.stack(self.arms, list(PER_EXECUTION), records, "USD per million items")
+                yield Panel(heading=heading, svg=draw(spec), text=_sentence(heading, said))
 
     @property
     def orders(self) -> Iterator[Panel]:
@@ -155,7 +186,7 @@ class Panels:
                 f"{cell.arm} {cell.n_valid}/{cell.n_total} samples valid, median {median(cell.duration_ms)} ms"
                 for cell in self._cells(load)
             ]
-            yield Panel(heading=heading, svg=charts.draw(spec), text=_sentence(heading, said))
+            yield Panel(heading=heading, svg=draw(spec), text=_sentence(heading, said))
 
     def _loads(self, start: str) -> list[Load]:
         return [load for load in self.loads if load.start.value == start]

@@ -1,14 +1,30 @@
 """The report's tables: every number of the summary, the run's surroundings, and the rows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import Final
 
 import msgspec
 
-from lambdalab.analysis import Summary
+from lambdalab.analysis import Parts, Summary
 from lambdalab.model import Estimate, InvocationRow, Manifest
-from lambdalab.report.words import ABSENT, JOURNEY, interval, median, ms, usd
+from lambdalab.report.words import (
+    ABSENT,
+    JOURNEY,
+    MARKS,
+    METRICS,
+    PARTS,
+    PER_EXECUTION,
+    cents,
+    interval,
+    median,
+    ms,
+    p_value,
+    quotient,
+    resolution,
+    units,
+    usd,
+)
 
 ROWS_AT_MOST: Final = 1_000
 """Rows in the page; a browser takes seconds to lay out more. All are in the CSV beside it."""
@@ -32,6 +48,7 @@ _RAW: Final = (
     "request_id",
 )
 _TEXT_COLUMNS: Final = {"trial", "label", "arm", "cold_start", "valid", "reason", "request_id"}
+_BLOCKS: Final = ("blocks", "for the margin")
 _SPREAD: Final = ("q1", "q3", "minimum", "maximum")
 
 
@@ -53,6 +70,55 @@ class Tables:
         self.summary = summary
         self.manifest = manifest
         self.rows = rows
+
+    @property
+    def comparison_table(self) -> Table:
+        """The arms have a column of their own only where there are several pairs, for the sake of phones and paper."""
+        compared = self.summary.comparisons
+        pairs = list(dict.fromkeys(f"{one.arm} / {one.over}" for one in compared))
+        several = len(pairs) > 1
+        head = ("load", "arms", "of") if several else ("load", "of")
+        return Table(
+            name="comparisons",
+            caption=f"{', '.join(pairs)}: ratios of medians, their {self.summary.level:.0%} intervals, verdicts",
+            columns=(*head, "verdict", "ratio", "interval", "p (Holm)", "effect", *_BLOCKS, "resolution"),
+            numeric=(*(False for _ in head), False, *(True for _ in range(7))),
+            rows=[
+                [
+                    one.label,
+                    *([f"{one.arm} / {one.over}"] if several else []),
+                    METRICS[one.metric],
+                    f"{MARKS[one.verdict]} {one.verdict}",
+                    quotient(one.ratio),
+                    "none" if one.low is None else f"{quotient(one.low)} - {quotient(one.high)}",
+                    p_value(one.p_adjusted),
+                    ABSENT if one.effect is None else f"{one.effect:+.2f}",
+                    f"{one.n_blocks:,}",
+                    ABSENT if one.needed_blocks is None else f"{one.needed_blocks:,}",
+                    resolution(one.resolution),
+                ]
+                for one in compared
+            ],
+            heads=len(head),
+        )
+
+    @property
+    def drift_table(self) -> Table:
+        return Table(
+            name="drift",
+            caption="Drift of Duration over the run",
+            columns=("load", "arm", "correlation with order", "second half / first"),
+            numeric=(False, False, True, True),
+            rows=[
+                [
+                    drift.label,
+                    drift.arm,
+                    ABSENT if drift.correlation is None else f"{drift.correlation:+.2f}",
+                    quotient(drift.halves),
+                ]
+                for drift in self.summary.drift
+            ],
+        )
 
     @property
     def duration_table(self) -> Table:
@@ -90,13 +156,14 @@ class Tables:
         return Table(
             name="precision",
             caption="Precision of the median of Duration",
-            columns=("load", "arm", "samples", "for 5 %", "variation", "far out", "warnings"),
-            numeric=(False, False, True, True, True, True, False),
+            columns=("load", "arm", "samples", "within", "for 5 %", "variation", "far out", "warnings"),
+            numeric=(False, False, True, True, True, True, True, False),
             rows=[
                 [
                     cell.label,
                     cell.arm,
                     f"{found.n:,}",
+                    ABSENT if found.relative_width is None else f"\u00b1{found.relative_width:.1%}",
                     ABSENT if found.needed_n is None else f"{found.needed_n:,}",
                     ABSENT if found.cv is None else f"{found.cv:.0%}",
                     f"{found.outliers:,}",
@@ -128,27 +195,82 @@ class Tables:
         )
 
     @property
-    def cost_table(self) -> Table:
-        shares = self.summary.figures.costs
-        parts = list(dict.fromkeys(part for share in shares for part in share.per_execution_usd))
-        rows: list[list[str]] = []
-        for share in shares:
-            one, million = share.per_execution_usd, share.per_million_items_usd or {}
-            rows += [
-                [share.label, share.arm, unit, *(usd(amounts.get(part)) for part in parts), usd(total)]
-                for unit, amounts, total in (
-                    ("execution", one, share.total_per_execution_usd),
-                    ("million items", million, share.total_per_million_items_usd),
-                )
-            ]
-        return Table(
+    def cost_tables(self) -> Iterator[Table]:
+        bill = self.summary.bill
+        if bill is None:
+            return
+        yield Table(
             name="cost",
-            caption=f"Mean cost in USD by component, prices of {self.summary.price_sheet}",
-            columns=("load", "arm", "per", *parts, "total"),
-            numeric=(False, False, False, *(True for _ in parts), True),
-            rows=rows,
+            caption=f"Mean cost in USD by component, prices of {bill.price_sheet}",
+            columns=("load", "arm", "per", *PER_EXECUTION, "total"),
+            numeric=(False, False, False, *(True for _ in PER_EXECUTION), True),
+            rows=[
+                [cell.label, cell.arm, unit, *_amounts(parts, PER_EXECUTION.values(), usd), usd(total)]
+                for cell in bill.cells
+                for unit, parts, total in (
+                    ("execution", cell.execution if cell.n else None, cell.execution_usd),
+                    ("million items", cell.million_items, cell.million_items_usd),
+                )
+            ],
             heads=3,
         )
+        yield Table(
+            name="basis",
+            caption="What the bill is made from, means of the valid samples, and the cost of an item",
+            columns=(
+                "load",
+                "arm",
+                "samples",
+                "billed ms",
+                "write units",
+                "units by size rule",
+                "Init USD",
+                "USD/item",
+            ),
+            numeric=(False, False, True, True, True, True, True, True),
+            rows=[
+                [
+                    cell.label,
+                    cell.arm,
+                    f"{cell.n:,}",
+                    ms(cell.mean_billed_ms),
+                    units(cell.mean_wru),
+                    f"{cell.expected_wru:,}",
+                    usd(cell.init_usd),
+                    usd(cell.item_usd),
+                ]
+                for cell in bill.cells
+            ],
+        )
+        if bill.terms.per_month is not None:
+            yield Table(
+                name="month",
+                caption=f"USD a month at {bill.terms.per_month} messages/s",
+                columns=("load", "arm", *PARTS, "total"),
+                numeric=(False, False, *(True for _ in PARTS), True),
+                rows=[
+                    [cell.label, cell.arm, *_amounts(cell.month, PARTS.values(), cents), cents(cell.month_usd)]
+                    for cell in bill.cells
+                ],
+            )
+        if bill.terms.seed_formula:
+            yield Table(
+                name="seed",
+                caption="The original study's formula beside the true cost",
+                columns=("load", "arm", "study's units", "true units", "study's USD/execution", "true USD/execution"),
+                numeric=(False, False, True, True, True, True),
+                rows=[
+                    [
+                        cell.label,
+                        cell.arm,
+                        ABSENT if cell.seed is None else f"{cell.seed.wru:,}",
+                        units(cell.mean_wru),
+                        usd(None if cell.seed is None else cell.seed.total_usd),
+                        usd(cell.execution_usd),
+                    ]
+                    for cell in bill.cells
+                ],
+            )
 
     @property
     def resource_table(self) -> Table:
@@ -248,6 +370,11 @@ def _p95(estimate: Estimate | None) -> str:
     if estimate is None:
         return ABSENT
     return f"{estimate.p95_more:,} more needed" if estimate.p95 is None else ms(estimate.p95)
+
+
+def _amounts(parts: Parts | None, fields: Iterable[str], written: Callable[[Decimal | None], str]) -> Iterator[str]:
+    """Of these components, all absent where there is no sample."""
+    return (written(None if parts is None else getattr(parts, field)) for field in fields)
 
 
 def _plain(value: object) -> str:

@@ -13,7 +13,8 @@ from rich.text import Text
 from lambdalab.analysis import Cell, Summary
 from lambdalab.comparison import Comparison, Verdict
 from lambdalab.report.layout import print_whole
-from lambdalab.report.words import ABSENT, interval, median, ms, p_value, ratio, resolution, usd
+from lambdalab.report.words import ABSENT, NO_RESOLUTION, interval, median, ms, p_value, ratio, resolution, usd
+from lambdalab.resolution import Record
 
 CellColumn = tuple[str, Callable[[Cell], str]]
 """A column's heading, and its text for a cell."""
@@ -50,8 +51,10 @@ def _heading(summary: Summary) -> Iterator[Text]:
     yield Text()
 
 
-def render_comparisons(verdict: str, comparisons: Sequence[Comparison]) -> Iterator[RenderableType]:
-    """The verdict, then every ratio with what it was judged by."""
+def render_comparisons(
+    verdict: str, comparisons: Sequence[Comparison], *, is_aa: bool = False
+) -> Iterator[RenderableType]:
+    """The verdict, then every ratio with what it was judged by; an A/A run needs no word that there is none."""
     yield Text(f"Verdict: {verdict}", style="bold")
     yield Text()
     if not comparisons:
@@ -75,15 +78,30 @@ def render_comparisons(verdict: str, comparisons: Sequence[Comparison]) -> Itera
         before = key
     yield Text("Ratios of medians; p adjusted for all of them; n: blocks; A/A: resolved difference", style="bold")
     yield table
-    yield from _judged_by(comparisons)
+    yield from _judged_by(comparisons, is_aa=is_aa)
     yield Text()
 
 
-def _judged_by(comparisons: Sequence[Comparison]) -> Iterator[Text]:
+def render_resolved(record: Record) -> Iterator[RenderableType]:
+    """The smallest difference that A/A runs resolved."""
+    table = _new_table("load", "what")
+    table.add_column("smallest difference", justify="right", no_wrap=True)
+    for one in record.resolved:
+        table.add_row(one.label, one.metric.replace("_", " "), resolution(one.difference))
+    yield Text(
+        f"Smallest difference that {record.design.blocks} blocks of {record.design.language} with "
+        f"{record.design.memory_mb} MB resolve on this machine",
+        style="bold",
+    )
+    yield table
+    yield Text()
+
+
+def _judged_by(comparisons: Sequence[Comparison], *, is_aa: bool) -> Iterator[Text]:
     margin = comparisons[0].margin
     yield Text(f"a change below {margin:.1%} is not claimed")
-    if all(of.resolution is None for of in comparisons):
-        yield Text("A/A: no A/A run of this machine and design yet; `lambdalab aa` makes one")
+    if not is_aa and all(of.is_paired and of.resolution is None for of in comparisons):
+        yield Text(f"A/A: {NO_RESOLUTION}")
     undecided = [of for of in comparisons if of.verdict is Verdict.INCONCLUSIVE and of.needed_blocks > of.n_blocks]
     if undecided:
         most = max(undecided, key=lambda of: of.needed_blocks)

@@ -1,13 +1,13 @@
 """How numbers are written: the same on every page and table."""
 
-from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Final
 
-from lambdalab.comparison import Comparison, Metric
+from lambdalab.comparison import Comparison
 from lambdalab.model import Estimate
 
 ABSENT: Final = "-"
+NO_RESOLUTION: Final = "no A/A run of this machine and design yet; `lambdalab aa` makes one"
 JOURNEY: Final = {
     "queue wait": "queue_wait_ms",
     "Init": "init_ms",
@@ -15,16 +15,50 @@ JOURNEY: Final = {
     "end to end": "end_to_end_ms",
 }
 """The times of a message on its way, as people and as cells call them."""
+PARTS: Final = {
+    "Lambda compute": "lambda_compute_usd",
+    "requests": "lambda_requests_usd",
+    "DynamoDB": "dynamodb_usd",
+    "SQS": "sqs_usd",
+    "polling": "polling_usd",
+    "logs": "logs_usd",
+    "metrics": "metrics_usd",
+    "X-Ray": "xray_usd",
+}
+"""The components of a bill, as people and as bills call them."""
+BY_TIME: Final = ("polling", "metrics", "X-Ray")
+"""Those that are paid by time, so that they are in a month only."""
+PER_EXECUTION: Final = {part: field for part, field in PARTS.items() if part not in BY_TIME}
+
+METRICS: Final = {
+    "duration": "Duration",
+    "billed": "Billed",
+    "init": "Init",
+    "end_to_end": "end to end",
+    "cost": "cost",
+}
+"""What is compared, as people and as comparisons call it."""
+MARKS: Final = {
+    "regression": "▲",
+    "slower": "▲",
+    "dearer": "▲",
+    "improvement": "▼",
+    "faster": "▼",
+    "cheaper": "▼",
+    "no change": "■",
+    "inconclusive": "○",
+}
+"""Verdicts have a mark beside their word, the same in tables and figures."""
 
 
-def ms(value: float | None) -> str:
+def ms(value: float | Decimal | None) -> str:
     """One decimal, thousands apart."""
     return ABSENT if value is None else f"{value:,.1f}"
 
 
 def quotient(value: float | None) -> str:
-    """Two decimals."""
-    return ABSENT if value is None else f"{value:.2f}"
+    """Three decimals."""
+    return ABSENT if value is None else f"{value:,.3f}"
 
 
 def usd(amount: Decimal | None) -> str:
@@ -32,6 +66,16 @@ def usd(amount: Decimal | None) -> str:
     if amount is None:
         return ABSENT
     return f"{amount:.{max(2, 3 - amount.adjusted())}f}" if amount else "0"
+
+
+def cents(amount: Decimal | None) -> str:
+    """Two decimals, thousands apart."""
+    return ABSENT if amount is None else f"{amount:,.2f}"
+
+
+def units(amount: Decimal | None) -> str:
+    """A mean of units, up to six digits."""
+    return ABSENT if amount is None else f"{float(amount):,.6g}"
 
 
 def median(estimate: Estimate | None) -> str:
@@ -46,24 +90,6 @@ def interval(estimate: Estimate | None) -> str:
     if estimate.low is None or estimate.high is None:
         return "none"
     return f"{ms(estimate.low)} - {ms(estimate.high)}"
-
-
-def medians_in_words(comparisons: Sequence[Comparison]) -> Iterator[str]:
-    """A sentence per load and pair of arms: what was seen. Whether it is more than noise the verdicts say."""
-    pairs: dict[tuple[str, str, str], dict[Metric, str]] = {}
-    for of in comparisons:
-        ratios = pairs.setdefault((of.label, of.arm, of.over), {})
-        if of.ratio is not None:
-            ratios[of.metric] = quotient(of.ratio)
-    for (label, arm, over), ratios in pairs.items():
-        said = []
-        if Metric.DURATION in ratios:
-            said.append(f"takes {ratios[Metric.DURATION]} times as long as {over} (Duration)")
-        if Metric.INIT in ratios:
-            said.append(f"{ratios[Metric.INIT]} times as long to initialise")
-        if Metric.COST in ratios:
-            said.append(f"costs {ratios[Metric.COST]} times as much")
-        yield f"{label}: {arm} {', '.join(said) or f'and {over} cannot be compared'}"
 
 
 def ratio(of: Comparison) -> str:

@@ -1,6 +1,8 @@
 """``python -m tests.browser.screenshots REPORT FOLDER``: pictures of a report as people see it (`make screenshots`)."""
 
 import sys
+from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -12,35 +14,49 @@ from browser.browser import chromium
 VIEWS: dict[str, dict[str, Any]] = {
     "desktop": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "light"},
     "dark": {"viewport": {"width": 1280, "height": 800}, "color_scheme": "dark"},
-    "phone": {"viewport": {"width": 360, "height": 740}, "color_scheme": "light", "device_scale_factor": 2},
+    "phone": {"viewport": {"width": 360, "height": 1400}, "color_scheme": "light", "device_scale_factor": 2},
 }
-PHONE_SCREENS = 3
+LAST_SECTION = {"desktop": "#cold", "dark": "#cost"}
+"""Where a picture ends: the rest is tables, and whoever wants those opens a report."""
+COLUMNS = 3
+SHEETS = 3
 
 
 def main(report: Path, folder: Path) -> None:
-    """Writes ``report-<view>.png`` for every view, and the first printed pages side by side."""
+    """Writes ``report-<view>.png`` for every view; of the phone's screens and of paper the first ones, side by side."""
     folder.mkdir(parents=True, exist_ok=True)
     with chromium() as browser:
         for name, options in VIEWS.items():
             page = browser.new_page(**options)
             page.goto(report.resolve().as_uri())
-            picture = folder / f"report-{name}.png"
-            page.screenshot(path=picture, full_page=True)
-            _shrink(picture, Image.open(picture))
+            whole = Image.open(BytesIO(page.screenshot(full_page=True)))
+            if name in LAST_SECTION:
+                box = page.locator(LAST_SECTION[name]).bounding_box()
+                assert box is not None
+                _shrink(folder / f"report-{name}.png", whole.crop((0, 0, whole.width, int(box["y"] + box["height"]))))
+            else:
+                height = options["viewport"]["height"] * options["device_scale_factor"]
+                screens = [whole.crop((0, i * height, whole.width, (i + 1) * height)) for i in range(COLUMNS)]
+                _shrink(folder / f"report-{name}.png", _side_by_side(screens))
             page.close()
         page = browser.new_page()
         page.goto(report.resolve().as_uri())
         pdf = page.pdf(prefer_css_page_size=True, print_background=True)
     sheets = [sheet.render(scale=1.3).to_pil() for sheet in pypdfium2.PdfDocument(pdf)]
-    side_by_side = Image.new("RGB", (sum(sheet.width for sheet in sheets[:3]) + 40, sheets[0].height), "grey")
-    for number, sheet in enumerate(sheets[:3]):
-        side_by_side.paste(sheet, (number * (sheet.width + 20), 0))
-    _shrink(folder / "report-print.png", side_by_side)
+    _shrink(folder / "report-print.png", _side_by_side(sheets[:SHEETS]))
+
+
+def _side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
+    gap = 20
+    found = Image.new("RGB", (sum(p.width + gap for p in pictures) - gap, pictures[0].height), "grey")
+    for number, picture in enumerate(pictures):
+        found.paste(picture, (number * (picture.width + gap), 0))
+    return found
 
 
 def _shrink(path: Path, picture: Image.Image) -> None:
-    """Keeps 256 colours: a report has few, and the repository holds the pictures."""
-    picture.convert("RGB").quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
+    """Keeps 128 colours, rare ones too: a report has few, and the repository holds the pictures."""
+    picture.convert("RGB").quantize(128, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def test_the_page_opens_offline_and_runs_nothing_of_others(open_report: Open) ->
 def test_every_figure_is_drawn(open_report: Open) -> None:
     page = open_report(viewport=DESKTOP)
     boxes = [svg.bounding_box() for svg in page.locator("figure svg").all()]
-    assert len(boxes) == 13
+    assert len(boxes) == 16
     for box in boxes:
         assert box is not None
         assert box["width"] > 250
@@ -71,6 +71,7 @@ def test_light_and_dark(open_report: Open, scheme: str) -> None:
         "#warm .role-mark.mark-symbol path", "paths => paths.map(path => getComputedStyle(path).fill)"
     )
     assert (brightness(paper) > brightness(ink)) is (scheme == "light")
+    assert colour(page, "html", "colorScheme") == scheme, "scroll bars and the like follow too"
     label = colour(page, "#warm svg .role-axis-label text", "fill")
     assert label == ink, "figures follow the page"
     python = {"light": "rgb(11, 98, 164)", "dark": "rgb(90, 169, 230)"}[scheme]

@@ -14,7 +14,10 @@ name = "tiny"
 scenario = "ingest"
 description = "Few items."
 blocks = 1
-arms = ["python", "go"]
+
+[factors]
+language = ["python", "go"]
+
 [[loads]]
 label = "WARMUP"
 size_bytes = 1024

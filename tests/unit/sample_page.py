@@ -6,6 +6,7 @@ import msgspec
 from samples import LOADS, PRICES, make_lines, make_manifest, make_report, make_result, make_trials, record_line
 
 from lambdalab.analysis import Summary, summarise
+from lambdalab.bill import Terms, bill_of_run
 from lambdalab.collection import join, observe
 from lambdalab.model import InvocationRow, Load, LogLine, Manifest, Start
 from lambdalab.platform_log import render_report
@@ -16,7 +17,13 @@ HOSTILE_LOAD = Load(label=HOSTILE, size_bytes=65536, count=100, start=Start.WARM
 Run = tuple[Summary, Manifest, list[InvocationRow]]
 
 
-def make_run(blocks: int = 8, *, loads: tuple[Load, ...] = (*LOADS, HOSTILE_LOAD), **changes: Any) -> Run:
+def make_run(
+    blocks: int = 8,
+    *,
+    loads: tuple[Load, ...] = (*LOADS, HOSTILE_LOAD),
+    terms: Terms = Terms(),  # noqa: B008 - frozen
+    **changes: Any,
+) -> Run:
     """Python four times as slow as Go, every block a little slower; the last message of Go is received twice."""
     manifest = make_manifest(blocks=blocks, loads=loads, **changes)
     manifest = msgspec.structs.replace(
@@ -25,7 +32,7 @@ def make_run(blocks: int = 8, *, loads: tuple[Load, ...] = (*LOADS, HOSTILE_LOAD
         protocol=msgspec.structs.replace(manifest.protocol, description=HOSTILE),
     )
     results = [make_result(trial) for trial in make_trials(manifest)]
-    last = [result for result in results if result.trial.arm == "go"][-1]
+    last = [result for result in results if result.trial.arm.startswith("go")][-1]
     lines: list[LogLine] = []
     for result in results:
         trial = result.trial
@@ -38,7 +45,9 @@ def make_run(blocks: int = 8, *, loads: tuple[Load, ...] = (*LOADS, HOSTILE_LOAD
         record = record_line(result, receive_count=2 if result is last else 1)
         lines += make_lines(result, record, render_report(report))
     rows = join(manifest, results, observe(lines), PRICES)
-    return summarise(manifest, results, rows), manifest, rows
+    summary = summarise(manifest, results, rows)
+    bill = bill_of_run(manifest, results, rows, PRICES, terms)
+    return msgspec.structs.replace(summary, bill=bill), manifest, rows
 
 
 def make_page(run: Run | None = None) -> str:

@@ -152,6 +152,13 @@ def test_a_cell_of_a_run() -> None:
     assert cold.execution_usd == cold.execution.total_usd
     assert cold.item_usd is not None
     assert cold.million_items_usd == cold.item_usd * 10**6
+    assert cold.million_items is not None
+    assert cold.million_items.total_usd == cold.million_items_usd
+    small = next(cell for cell in found.cells if (cell.arm, cell.label) == ("go", "SMALL"))
+    assert small.million_items is not None
+    assert small.million_items.dynamodb_usd == Decimal("1.25")  # 200 units of 0.625 USD a million for 100 items
+    assert small.million_items.sqs_usd == Decimal("0.012")  # 3 requests of 0.40 USD a million for 100 items
+    assert small.million_items.lambda_requests_usd == Decimal("0.002")
     assert (cold.mean_wru, cold.expected_wru) == (Decimal(2), 2)
     assert found.cautions == ()
     assert cold.month is None

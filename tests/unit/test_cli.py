@@ -31,7 +31,22 @@ from lambdalab.local import stack as local_stack
 from lambdalab.store import RunDirectory
 
 DOCS = (ROOT / "docs" / "cli.md").read_text()
-COMMANDS = ("up", "status", "down", "invoke", "logs", "calibrate", "run", "report", "sweep", "plan", "query", "prices")
+COMMANDS = (
+    "up",
+    "status",
+    "down",
+    "invoke",
+    "logs",
+    "calibrate",
+    "run",
+    "report",
+    "compare",
+    "aa",
+    "sweep",
+    "plan",
+    "query",
+    "prices",
+)
 PROTOCOL = """
 name = "tiny"
 scenario = "ingest"
@@ -205,7 +220,7 @@ def test_completion_knows_the_commands() -> None:
     ("arguments", "code", "said"),
     [
         ("run nope", 2, "there is no scenario 'nope'; name one of: ingest."),
-        ("run --protocol nope", 2, 'protocols/ has no "nope"; there are: equal-volume, modes, precise, strict.'),
+        ("run --protocol nope", 2, 'protocols/ has no "nope"; there are: aa, equal-volume, modes, precise, strict.'),
         ("run --protocol absent.toml", 2, "absent.toml cannot be read: No such file or directory; check the path."),
         ("run --protocol bad.toml", 2, 'bad.toml: key "blokcs" is unknown; perhaps "blocks" is meant; there are: '),
         ("run --protocol label.toml", 2, 'label.toml: loads[0].label is "no spaces please"; use 1 to 64 letters'),

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 from samples import (
+    BEGAN_MS,
     PRICES,
     RUN_ID,
     make_lines,
@@ -391,3 +392,14 @@ def test_the_greatest_numbers_a_line_can_hold_are_still_a_row() -> None:
     row = row_of(WARM, record_line(WARM), line + f"Memory Size: {huge} MB\tMax Memory Used: 1 MB\t\n")
     assert row.cost_total_usd is not None
     assert row.cost_total_usd > 10**12
+
+
+@pytest.mark.parametrize("started_ms", [BEGAN_MS - 1, 253_402_300_799_999])
+def test_a_wait_that_cannot_be_is_not_known(started_ms: int) -> None:
+    manifest = make_manifest(arms=("go",))
+    result = make_result(make_trials(manifest)[0])
+    record = record_line(result, started_ms=started_ms, finished_ms=started_ms)
+    lines = make_lines(result, record, render_report(make_report(result)))
+    row = join(manifest, [result], observe(lines), PRICES)[0]
+    assert row.valid
+    assert (row.queue_wait_ms, row.end_to_end_ms, row.duration_ms) == (None, None, 15.74)

@@ -1,6 +1,5 @@
-"""What is drawn that is no row: shares of cost that add up, thinned distributions that hold measured values only."""
+"""What is drawn where rows are too many: thinned distributions that hold measured values only."""
 
-from decimal import Decimal
 from itertools import pairwise
 
 import msgspec
@@ -22,37 +21,6 @@ def large(blocks: int) -> tuple[Manifest, list[InvocationRow]]:
         for block in range(1, blocks + 1)
         for row in warm
     ]
-
-
-def test_shares_of_cost_add_up_to_the_mean_of_the_totals() -> None:
-    summary, _, rows = make_run()
-    assert len(summary.figures.costs) == 6
-    for share in summary.figures.costs:
-        cell = [row for row in rows if (row.arm, row.label) == (share.arm, share.label) and row.valid]
-        totals = [row.cost_total_usd for row in cell if row.cost_total_usd is not None]
-        mean = sum(totals, Decimal()) / len(totals)
-        assert share.n == len(totals) == len(cell)
-        assert abs(sum(share.per_execution_usd.values(), Decimal()) - mean) < Decimal("1e-17")
-        assert abs(share.total_per_execution_usd - mean) < Decimal("1e-17")
-
-
-def test_a_million_items_cost_what_all_samples_cost_over_all_items_they_wrote() -> None:
-    summary, _, _ = make_run()
-    share = next(s for s in summary.figures.costs if (s.arm, s.label) == ("go", "SMALL"))
-    assert share.per_million_items_usd is not None
-    # 200 write units of 0.625 USD a million for 100 items
-    assert share.per_million_items_usd["DynamoDB"] == Decimal("1.25")
-    # 3 requests of 0.40 USD a million for 100 items
-    assert share.per_million_items_usd["SQS"] == Decimal("0.012")
-
-
-def test_without_items_there_is_no_cost_of_an_item_and_without_a_total_no_share() -> None:
-    _, manifest, rows = make_run(1, loads=LOADS)
-    nothing = [msgspec.structs.replace(row, written=0, valid=True, reason=None) for row in rows]
-    shares = figures(manifest.protocol, nothing).costs
-    assert {share.per_million_items_usd for share in shares} == {None}
-    unknown = [msgspec.structs.replace(row, cost_total_usd=None) for row in nothing]
-    assert figures(manifest.protocol, unknown).costs == ()
 
 
 def test_few_samples_are_never_thinned() -> None:

@@ -19,9 +19,13 @@ from samples import LOADS, ROOT, make_manifest
 from test_figures import large
 
 from lambdalab.analysis import summarise
+from lambdalab.bill import Terms
+from lambdalab.comparison import Metric, Verdict
+from lambdalab.model import Factors, Stop
+from lambdalab.report.drawing import ARM_COLOURS
 from lambdalab.report.html import render_html
 from lambdalab.report.tables import ROWS_AT_MOST
-from lambdalab.report.words import ms, quotient, usd
+from lambdalab.report.words import MARKS, PER_EXECUTION, cents, ms, p_value, quotient, units, usd
 
 VOID = {"meta", "link", "br"}
 STYLE = (ROOT / "lambdalab/report/templates/report.css").read_text()
@@ -147,8 +151,8 @@ def test_every_table_has_a_caption_and_headings_for_rows_and_columns(tree: Eleme
 
 def test_every_figure_is_told_in_words_and_is_sound_xml(page: str, tree: Element) -> None:
     figures = tree.all("figure")
-    # 2 warm loads; init and with the first invocation; 3 each of times, cost and order
-    assert len(figures) == 2 + 2 + 3 + 3 + 3
+    # 2 warm loads; init and with the first invocation; 3 each of ratios, times, cost and order
+    assert len(figures) == 2 + 2 + 4 * 3
     for figure in figures:
         assert figure.all("figcaption")[0].text
         (drawing,) = [e for e in figure if e.attributes.get("role") == "img"]
@@ -183,11 +187,13 @@ def numbers_in(value: Any) -> Iterator[str]:
         case bool() | None:
             pass
         case int() | float():
-            yield from (f"{value:,}", ms(value), quotient(value), f"{value:,g}", f"{value:.0%}".rstrip("%"))
+            yield from (f"{value:,}", ms(value), quotient(value), f"{value:,g}", p_value(value), f"{abs(value):.2f}")
+            yield from (f"{value:{digits}%}".rstrip("%") for digits in (".0", ".1"))
         case str():
             yield from NUMBER.findall(value)
             with suppress(InvalidOperation):
-                yield usd(Decimal(value))
+                amount = Decimal(value)
+                yield from (usd(amount), ms(amount), cents(amount), units(amount))
 
 
 NUMBER = re.compile(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?")
@@ -196,10 +202,12 @@ NUMBER = re.compile(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?")
 def test_every_number_of_results_is_in_summary_json(tree: Element) -> None:
     summary, _, _ = make_run()
     known = set(numbers_in(json.loads(msgspec.json.encode(summary))))
+    estimates = [cell.duration_ms for cell in summary.cells if cell.duration_ms is not None]
+    known |= {f"{found.relative_width:.1%}".rstrip("%") for found in estimates if found.relative_width is not None}
     drawn = [str(e.attributes["aria-label"]) for e in tree if e.attributes.get("role") == "img"]
     written = [
         text
-        for name in ("result", "cold", "journey", "cost", "validity")
+        for name in ("result", "comparison", "cold", "journey", "cost", "order", "validity")
         for text in tree.one(name).texts_outside_drawings
     ]
     written += [cell for row in table(tree, "precision") for cell in row]
@@ -207,6 +215,92 @@ def test_every_number_of_results_is_in_summary_json(tree: Element) -> None:
     assert len(shown) > 250
     assert set(shown) - known == set()
     assert "4,321.0" not in known
+
+
+def test_the_verdict_comes_first_and_every_comparison_has_word_and_mark(tree: Element) -> None:
+    summary, _, _ = make_run()
+    first, *_ = (e.text for e in tree.one("result") if e.tag == "p")
+    assert first == f"Verdict: {summary.verdict}"
+    shown = table(tree, "comparisons")
+    assert [row[2] for row in shown] == [f"{MARKS[one.verdict]} {one.verdict}" for one in summary.comparisons]
+    assert [row[0] for row in shown] == [one.label for one in summary.comparisons]
+    assert {row[2] for row in shown} == {"■ no change", "○ inconclusive"}
+    assert MARKS.keys() == set(Verdict)
+    (duration,) = [one for one in summary.comparisons if (one.label, one.metric) == ("SMALL", Metric.DURATION)]
+    assert duration.ratio == pytest.approx(4, abs=1e-3)
+    assert shown[5][3:5] == ["4.000", f"{quotient(duration.low)} - {quotient(duration.high)}"]
+
+
+def test_a_difference_is_claimed_by_word_and_mark() -> None:
+    tree = Tree(render_html(*make_run(14, loads=LOADS))).root
+    assert {row[2] for row in table(tree, "comparisons")} == {"▲ slower", "▲ dearer", "■ no change"}
+    (first, _) = [e for e in tree.one("comparison") if e.attributes.get("role") == "img"]
+    assert "Init slower, 40.000, interval 40.000 - 40.000" in str(first.attributes["aria-label"])
+
+
+def test_several_pairs_are_told_apart() -> None:
+    tree = Tree(
+        render_html(*make_run(2, loads=LOADS, factors=Factors(language=("python", "go"), memory_mb=(128, 256))))
+    ).root
+    assert {row[1] for row in table(tree, "comparisons")} == {
+        "python-128MB / go-128MB",
+        "python-256MB / go-256MB",
+    }
+
+
+def test_every_ratio_is_drawn_with_its_interval_and_the_margin(tree: Element) -> None:
+    summary, _, _ = make_run()
+    for drawing, label in zip(tree.one("comparison").all("svg"), ("WARMUP", "SMALL", HOSTILE), strict=True):
+        compared = [one for one in summary.comparisons if one.label == label]
+        marks = {
+            kind: [e for e in drawing if f"mark-{kind} role-mark" in _class(e)] for kind in ("symbol", "rule", "rect")
+        }
+        assert len(marks["symbol"][0].all("path")) == len(compared)
+        no_difference, intervals = marks["rule"]
+        assert len(no_difference.all("line")) == 1
+        assert len(intervals.all("line")) == len(compared)
+        (margin,) = marks["rect"][0].all("path")
+        begin, width = re.match(r"M([\d.]+),[\d.]+h([\d.]+)", str(margin.attributes["d"])).groups()  # type: ignore[union-attr]
+        (one,) = re.findall(r"translate\(([\d.]+)", str(no_difference.all("line")[0].attributes["transform"]))
+        assert float(begin) < float(one) < float(begin) + float(width)
+
+
+def test_drift_is_told_of_every_cell(tree: Element) -> None:
+    summary, _, _ = make_run()
+    assert [row[:2] for row in table(tree, "drift")] == [[cell.label, cell.arm] for cell in summary.cells]
+    assert [row[3] for row in table(tree, "drift")] == [quotient(drift.halves) for drift in summary.drift]
+
+
+def test_why_the_run_ended_is_told_with_what_was_asked() -> None:
+    _, manifest, rows = make_run(2, loads=LOADS)
+    protocol = msgspec.structs.replace(manifest.protocol, stop=Stop(precision=0.03, min_blocks=12))
+    ended = msgspec.structs.replace(manifest, protocol=protocol, stopped="minutes cap")
+    tree = Tree(render_html(summarise(ended, [], rows), ended, rows)).root
+    assert "Ended by: minutes cap." in tree.all("header")[0].text
+    assert "target not reached: 4 cells have no interval (ended by: minutes cap)" in tree.one("result").text
+    assert "at least 12 valid samples" in tree.one("method").text
+    assert "within ±3.0%, and ended by: minutes cap" in tree.one("method").text
+
+
+def test_a_month_and_the_studys_formula_are_shown_when_asked_for() -> None:
+    summary, manifest, rows = make_run(terms=Terms(per_month=Decimal(50), seed_formula=True))
+    tree = Tree(render_html(summary, manifest, rows)).root
+    assert summary.bill is not None
+    (cell,) = [cell for cell in summary.bill.cells if (cell.arm, cell.label) == ("go", "SMALL")]
+    (month,) = [row for row in table(tree, "month") if row[:2] == ["SMALL", "go"]]
+    # 50 messages/s in 2,628,000 s, 200 units each of 0.625 USD a million
+    assert (month[4], month[-1]) == ("16,425.00", cents(cell.month_usd))
+    assert "USD a month at 50 messages/s" in tree.one("month-caption").text
+    (study,) = [row for row in table(tree, "seed") if row[:2] == ["SMALL", "go"]]
+    assert study[2:4] == ["100", "200"]
+    assert all(said in tree.one("cost").text for said in (*summary.bill.assumptions, *summary.bill.seed_differences))
+
+
+def test_costs_are_drawn_and_told_for_a_million_items(tree: Element) -> None:
+    labels = [str(e.attributes["aria-label"]) for e in tree.one("cost") if e.attributes.get("role") == "img"]
+    (small,) = [label for label in labels if label.startswith("Cost of a million items, SMALL")]
+    assert "go DynamoDB 1.250 USD" in small  # 200 units of 0.625 USD a million for 100 items
+    assert [row[6] for row in table(tree, "cost") if row[:3] == ["SMALL", "go", "million items"]] == ["0.01200"]
 
 
 def test_figures_hold_one_mark_for_every_valid_sample(tree: Element) -> None:
@@ -295,7 +389,7 @@ def test_colours_can_be_told_from_paper(theme: str) -> None:
     for ground in ("raised", "note-paper", "bad-paper"):
         assert contrast(colours["ink"], colours[ground]) >= 4.5
     marks = [name for name in colours if name.startswith(("arm-", "part-"))]
-    assert len(marks) == 11
+    assert len(marks) == ARM_COLOURS + len(PER_EXECUTION)
     for mark in marks:
         assert contrast(colours[mark], colours["paper"]) >= 3, mark
 

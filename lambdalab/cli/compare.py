@@ -1,0 +1,216 @@
+"""The commands that judge: compare, aa.
+
+Modules that take long to import are imported by the command that needs them.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from lambdalab.cli.app import EXIT_VERDICT, app
+from lambdalab.cli.local_stack import local_stack
+from lambdalab.cli.runs import RESULTS, Results, chosen_protocol
+from lambdalab.console import make_console, say, trial_progress
+from lambdalab.errors import InvalidRunError, UsageError
+
+if TYPE_CHECKING:
+    from lambdalab.comparison import Comparison
+    from lambdalab.experiment import MeasuredRun
+    from lambdalab.model import Protocol
+    from lambdalab.store import RunDirectory
+    from lambdalab.target import AwsTarget
+
+_AFTER_ONE_ANOTHER: Final = "measured one after the other: a drift between the runs looks like a change of the function"
+
+
+@app.command(epilog="Example:  lambdalab compare 20261121-100000-ingest-abcd latest --margin 0.03")
+def compare(
+    base: Annotated[str, typer.Argument(metavar="A", help="The run to compare with: its id, its folder, or latest.")],
+    candidate: Annotated[
+        str | None, typer.Argument(metavar="[B]", help="The run to judge. Without it the arms of A are compared.")
+    ] = None,
+    margin: Annotated[
+        float, typer.Option(min=0.001, max=1, help="The smallest change that matters, as a share: 0.025 is 2.5 %.")
+    ] = 0.025,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown, for a pull-request comment.")] = False,
+    allow_unlike: Annotated[
+        bool, typer.Option("--allow-unlike", help="Compare runs of different machines, targets, prices or loads.")
+    ] = False,
+    results: Results = RESULTS,
+) -> None:
+    """Judge B against A, or the arms of one run; exit 1 for a regression and for nothing else."""
+    from lambdalab.comparison import Verdict
+
+    first = _measured(results, base)
+    found, notes = (
+        _of_arms(results, base, first, margin)
+        if candidate is None
+        else _of_runs(first, _measured(results, candidate), margin, allow_unlike=allow_unlike)
+    )
+    _print(found, notes, markdown=markdown)
+    if any(of.verdict is Verdict.REGRESSION for of in found):
+        raise typer.Exit(EXIT_VERDICT)
+
+
+@app.command(epilog="Example:  lambdalab aa --language go --runs 2 --up")
+def aa(
+    scenario: Annotated[str, typer.Argument(help="What to measure.")] = "ingest",
+    protocol: Annotated[str, typer.Option(help="A protocol of protocols/, or the path of one.")] = "aa",
+    language: Annotated[str, typer.Option(help="Whose function is compared with itself.")] = "python",
+    count: Annotated[int, typer.Option("--runs", min=1, max=100, help="How many runs.")] = 1,
+    blocks: Annotated[
+        int | None, typer.Option(min=6, max=10_000, help="Blocks of each run; the protocol's own by default.")
+    ] = None,
+    results: Results = RESULTS,
+    temporary: Annotated[
+        bool, typer.Option("--up", help="Bring a local stack up when none is up, and end it afterwards.")
+    ] = False,
+) -> None:
+    """Compare one build with itself: what is claimed there is false, and what is resolved is kept for later runs."""
+    from rich.console import Group
+
+    from lambdalab.experiment import conclude_aa
+    from lambdalab.pairing import in_a_sentence
+    from lambdalab.report.layout import print_whole
+    from lambdalab.report.terminal import render_comparisons, render_resolved
+    from lambdalab.resolution import most_allowed, runs_that_differ
+
+    design = _against_itself(chosen_protocol(scenario, protocol, blocks), language)
+    with _place(temporary=temporary) as target:
+        stores = [_run(target, design, results) for _ in range(count)]
+    record, found = conclude_aa(stores)
+    console = make_console()
+    for run_id, comparisons in found.items():
+        typer.echo(run_id)
+        print_whole(console, Group(*render_comparisons(in_a_sentence(comparisons), comparisons, is_aa=True)))
+    print_whole(console, Group(*render_resolved(record)))
+    differ, allowed = runs_that_differ(found.values()), most_allowed(count)
+    typer.echo(
+        f"{record.false_differences} of {record.comparisons} comparisons claim a difference of {language} from itself, "
+        f"in {differ} of {count} runs; at most {allowed} may"
+    )
+    if differ > allowed:
+        raise typer.Exit(EXIT_VERDICT)
+
+
+def _of_arms(
+    results: Path, run_id: str, run: "MeasuredRun", margin: float
+) -> "tuple[tuple[Comparison, ...], list[str]]":
+    from lambdalab.experiment import known_resolutions
+    from lambdalab.pairing import compare_arms
+    from lambdalab.store import RunDirectory
+
+    resolutions = known_resolutions(RunDirectory.open(results, run_id), run.manifest, run.trials)
+    found = compare_arms(run.manifest, run.rows, margin=margin, resolutions=resolutions)
+    if not found:
+        raise InvalidRunError(f"run {run.manifest.run_id} has one arm only", next_step="name a second run to judge")
+    return found, [f"arms of {run.manifest.run_id}, interleaved in blocks"]
+
+
+def _of_runs(
+    first: "MeasuredRun", second: "MeasuredRun", margin: float, *, allow_unlike: bool
+) -> "tuple[tuple[Comparison, ...], list[str]]":
+    from lambdalab.pairing import compare_runs, differences
+
+    before, after = first.manifest, second.manifest
+    if before.run_id == after.run_id:
+        raise UsageError(f"A and B are both run {before.run_id}", next_step="name two runs, or one to compare its arms")
+    unlike = list(differences(before, after))
+    if unlike and not allow_unlike:
+        raise UsageError(
+            f"runs {before.run_id} and {after.run_id} are unlike: {'; '.join(unlike)}",
+            next_step="measure both alike, or add --allow-unlike",
+        )
+    found = compare_runs((before, first.rows), (after, second.rows), margin=margin)
+    if not found:
+        raise InvalidRunError(
+            f"runs {before.run_id} and {after.run_id} have no arm and load in common",
+            next_step="compare runs of the same arms and loads",
+        )
+    notes = [f"A is {before.run_id}, B is {after.run_id}", _AFTER_ONE_ANOTHER]
+    return found, [*notes, *(f"unlike: {each}" for each in unlike)]
+
+
+def _print(found: "tuple[Comparison, ...]", notes: list[str], *, markdown: bool) -> None:
+    from rich.console import Group
+
+    from lambdalab.pairing import in_a_sentence
+    from lambdalab.report.layout import print_whole
+    from lambdalab.report.markdown import markdown_of
+    from lambdalab.report.terminal import render_comparisons
+
+    verdict = in_a_sentence(found)
+    if markdown:
+        typer.echo(markdown_of(verdict, found, notes))
+        return
+    print_whole(make_console(), Group(*render_comparisons(verdict, found)))
+    for note in notes:
+        typer.echo(note)
+
+
+def _measured(results: Path, run_id: str) -> "MeasuredRun":
+    """A run that may be used."""
+    from lambdalab.analysis import summarise
+    from lambdalab.experiment import read_run
+    from lambdalab.store import RunDirectory
+
+    store = RunDirectory.open(results, run_id)
+    run = read_run(store)
+    if faults := summarise(run.manifest, run.trials, run.rows, damaged_lines=run.damaged_lines).faults:
+        raise InvalidRunError(
+            f"run {run.manifest.run_id} is invalid: {'; '.join(faults)}",
+            next_step=f"see the reasons with `lambdalab report {store.folder.name}`, and run it again",
+        )
+    return run
+
+
+def _against_itself(protocol: "Protocol", language: str) -> "Protocol":
+    """The protocol with two arms that are the same function.
+
+    Raises:
+        UsageError: there is no such language, or the protocol varies something else.
+    """
+    from msgspec.structs import replace
+
+    from lambdalab.protocol import LANGUAGES_OF_SCENARIO
+
+    languages = LANGUAGES_OF_SCENARIO[protocol.scenario]
+    if language not in languages:
+        raise UsageError(f"--language is {language!r}", next_step=f"name one of: {', '.join(languages)}")
+    design = replace(protocol, factors=replace(protocol.factors, language=(language,), build=("a", "b")))
+    if len(design.arms) != 2:
+        raise UsageError(
+            f"protocol {protocol.name} varies more than the language, and A/A needs two equal arms",
+            next_step="name a protocol with one mode and one memory size",
+        )
+    return design
+
+
+@contextmanager
+def _place(*, temporary: bool) -> "Iterator[AwsTarget]":
+    from lambdalab.local.stack import stack_for_a_while
+    from lambdalab.target import local_target
+
+    if temporary:
+        with stack_for_a_while(say) as stack:
+            yield local_target(stack)
+    else:
+        yield local_target(local_stack())
+
+
+def _run(target: "AwsTarget", protocol: "Protocol", results: Path) -> "RunDirectory":
+    """One finished run, which may be used."""
+    from lambdalab.experiment import conclude, execute, new_run
+
+    store = new_run(target, protocol, results)
+    with trial_progress(protocol) as progress:
+        execute(target, store, progress.trial, progress.standing)
+    if faults := conclude(store).faults:
+        raise InvalidRunError(
+            f"run {store.folder.name} is invalid: {'; '.join(faults)}",
+            next_step=f"see the reasons with `lambdalab report {store.folder.name}`, and run it again",
+        )
+    return store

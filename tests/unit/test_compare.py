@@ -1,0 +1,415 @@
+"""`lambdalab compare` and `lambdalab aa` as they are typed: verdicts, exit codes, refusals, and what is kept."""
+
+import re
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+from fake_target import FakeTarget
+from samples import (
+    LOADS,
+    ROOT,
+    make_facts,
+    make_lines,
+    make_manifest,
+    make_report,
+    make_result,
+    make_trials,
+    record_line,
+)
+
+from lambdalab import cli, runner
+from lambdalab.cli import compare
+from lambdalab.comparison import Comparison, Metric, Verdict
+from lambdalab.model import Factors, Load, Manifest, Mode, Start
+from lambdalab.platform_log import parse_report, render_report
+from lambdalab.report.markdown import markdown_of
+from lambdalab.resolution import Record, design_of, make_record, most_allowed, resolutions_of, runs_that_differ
+from lambdalab.store import RunDirectory
+from lambdalab.target import Resources
+
+BUILDS = Factors(language=("python",), build=("baseline", "candidate"))
+
+
+class Ended(NamedTuple):
+    """How a call ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+Call = Callable[[str], Ended]
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("template.yaml", "src", "protocols", "prices", "latencies"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path / "results"
+
+
+@pytest.fixture
+def call(results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+
+    def call(arguments: str) -> Ended:
+        monkeypatch.setattr(sys, "argv", ["lambdalab", *arguments.split()])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        captured = capsys.readouterr()
+        return Ended(int(ended.value.code or 0), captured.out, captured.err)
+
+    return call
+
+
+def write_run(results: Path, run_id: str, times: dict[str, float], *, blocks: int = 10, **changes: Any) -> RunDirectory:
+    """A finished run in which each arm's warm duration is so many times 100 ms, and a little different every block."""
+    manifest = make_manifest(blocks=blocks, run_id=run_id, **changes)
+    run = RunDirectory.create(results, manifest)
+    for trial in make_trials(manifest):
+        result = make_result(trial, batch_id=f"{run_id}:{trial.trial_id}")
+        run.append_trial(result)
+        ms = round(100 * times.get(trial.arm, 1.0) + 0.1 * trial.block + 0.03, 2)
+        changed: dict[str, Any] = {"duration_ms": ms, "billed_ms": int(ms) + 1} if trial.load.start == "warm" else {}
+        report = render_report(make_report(result, **changed))
+        run.append_log_lines(make_lines(result, record_line(result, run_id=run_id), report))
+    return run
+
+
+def refused(ended: Ended) -> str:
+    """The one sentence of a call that showed nothing."""
+    assert ended.out == ""
+    (line,) = ended.err.splitlines()
+    return line.removeprefix("lambdalab: ")
+
+
+# verdicts and exit codes
+
+
+@pytest.mark.parametrize(
+    ("factor", "code", "verdict"), [(1.2, 1, "regression"), (1.0, 0, "no change"), (0.8, 0, "improvement")]
+)
+def test_builds_of_one_run(call: Call, results: Path, factor: float, code: int, verdict: str) -> None:
+    write_run(results, "one", {"python-candidate": factor}, factors=BUILDS)
+    ended = call("compare latest")
+    assert ended.code == code, ended.err
+    assert ended.out.startswith(f"Verdict: {verdict}")
+    assert "python-candidate/python-baseline" in ended.out
+    assert ended.out.endswith("arms of one, interleaved in blocks\n")
+
+
+def test_a_language_that_is_slower_is_no_regression(call: Call, results: Path) -> None:
+    write_run(results, "one", {"python": 3.0})
+    ended = call("compare one")
+    assert ended.code == 0
+    assert ended.out.startswith("Verdict: slower: python has 2.9")
+
+
+@pytest.mark.parametrize(
+    ("factor", "code", "verdict"), [(1.2, 1, "regression"), (1.0, 0, "no change"), (0.8, 0, "improvement")]
+)
+def test_a_run_against_another(call: Call, results: Path, factor: float, code: int, verdict: str) -> None:
+    write_run(results, "before", {})
+    write_run(results, "after", {"go": factor})
+    ended = call("compare before after")
+    assert ended.code == code, ended.err
+    assert ended.out.startswith(f"Verdict: {verdict}")
+    assert "go B/go A" in ended.out
+    assert "A is before, B is after\nmeasured one after the other: a drift" in ended.out
+    assert "lambdalab aa" not in ended.out, "it would tell nothing of two runs"
+
+
+def test_a_margin_decides_what_matters(call: Call, results: Path) -> None:
+    write_run(results, "one", {"python-candidate": 1.1}, factors=BUILDS)
+    assert call("compare one").code == 1
+    ended = call("compare one --margin 0.2")
+    assert (ended.code, ended.out.startswith("Verdict: no change in all 9 comparisons")) == (0, True)
+    assert "a change below 20.0% is not claimed" in ended.out
+
+
+def test_markdown_is_a_table_and_has_the_same_exit_code(call: Call, results: Path) -> None:
+    write_run(results, "one", {"python-candidate": 1.2}, factors=BUILDS)
+    ended = call("compare one --markdown")
+    assert ended.code == 1
+    first, _, heading, rule, *rows = ended.out.splitlines()
+    assert first.startswith("**regression: python-candidate has 1.1")
+    assert heading.count("|") == rule.count("|") == 9
+    assert [row.count("|") for row in rows[:9]] == [9] * 9
+    assert rows[5].startswith("| SMALL | python-candidate / python-baseline | duration | 1.1")
+    assert rows[5].endswith("| regression |")
+    assert rows[-1] == "- arms of one, interleaved in blocks"
+
+
+def test_nothing_others_wrote_breaks_markdown() -> None:
+    of = Comparison(
+        label="a|b", metric=Metric.COST, arm="<x>", over="y", ratio=None, low=None, high=None, p_value=None,
+        p_adjusted=None, effect_name="", effect=None, n_blocks=0, needed_blocks=6, margin=0.025, resolution=None,
+        verdict=Verdict.INCONCLUSIVE,
+    )  # fmt: skip
+    assert markdown_of("v", [of], ["[x](y)"]).splitlines()[4] == (
+        r"| a\|b | \<x\> / y | cost | - | - | 0 | - | inconclusive |"
+    )
+
+
+# refusals
+
+
+UNLIKE: dict[str, dict[str, Any]] = {
+    "machine unknown, unknown, unknown, unknown, unknown and other, unknown": {"machine": {"processor": "other"}},
+    "target local and aws": {"target": "aws"},
+    "cpu limit cgroup v2 and none": {"cpu_limit": "none"},
+    "cpu scale 1 and 0.5": {"cpu_scale": 0.5},
+    "price sheet us-east-1 2026-11-20 and us-east-1 2027-01-01": {"price_sheet": "us-east-1 2027-01-01"},
+    "latency model none and m 2026, seed 1": {"latency": {"name": "m", "date": "2026", "seed": 1}},
+    "load SMALL 100 x 1024 bytes warm and 50 x 1024 bytes warm": {
+        "loads": (LOADS[0], Load(label="SMALL", size_bytes=1024, count=50, start=Start.WARM))
+    },
+    "loads WARMUP, SMALL and WARMUP": {"loads": LOADS[:1]},
+    "go memory_mb 128 and 512": {"functions": {"python": make_facts("python"), "go": make_facts("go", memory_mb=512)}},
+}
+
+
+@pytest.mark.parametrize(("said", "changes"), UNLIKE.items(), ids=list(UNLIKE))
+def test_unlike_runs_are_refused_unless_told(call: Call, results: Path, said: str, changes: dict[str, Any]) -> None:
+    write_run(results, "before", {})
+    write_run(results, "after", {}, **changes)
+    ended = call("compare before after")
+    assert ended.code == 2
+    sentence = refused(ended)
+    assert sentence.startswith(f"runs before and after are unlike: {said}" if "target" not in said else "runs before")
+    assert said in sentence
+    assert sentence.endswith("; measure both alike, or add --allow-unlike.")
+    allowed = call("compare before after --allow-unlike")
+    assert allowed.code in (0, 1)
+    assert f"unlike: {said}" in allowed.out
+
+
+def test_what_cannot_be_compared(call: Call, results: Path) -> None:
+    write_run(results, "one", {}, blocks=1, arms=("go",))
+    ended = call("compare one")
+    assert (ended.code, refused(ended)) == (4, "run one has one arm only; name a second run to judge.")
+    ended = call("compare one latest")
+    assert (ended.code, refused(ended)) == (2, "A and B are both run one; name two runs, or one to compare its arms.")
+    write_run(results, "two", {}, blocks=1, arms=("python",))
+    ended = call("compare one two")
+    assert (ended.code, refused(ended)) == (
+        4, "runs one and two have no arm and load in common; compare runs of the same arms and loads.",
+    )  # fmt: skip
+
+
+def test_a_run_that_must_not_be_used_is_not_compared(call: Call, results: Path) -> None:
+    write_run(results, "good", {}, blocks=2)
+    bad = write_run(results, "bad", {}, blocks=2)
+    (bad.folder / "platform.jsonl").write_bytes(b"")
+    for arguments in ("compare bad", "compare good bad", "compare bad good"):
+        ended = call(arguments)
+        assert ended.code == 4
+        assert refused(ended).startswith(
+            "run bad is invalid: no valid sample of python WARMUP, go WARMUP, python SMALL"
+        )
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def foreign(path: Path) -> None:
+    path.write_bytes(b"\x89PNG\r\n\x1a\n")
+
+
+def older(path: Path) -> None:
+    path.write_text(path.read_text().replace('"schema_version": 3', '"schema_version": 2'))
+
+
+def negative(path: Path) -> None:
+    path.write_text(path.read_text().replace('"seed": 7', '"seed": "seven"'))
+
+
+def before_1970(path: Path) -> None:
+    path.write_text(re.sub(r'"sent_at_ms":\d+', '"sent_at_ms":-5', path.read_text()))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "code", "said"),
+    [
+        ("run.json", cut, 3, "run.json is damaged: Input data was truncated"),
+        ("run.json", foreign, 3, "run.json is damaged: "),
+        ("run.json", older, 3, "run.json has schema version 2, this lambdalab reads 3; read it with the lambdalab"),
+        ("run.json", negative, 3, "run.json is damaged: Expected `int`, got `str` - at `$.seed`"),
+        ("run.json", Path.unlink, 2, "is not a run directory; the newest run in results is good"),
+        ("trials.jsonl", before_1970, 3, "trials.jsonl, line 1, is damaged: Expected `int` >= 0 - at `$.sent_at_ms`"),
+        ("trials.jsonl", cut, 4, "run bad is invalid: only 0 of 8 trials were run; "),
+        ("trials.jsonl", Path.unlink, 4, "run bad is invalid: only 0 of 8 trials were run; "),
+        ("platform.jsonl", foreign, 3, "platform.jsonl, line 1, is damaged: "),
+        ("platform.jsonl", Path.unlink, 4, "run bad is invalid: no valid sample of "),
+    ],
+)
+@pytest.mark.parametrize("arguments", ["compare bad", "compare good bad"])
+def test_a_damaged_run(
+    call: Call, results: Path, name: str, damage: Callable[[Path], None], code: int, said: str, arguments: str
+) -> None:
+    write_run(results, "good", {}, blocks=2)
+    damage(write_run(results, "bad", {}, blocks=2).folder / name)
+    ended = call(arguments)
+    assert said in refused(ended)
+    assert ended.code == code
+
+
+@pytest.mark.parametrize("duration", ["-100.13", "1e400", "99999999999999999999.00", "NaN", "0x10"])
+def test_a_time_that_cannot_be_is_no_sample(call: Call, results: Path, duration: str) -> None:
+    run = write_run(results, "one", {}, blocks=1)
+    path = run.folder / "platform.jsonl"
+    path.write_text(path.read_text().replace("Duration: 100.13 ms", f"Duration: {duration} ms"))
+    ended = call("compare one")
+    assert ended.code == 4
+    assert refused(ended).startswith("run one is invalid: no valid sample of python SMALL, go SMALL; ")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("compare one --margin 0", "invalid value '0' for '--margin'"),
+        ("compare one --margin nan", "invalid value 'nan' for '--margin'"),
+        ("aa --language cobol", "--language is 'cobol'; name one of: python, go."),
+        ("aa --protocol modes", "protocol modes varies more than the language, and A/A needs two equal arms; name"),
+        ("aa --blocks 5", "invalid value '5' for '--blocks'"),
+        ("aa --runs 0", "invalid value '0' for '--runs'"),
+    ],
+)
+def test_what_was_typed_is_wrong(call: Call, arguments: str, said: str) -> None:
+    ended = call(arguments)
+    assert said in refused(ended)
+    assert ended.code == 2
+
+
+# A/A
+
+
+class Biased(FakeTarget):
+    """The second of two equal arms takes twice as long, as after a mistake in the lab."""
+
+    def send(self, of_arm: Resources, body: str) -> str:
+        message = super().send(of_arm, body)
+        if self.configured[-1].build == "b":
+            last = self.lines[-1]
+            report = parse_report(last.message)
+            assert report is not None
+            slower = msgspec.structs.replace(report, duration_ms=31.48, billed_ms=32 if report.init_ms is None else 162)
+            self.lines[-1] = msgspec.structs.replace(last, message=render_report(slower))
+        return message
+
+
+@contextmanager
+def aa_on(monkeypatch: pytest.MonkeyPatch, fake: FakeTarget) -> Iterator[None]:
+    @contextmanager
+    def place(**_: Any) -> Iterator[FakeTarget]:
+        yield fake
+
+    monkeypatch.setattr(compare, "_place", place)
+    monkeypatch.setattr(runner, "EMPTY_QUEUE_WAIT_S", 0.0)
+    yield
+
+
+def test_equal_arms_are_found_equal_and_what_is_resolved_is_kept(
+    call: Call, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with aa_on(monkeypatch, FakeTarget()):
+        ended = call("aa --runs 2")
+    assert ended.code == 0, ended.err
+    assert "0 of 18 comparisons claim a difference of python from itself, in 0 of 2 runs; at most 0 may" in ended.out
+    (record,) = msgspec.json.decode((results / "aa.json").read_bytes(), type=list[Record])
+    assert len(record.runs) == 2
+    assert (record.design.language, record.design.memory_mb, record.design.blocks) == ("python", 128, 10)
+    assert ("SMALL_1KBx20", Metric.DURATION, 0.0) in [(r.label, r.metric, r.difference) for r in record.resolved]
+
+    later = call("compare latest")
+    assert re.search(
+        r"python-b/python-a +duration +1\.000 \[1\.000, 1\.000\] +1\.0000 +10 +0\.0% +no change", later.out
+    )
+    assert "no A/A run" not in later.out
+    assert later.out.count("0.0%") >= 7
+    with aa_on(monkeypatch, FakeTarget()):
+        assert call("aa --language go").code == 0
+        assert call("aa").code == 0
+    kept = msgspec.json.decode((results / "aa.json").read_bytes(), type=list[Record])
+    assert [(one.design.language, len(one.runs)) for one in kept] == [("go", 1), ("python", 1)], "the newest counts"
+
+
+def test_a_lab_that_finds_equal_arms_different_fails(
+    call: Call, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with aa_on(monkeypatch, Biased()):
+        ended = call("aa")
+    assert ended.code == 1, ended.err
+    assert "in 1 of 1 runs; at most 0 may" in ended.out
+    assert "regression: python-b has 2.000 times the duration of python-a" in ended.out
+
+
+def test_an_a_a_run_that_failed_is_not_kept(call: Call, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeTarget()
+    fake.lose = 1
+    with aa_on(monkeypatch, fake):
+        ended = call("aa")
+    assert ended.code == 4
+    assert "is invalid: no valid sample of python-a WARMUP" in ended.err
+    assert not (results / "aa.json").exists()
+
+
+def test_a_damaged_record_is_said(call: Call, results: Path) -> None:
+    write_run(results, "one", {}, blocks=1)
+    (results / "aa.json").write_text('[{"design": 1}]')
+    for arguments in ("compare one", "report one"):
+        ended = call(arguments)
+        assert "results/aa.json is damaged: Expected `object`, got `int` - at `$[0].design`; remove it" in ended.err
+        assert ended.code == 3
+
+
+def compared(low: float, high: float, verdict: Verdict = Verdict.NO_CHANGE) -> Comparison:
+    return Comparison(
+        label="SMALL", metric=Metric.DURATION, arm="b", over="a", ratio=1.0, low=low, high=high, p_value=1.0,
+        p_adjusted=1.0, effect_name="", effect=0.0, n_blocks=10, needed_blocks=10, margin=0.025, resolution=None,
+        verdict=verdict,
+    )  # fmt: skip
+
+
+def test_a_resolution_is_the_half_width_of_the_interval_and_the_median_of_runs() -> None:
+    manifest = make_manifest(arms=("python",))
+    design = design_of(manifest, "python", 10)
+    found = {"one": [compared(0.9, 1.1)], "two": [compared(1.0, 2.0)], "three": [compared(0.99, 1.01)]}
+    (resolved,) = make_record(design, found).resolved
+    assert resolved.difference == pytest.approx((1.1 / 0.9) ** 0.5 - 1)
+
+
+DESIGNS: list[dict[str, Any]] = [
+    {"machine": {"processor": "other"}},
+    {"cpu_limit": "none"},
+    {"cpu_scale": 2.0},
+    {"loads": LOADS[:1]},
+    {"functions": {"python": make_facts("python", memory_mb=256)}},
+    {"factors": Factors(language=("python",), mode=(Mode.BATCH,))},
+]
+
+
+def known_for(manifest: Manifest, blocks: int = 10) -> int:
+    record = make_record(design_of(make_manifest(arms=("python",)), "python", 10), {"one": [compared(0.9, 1.1)]})
+    return len(resolutions_of([record], manifest, blocks))
+
+
+@pytest.mark.parametrize("changes", DESIGNS, ids=lambda changes: next(iter(changes)))
+def test_a_resolution_holds_for_its_machine_and_design_only(changes: dict[str, Any]) -> None:
+    assert known_for(make_manifest(arms=("python",))) == 1
+    assert known_for(make_manifest(**{"arms": ("python",)} | changes)) == 0
+    assert known_for(make_manifest(arms=("python",)), blocks=11) == 0
+    assert known_for(make_manifest(arms=("python", "go"))) == 1, "of both arms one is known"
+
+
+def test_how_many_runs_may_differ() -> None:
+    assert [most_allowed(runs) for runs in (1, 2, 3, 10, 11, 20, 100)] == [0, 0, 1, 1, 2, 2, 8]
+    runs = [[compared(1, 1)], [compared(1, 1, Verdict.REGRESSION)] * 3, [compared(1, 1, Verdict.INCONCLUSIVE)]]
+    assert runs_that_differ(runs) == 1
