@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from lambdalab.model import Arm, Estimate, InvocationRow, Protocol
-from lambdalab.stats import median_estimate
+from lambdalab.stats import LEVEL, median_estimate, smallest_n
 
 MILLION: Final = 1_000_000
 
@@ -165,6 +165,9 @@ def _recommend(points: Sequence[Point], limits: Limits) -> tuple[str | None, str
     missing = max(point.duration_ms.p95_more for point in points) if max_p95_ms is not None else 0
     if missing:
         return None, f"a 95th percentile with an interval needs {missing} more samples in a cell"
+    missing = max(smallest_n(LEVEL) - point.n for point in points)
+    if missing > 0:
+        return None, f"a median with an interval needs {missing} more samples in a cell"
     asked = [] if max_p95_ms is None else [f"p95 of Duration at most {max_p95_ms:g} ms"]
     asked += [] if max_usd is None else [f"at most {max_usd:g} USD per million executions"]
     kept = [point for point in points if _keeps(point, limits)]

@@ -77,6 +77,12 @@ def test_with_too_few_samples_no_percentile_is_made_up() -> None:
     assert found.because == "a 95th percentile with an interval needs 9 more samples in a cell"
 
 
+def test_with_too_few_samples_for_any_interval_none_is_said_to_keep_a_limit_or_not() -> None:
+    few = replace(MANIFEST, protocol=replace(MANIFEST.protocol, blocks=5))
+    found = warm(frontiers(few.protocol, rows_of(few), Limits(max_usd_per_million=1000)))
+    assert (found.recommended, found.because) == (None, "a median with an interval needs 1 more samples in a cell")
+
+
 def test_samples_that_do_not_count_are_left_out() -> None:
     rows = [
         replace(row, valid=False) if row.arm == "go-256MB" else replace(row, cost_total_usd=None) if n % 2 else row
