@@ -26,6 +26,7 @@ from lambdalab import cli, runner
 from lambdalab.cli import compare
 from lambdalab.comparison import Comparison, Metric, Verdict
 from lambdalab.model import Factors, Load, Manifest, Mode, Start
+from lambdalab.pairing import compare_arms
 from lambdalab.platform_log import parse_report, render_report
 from lambdalab.report.markdown import markdown_of
 from lambdalab.resolution import Record, design_of, make_record, most_allowed, resolutions_of, runs_that_differ
@@ -413,3 +414,14 @@ def test_how_many_runs_may_differ() -> None:
     assert [most_allowed(runs) for runs in (1, 2, 3, 10, 11, 20, 100)] == [0, 0, 1, 1, 2, 2, 8]
     runs = [[compared(1, 1)], [compared(1, 1, Verdict.REGRESSION)] * 3, [compared(1, 1, Verdict.INCONCLUSIVE)]]
     assert runs_that_differ(runs) == 1
+
+
+def test_two_arms_resolve_no_more_than_the_coarser_and_nothing_when_one_is_unknown() -> None:
+    manifest, key = make_manifest(), ("SMALL", Metric.DURATION)
+
+    def shown(known: dict[str, float]) -> set[float | None]:
+        found = compare_arms(manifest, [], resolutions={(arm, *key): share for arm, share in known.items()})
+        return {of.resolution for of in found if (of.label, of.metric) == key}
+
+    assert shown({"python": 0.02, "go": 0.05}) == {0.05}
+    assert shown({"python": 0.02}) == {None}
