@@ -13,6 +13,7 @@ from lambdalab.bill import Parts as Parts
 from lambdalab.collection import REPEATED
 from lambdalab.comparison import Comparison
 from lambdalab.figures import Figures, figures
+from lambdalab.frontier import Frontier as Frontier
 from lambdalab.model import Arm, Estimate, InvocationRow, Manifest, Protocol, Stop, TrialResult
 from lambdalab.pairing import Resolutions, compare_arms, in_a_sentence
 from lambdalab.stats import LEVEL, PRECISION, median_estimate, smallest_n
@@ -102,6 +103,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     faults: tuple[str, ...]
     """Why the run must not be used; empty when it may be."""
     bill: Bill | None = None
+    frontiers: tuple[Frontier, ...] = ()
 
 
 def summarise(

@@ -103,10 +103,10 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 def arm_pairs(arms: Sequence[Arm]) -> list[tuple[Arm, Arm]]:
     """Find which arm is set over which: arms that differ in one factor only.
 
-    It is the first of build, language, mode and memory that has several levels. Of builds the later is set over the
-    first, which is the baseline; of the others the first over each later one.
+    It is the first of build, language, mode, memory and architecture that has several levels. Of builds the later is
+    set over the first, which is the baseline; of the others the first over each later one.
     """
-    for factor in ("build", "language", "mode", "memory_mb"):
+    for factor in ("build", "language", "mode", "memory_mb", "architecture"):
         if len({getattr(arm, factor) for arm in arms}) == 1:
             continue
         groups: dict[Arm, list[Arm]] = {}

@@ -12,14 +12,13 @@ import urllib.request
 import zipfile
 from functools import cache
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 
 from lambdalab.aws import Aws, access_errors
 from lambdalab.errors import AccessError, UsageError
-
-Architecture = Literal["x86_64", "arm64"]
+from lambdalab.model import Architecture
 
 COLD_START_VARIABLE: Final = "LAMBDALAB_COLD_START"
 """The variable a configuration bump sets; a left-over of a killed run is dropped by the next."""

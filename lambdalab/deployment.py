@@ -1,14 +1,17 @@
 """How sam is called for this project: this machine's parameters, and the environment it runs in."""
 
+import contextlib
 import os
 import platform
 import sys
 import tomllib
+from pathlib import Path
 from typing import Final
 
 from lambdalab.aws import LOCAL_KEY, LOCAL_REGION
-from lambdalab.project import project_root
-from lambdalab.tools import find_python, search_path
+from lambdalab.model import Architecture
+from lambdalab.project import project_root, state_folder
+from lambdalab.tools import find_python, run_tool, search_path, tool
 
 ARCHITECTURES: Final = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
 PREFERRED_PYTHON: Final = "3.12"
@@ -52,3 +55,29 @@ def local_parameters(changes: dict[str, str]) -> dict[str, str]:
 def overrides(parameters: dict[str, str]) -> list[str]:
     """``parameters`` as sam takes them on its command line, where nothing is written as a pair of quotes."""
     return ["--parameter-overrides", *(f"{key}=" + (value or '""') for key, value in parameters.items())]
+
+
+def build_folder(architecture: Architecture) -> Path:
+    """Where the functions built for an architecture are kept: in ``.lambdalab/builds``."""
+    return state_folder() / "builds" / architecture
+
+
+def build_for(architecture: Architecture, parameters: dict[str, str]) -> None:
+    """Builds the functions for an architecture into its folder.
+
+    Args:
+        architecture: which.
+        parameters: those of the stack the build is for.
+
+    Raises:
+        ToolError: sam is missing, or the build failed.
+    """
+    folder = build_folder(architecture)
+    folder.parent.mkdir(exist_ok=True)
+    arguments = [str(tool("sam")), "build", "--build-dir", str(folder)]
+    with contextlib.chdir(project_root()):
+        run_tool(
+            [*arguments, *overrides(parameters | {"Architecture": architecture})],
+            log_file=folder.with_suffix(".log"),
+            variables=variables(None),
+        )

@@ -24,6 +24,7 @@ from lambdalab.collection import join, observe_blocks
 from lambdalab.cost import PriceSheet, load_price_sheet
 from lambdalab.deployment import local_parameters
 from lambdalab.errors import StorageError, UsageError
+from lambdalab.frontier import NO_LIMITS, Limits, SweptCell, frontiers, swept_cells
 from lambdalab.model import FunctionFacts, Manifest, Protocol, Trial
 from lambdalab.plan import EFFECT, Plan, find_experience, make_plan
 from lambdalab.project import project_root
@@ -128,9 +129,10 @@ def resume_run(target: AwsTarget, store: RunDirectory) -> None:
     for name, facts in before.items():
         for key, value in facts.items():
             if after[name][key] != value:
+                built = key == "code_sha256" and manifest.protocol.factors.build
                 raise UsageError(
                     f"run {manifest.run_id} began with {name} {key} {value}, and now it is {after[name][key]}",
-                    next_step="set it back, or start a new run",
+                    next_step=f"{'name every build as before' if built else 'set it back'}, or start a new run",
                 )
     if trials_left(store):
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
@@ -171,7 +173,7 @@ def execute(
     Runner(target, store, progress, stop).run(trials_left(store))
 
 
-def conclude(store: RunDirectory, terms: Terms | None = None) -> Summary:
+def conclude(store: RunDirectory, terms: Terms | None = None, limits: Limits = NO_LIMITS) -> Summary:
     """Reads a run directory and writes rows, summary and page; may be repeated at any time, also for an unfinished run.
 
     The same files and terms always give the same rows, summary and page: even the prices are the run's own.
@@ -179,6 +181,7 @@ def conclude(store: RunDirectory, terms: Terms | None = None) -> Summary:
     Args:
         store: the run.
         terms: how to bill it; without free tier and monthly figures by default.
+        limits: what a recommended setting must keep.
 
     Raises:
         StorageError: a file of the run is damaged, or one cannot be written.
@@ -196,10 +199,19 @@ def conclude(store: RunDirectory, terms: Terms | None = None) -> Summary:
     store.write_rows(rows)
     summary = summarise(manifest, trials, rows, damaged_lines=observations.damaged_lines)
     bill = bill_of_run(manifest, trials, rows, prices, terms or Terms())
-    summary = msgspec.structs.replace(summary, bill=bill)
+    summary = msgspec.structs.replace(summary, bill=bill, frontiers=frontiers(manifest.protocol, rows, limits))
     store.write_summary(summary)
     store.write_report(render_html(summary, manifest, rows))
     return summary
+
+
+def write_cells(store: RunDirectory, summary: Summary) -> None:
+    """Writes every arm under every load, with its place on the front, into ``cells.csv``.
+
+    Raises:
+        StorageError: it cannot be written.
+    """
+    store.write_cells(swept_cells(store.manifest().protocol, summary.frontiers), SweptCell)
 
 
 def plan_run(

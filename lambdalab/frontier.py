@@ -5,7 +5,6 @@ two. What the intervals cannot tell apart is not hidden: every point carries bot
 """
 
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 from typing import Final
 
 import msgspec
@@ -16,12 +15,28 @@ from lambdalab.stats import median_estimate
 MILLION: Final = 1_000_000
 
 
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a recommended setting must keep, with its whole interval; None: no such limit.
+
+    ``max_p95_ms`` is of the 95th percentile of Duration, ``max_usd_per_million`` of the median cost of a million
+    executions.
+    """
+
+    max_p95_ms: float | None = None
+    max_usd_per_million: float | None = None
+
+
+NO_LIMITS: Final = Limits()
+
+
 class Point(msgspec.Struct, frozen=True, kw_only=True):
     """One arm under one load: Duration in ms and USD per million executions, each with its interval."""
 
     arm: Arm
     label: str
     n: int
+    memory_mb: int
+    architecture: str
     duration_ms: Estimate
     usd_per_million: Estimate
     on_front: bool
@@ -36,40 +51,87 @@ class Frontier(msgspec.Struct, frozen=True, kw_only=True):
     because: str
 
 
-def frontiers(
-    protocol: Protocol,
-    rows: Iterable[InvocationRow],
-    *,
-    max_p95_ms: float | None = None,
-    max_usd_per_million: float | None = None,
-) -> tuple[Frontier, ...]:
+class SweptCell(msgspec.Struct, frozen=True, kw_only=True):
+    """One line of ``cells.csv``: an arm under a load, also one without a sample that counts, of which ``n`` is 0."""
+
+    label: str
+    arm: str
+    language: str
+    mode: str
+    memory_mb: int | None = None
+    architecture: str | None = None
+    n: int = 0
+    duration_ms: float | None = None
+    duration_ms_low: float | None = None
+    duration_ms_high: float | None = None
+    p95_ms: float | None = None
+    p95_ms_low: float | None = None
+    p95_ms_high: float | None = None
+    usd_per_million: float | None = None
+    usd_per_million_low: float | None = None
+    usd_per_million_high: float | None = None
+    on_front: bool | None = None
+    recommended: bool | None = None
+
+
+def swept_cells(protocol: Protocol, found: Iterable[Frontier]) -> list[SweptCell]:
+    """Every arm under every load of a protocol as a line, load by load."""
+    measured = {(point.label, point.arm.name): (frontier, point) for frontier in found for point in frontier.points}
+    lines = []
+    for load in protocol.loads:
+        for arm in protocol.arms:
+            line = SweptCell(label=load.label, arm=arm.name, language=arm.language, mode=arm.mode.value)
+            if (load.label, arm.name) in measured:
+                line = _measured(line, *measured[load.label, arm.name])
+            lines.append(line)
+    return lines
+
+
+def _measured(line: SweptCell, frontier: Frontier, point: Point) -> SweptCell:
+    time, cost = point.duration_ms, point.usd_per_million
+    return msgspec.structs.replace(
+        line,
+        memory_mb=point.memory_mb,
+        architecture=point.architecture,
+        n=point.n,
+        duration_ms=time.median,
+        duration_ms_low=time.low,
+        duration_ms_high=time.high,
+        p95_ms=time.p95,
+        p95_ms_low=time.p95_low,
+        p95_ms_high=time.p95_high,
+        usd_per_million=cost.median,
+        usd_per_million_low=cost.low,
+        usd_per_million_high=cost.high,
+        on_front=point.on_front,
+        recommended=point.arm.name == frontier.recommended,
+    )
+
+
+def frontiers(protocol: Protocol, rows: Iterable[InvocationRow], limits: Limits = NO_LIMITS) -> tuple[Frontier, ...]:
     """The front of every load, and what to take there.
 
     Args:
         protocol: what was asked.
         rows: the samples; those that are not valid, or whose cost is not known, are left out.
-        max_p95_ms: the 95th percentile of Duration must be at most this, with its whole interval.
-        max_usd_per_million: the median cost of a million executions must be at most this, with its whole interval.
+        limits: what a recommended setting must keep.
 
     Returns:
         One for each load of which there is a sample. With a limit on the 95th percentile the cheapest arm that keeps
         all limits is recommended, with one on cost alone the fastest, without any none.
     """
-    arms = {arm.name: arm for arm in protocol.arms}
-    order = [load.label for load in protocol.loads]
-    usable = [row for row in rows if row.valid and row.duration_ms is not None and row.cost_total_usd is not None]
-    usable.sort(key=lambda row: (order.index(row.label), list(arms).index(row.arm)))
-    points = [_point(arms[name], label, list(of_cell)) for (label, name), of_cell in groupby(usable, key=_cell)]
+    of_cells: dict[tuple[str, str], list[InvocationRow]] = {}
+    for row in rows:
+        if row.valid and row.duration_ms is not None and row.cost_total_usd is not None:
+            of_cells.setdefault((row.label, row.arm), []).append(row)
     found = []
-    for label, of_load in groupby(points, key=lambda point: point.label):
-        marked = _mark_front(list(of_load))
-        recommended, because = _recommend(marked, max_p95_ms, max_usd_per_million)
-        found.append(Frontier(label=label, points=tuple(marked), recommended=recommended, because=because))
+    for load in protocol.loads:
+        sampled = [arm for arm in protocol.arms if (load.label, arm.name) in of_cells]
+        if sampled:
+            points = _mark_front([_point(arm, load.label, of_cells[load.label, arm.name]) for arm in sampled])
+            recommended, because = _recommend(points, limits)
+            found.append(Frontier(label=load.label, points=tuple(points), recommended=recommended, because=because))
     return tuple(found)
-
-
-def _cell(row: InvocationRow) -> tuple[str, str]:
-    return row.label, row.arm
 
 
 def _point(arm: Arm, label: str, rows: Sequence[InvocationRow]) -> Point:
@@ -77,6 +139,8 @@ def _point(arm: Arm, label: str, rows: Sequence[InvocationRow]) -> Point:
         arm=arm,
         label=label,
         n=len(rows),
+        memory_mb=rows[0].memory_mb,
+        architecture=rows[0].architecture,
         duration_ms=median_estimate([row.duration_ms for row in rows if row.duration_ms is not None]),
         usd_per_million=median_estimate(
             [float(row.cost_total_usd * MILLION) for row in rows if row.cost_total_usd is not None], in_ms=False
@@ -94,30 +158,35 @@ def _mark_front(points: Sequence[Point]) -> list[Point]:
     return [msgspec.structs.replace(point, on_front=not beaten(point)) for point in points]
 
 
-def _recommend(
-    points: Sequence[Point], max_p95_ms: float | None, max_usd_per_million: float | None
-) -> tuple[str | None, str]:
-    if max_p95_ms is None and max_usd_per_million is None:
+def _recommend(points: Sequence[Point], limits: Limits) -> tuple[str | None, str]:
+    max_p95_ms, max_usd = limits.max_p95_ms, limits.max_usd_per_million
+    if max_p95_ms is None and max_usd is None:
         return None, "no limit was given, so any point of the front may be the right one"
     missing = max(point.duration_ms.p95_more for point in points) if max_p95_ms is not None else 0
     if missing:
         return None, f"a 95th percentile with an interval needs {missing} more samples in a cell"
-    limits = []
-    if max_p95_ms is not None:
-        limits.append(f"p95 of Duration at most {max_p95_ms:g} ms")
-    if max_usd_per_million is not None:
-        limits.append(f"at most {max_usd_per_million:g} USD per million executions")
-    asked = " and ".join(limits)
-    kept = [point for point in points if _keeps(point, max_p95_ms, max_usd_per_million)]
+    asked = [] if max_p95_ms is None else [f"p95 of Duration at most {max_p95_ms:g} ms"]
+    asked += [] if max_usd is None else [f"at most {max_usd:g} USD per million executions"]
+    kept = [point for point in points if _keeps(point, limits)]
     if not kept:
-        return None, f"no setting keeps {asked} with its whole interval"
-    by_cost, by_time = (lambda p: p.usd_per_million.median), (lambda p: p.duration_ms.median)
-    if max_p95_ms is not None:
-        return min(kept, key=by_cost).arm.name, f"the cheapest of {len(kept)} that keep {asked}"
-    return min(kept, key=by_time).arm.name, f"the fastest of {len(kept)} that keep {asked}"
+        return None, f"no setting keeps {' and '.join(asked)} with its whole interval"
+    how, least = ("fastest", _ms) if max_p95_ms is None else ("cheapest", _usd)
+    return min(kept, key=least).arm.name, f"the {how} of {len(kept)} that keep {' and '.join(asked)}"
 
 
-def _keeps(point: Point, max_p95_ms: float | None, max_usd_per_million: float | None) -> bool:
-    p95_high, usd_high = point.duration_ms.p95_high, point.usd_per_million.high
-    in_time = max_p95_ms is None or (p95_high is not None and p95_high <= max_p95_ms)
-    return in_time and (max_usd_per_million is None or (usd_high is not None and usd_high <= max_usd_per_million))
+def _ms(point: Point) -> float:
+    return point.duration_ms.median
+
+
+def _usd(point: Point) -> float:
+    return point.usd_per_million.median
+
+
+def _keeps(point: Point, limits: Limits) -> bool:
+    return all(
+        limit is None or (high is not None and high <= limit)
+        for high, limit in (
+            (point.duration_ms.p95_high, limits.max_p95_ms),
+            (point.usd_per_million.high, limits.max_usd_per_million),
+        )
+    )

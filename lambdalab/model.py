@@ -7,11 +7,12 @@ runs a function, a *block* holds every *arm* once, a *run* is one execution of a
 from decimal import Decimal
 from enum import StrEnum
 from itertools import product
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+Architecture = Literal["x86_64", "arm64"]
 Amount = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
 EpochMs = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999)]
 """Milliseconds since 1970, to the end of the year 9999. Like the two above it bounds what a function says of itself:
@@ -57,18 +58,21 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True):
     memory_mb: int | None = None
     mode: Mode = Mode.SEQUENTIAL
     build: str | None = None
+    architecture: Architecture | None = None
 
 
 class Factors(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What varies between arms: the levels of each factor. The arms are all their combinations.
 
-    ``build`` names builds of the functions; two names of one build are an A/A comparison.
+    ``build`` names builds of the functions; two names of one build are an A/A comparison. An ``architecture`` is
+    a build of its own, so only one of the two is given.
     """
 
     language: tuple[str, ...]
     memory_mb: tuple[int, ...] = ()
     mode: tuple[Mode, ...] = (Mode.SEQUENTIAL,)
     build: tuple[str, ...] = ()
+    architecture: tuple[Architecture, ...] = ()
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -125,17 +129,14 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def arms(self) -> tuple[Arm, ...]:
         """Every combination of the factors' levels, the last factor varying fastest."""
         factors = self.factors
-        levels = product(factors.language, factors.memory_mb or (None,), factors.mode, factors.build or (None,))
-        return tuple(
-            Arm(
-                name=_arm_name(factors, language, memory_mb, mode, build),
-                language=language,
-                memory_mb=memory_mb,
-                mode=mode,
-                build=build,
-            )
-            for language, memory_mb, mode, build in levels
+        levels = product(
+            factors.language,
+            factors.memory_mb or (None,),
+            factors.mode,
+            factors.build or (None,),
+            factors.architecture or (None,),
         )
+        return tuple(_arm(factors, *settings) for settings in levels)
 
 
 class Trial(msgspec.Struct, frozen=True, kw_only=True):
@@ -416,6 +417,19 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
         return max(self.high - self.median, self.median - self.low) / self.median
 
 
-def _arm_name(factors: Factors, language: str, memory_mb: int | None, mode: Mode, build: str | None) -> str:
-    settings = ((f"{memory_mb}MB", factors.memory_mb), (mode.value, factors.mode), (build, factors.build))
-    return "-".join([language, *(str(level) for level, levels in settings if len(levels) > 1)])
+def _arm(
+    factors: Factors,
+    language: str,
+    memory_mb: int | None,
+    mode: Mode,
+    build: str | None,
+    architecture: Architecture | None,
+) -> Arm:
+    settings = (
+        (f"{memory_mb}MB", factors.memory_mb),
+        (mode.value, factors.mode),
+        (build, factors.build),
+        (architecture, factors.architecture),
+    )
+    name = "-".join([language, *(str(level) for level, levels in settings if len(levels) > 1)])
+    return Arm(name=name, language=language, memory_mb=memory_mb, mode=mode, build=build, architecture=architecture)

@@ -40,10 +40,19 @@ def load_protocol(name_or_path: str | Path) -> Protocol:
     """
     path = locate(name_or_path, "protocols", ProtocolError)
     protocol = read(path, Protocol, ProtocolError)
+    check_protocol(protocol, str(path))
+    return protocol
+
+
+def check_protocol(protocol: Protocol, source: str) -> None:
+    """Refuses a protocol that cannot be run.
+
+    Raises:
+        ProtocolError: something in it is wrong; tells the source, key, value and next step.
+    """
     for key, value, next_step in _faults(protocol):
         shown = f'"{value}"' if isinstance(value, str) else value
-        raise ProtocolError(f"{path}: {key} is {shown}", next_step=next_step)
-    return protocol
+        raise ProtocolError(f"{source}: {key} is {shown}", next_step=next_step)
 
 
 def schedule(protocol: Protocol, seed: int) -> tuple[Trial, ...]:
@@ -138,6 +147,8 @@ def _factor_faults(factors: Factors, languages: tuple[str, ...]) -> Iterator[tup
     for i, build in enumerate(factors.build):
         if not _BUILD.fullmatch(build):
             yield f"factors.build[{i}]", build, "use 1 to 32 letters, digits and ."
+    if factors.build and factors.architecture:
+        yield "factors.architecture", list(factors.architecture), "leave it or factors.build out; each is a build"
     for name in factors.__struct_fields__:
         levels = getattr(factors, name)
         for i, level in enumerate(levels):

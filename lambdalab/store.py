@@ -156,8 +156,12 @@ class RunDirectory:
 
     def write_rows(self, rows: Sequence[InvocationRow]) -> None:
         """Replaces ``metrics.csv`` and ``metrics.parquet``; money keeps its exact decimals in both."""
-        self._replace("metrics.csv", _csv(rows))
+        self._replace("metrics.csv", _csv(rows, InvocationRow))
         self._replace("metrics.parquet", _parquet(rows))
+
+    def write_cells(self, cells: Sequence[msgspec.Struct], kind: type[msgspec.Struct]) -> None:
+        """Replaces ``cells.csv``."""
+        self._replace("cells.csv", _csv(cells, kind))
 
     def write_summary(self, summary: msgspec.Struct) -> None:
         """Replaces ``summary.json``."""
@@ -284,8 +288,8 @@ def _pretty(record: msgspec.Struct) -> bytes:
     return msgspec.json.format(msgspec.json.encode(record)) + b"\n"
 
 
-def _csv(rows: Sequence[InvocationRow]) -> bytes:
-    columns = InvocationRow.__struct_fields__
+def _csv(rows: Sequence[msgspec.Struct], kind: type[msgspec.Struct]) -> bytes:
+    columns = kind.__struct_fields__
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)

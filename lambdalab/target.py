@@ -16,7 +16,7 @@ import msgspec
 
 from lambdalab.aws import Aws, access_errors
 from lambdalab.configuration import Configurations, Package, build_package
-from lambdalab.errors import AccessError, StackError
+from lambdalab.errors import AccessError, StackError, UsageError
 from lambdalab.local.stack import LocalStack
 from lambdalab.model import Arm, ColdMode, FunctionFacts, LogLine
 from lambdalab.stack import Stack, find_stack
@@ -42,9 +42,10 @@ class AwsTarget:
     Args:
         aws: its clients.
         stack: what is deployed.
-        builds: the folder ``sam build`` made for each build that is not the deployed one.
+        builds: the folder ``sam build`` made for each build that is not the deployed one, and for each architecture.
 
     Attributes:
+        builds: as given; a folder may be added until the arm that asks for it is looked at.
         cold_mode: how cold starts are made.
         poll_s: how often the queue is looked at.
         empty_readings: how many times in a row it must read empty; its numbers are approximate on AWS.
@@ -61,7 +62,7 @@ class AwsTarget:
         self.aws = aws
         self.stack = stack
         self.region = str(aws.session.region_name)
-        self._builds = builds or {}
+        self.builds = dict(builds or {})
         self._configurations = Configurations(aws)
 
     def resources(self, arm: Arm) -> Resources:
@@ -102,7 +103,7 @@ class AwsTarget:
             function_name=name,
             language=arm.language,
             runtime=found["Runtime"],
-            architecture=found["Architectures"][0],
+            architecture=arm.architecture or found["Architectures"][0],
             memory_mb=arm.memory_mb or found["MemorySize"],
             timeout_s=found["Timeout"],
             log_group=of_arm.log_group,
@@ -185,15 +186,20 @@ class AwsTarget:
         return [_log_line(log_group, row) for row in rows]
 
     def _package(self, arm: Arm) -> Package | None:
-        """The code of the arm's build; None is what is deployed."""
-        folder = self._builds.get(arm.build or "")
+        """The code of the arm's build or architecture; None is what is deployed."""
+        folder = self.builds.get(arm.build or arm.architecture or "")
         if folder is None:
+            if arm.architecture is not None:
+                raise UsageError(
+                    f"arm {arm.name} wants architecture {arm.architecture}, and there is no build for it",
+                    next_step="name the folder of one",
+                )
             return None
         name = self.resources(arm).function_name
         logical_id = next(logical for logical, function_name in self.stack.functions().items() if function_name == name)
         with access_errors(f"function {name}"):
             found = self.aws.lambda_.get_function_configuration(FunctionName=name)
-        return build_package(folder / logical_id, found["Architectures"][0])
+        return build_package(folder / logical_id, arm.architecture or found["Architectures"][0])
 
 
 class LocalTarget(AwsTarget):

@@ -1,4 +1,4 @@
-"""The commands of a run: run, report.
+"""The commands of a run: run, report; and what else runs a protocol needs.
 
 Modules that take long to import are imported by the command that needs them.
 """
@@ -6,7 +6,7 @@ Modules that take long to import are imported by the command that needs them.
 import os
 import shlex
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from decimal import ROUND_UP, Decimal, InvalidOperation
 from enum import StrEnum
@@ -24,7 +24,8 @@ from lambdalab.errors import InvalidRunError, LambdalabError, UsageError
 if TYPE_CHECKING:
     from lambdalab.analysis import Summary
     from lambdalab.bill import Terms
-    from lambdalab.model import Protocol
+    from lambdalab.frontier import Limits
+    from lambdalab.model import Architecture, Protocol
     from lambdalab.plan import Plan
     from lambdalab.store import RunDirectory
     from lambdalab.target import AwsTarget
@@ -33,6 +34,10 @@ RESULTS: Final = Path("results")
 MAX_SEED: Final = 2**32 - 1
 """Of what is drawn when none is given."""
 _MOST_PER_S: Final = 1_000_000
+_FIXED: Final = (
+    "protocol", "blocks", "seed", "memory", "language", "mode", "count", "size", "architecture",
+)  # fmt: skip
+"""What a run that goes on has already."""
 Results = Annotated[Path, typer.Option(help="Folder of run directories.")]
 
 
@@ -63,6 +68,13 @@ def run(
     seed: Annotated[
         int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of the order of arms; drawn and recorded by default.")
     ] = None,
+    build: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME[=FOLDER]",
+            help="Compare builds; may be repeated. FOLDER is made by sam build; without it, the deployed code.",
+        ),
+    ] = None,
     resume: Annotated[str | None, typer.Option(help="Go on with an interrupted run: its id, or latest.")] = None,
     results: Results = RESULTS,
     temporary: Annotated[
@@ -79,31 +91,78 @@ def run(
     yes: Annotated[bool, typer.Option("--yes", help="On AWS: spend without asking.")] = False,
 ) -> None:
     """Run a protocol: send, drain, verify, collect, and print the comparison."""
-    from lambdalab.experiment import new_run, plan_run, resume_run, trials_left
     from lambdalab.store import RunDirectory
 
-    _refuse_contradictions(context, target)
+    refuse_contradictions(context, target)
+    builds = _builds(build or [])
     previous = None if resume is None else RunDirectory.open(results, resume)
-    plan = chosen_protocol(scenario, protocol, blocks) if previous is None else previous.manifest().protocol
+    if previous is None:
+        plan = chosen_protocol(scenario, protocol, blocks, tuple(builds))
+    else:
+        plan = previous.manifest().protocol
+        _refuse_unknown_builds(builds, plan, previous.folder.name)
     if plan.scenario != scenario:
         raise UsageError(
             f"run {resume} is of scenario {plan.scenario}, not {scenario}",
             next_step=f"run `lambdalab run {plan.scenario} --resume {resume}`",
         )
-    with _target(target, stack_name, temporary=temporary, latency=latency, cpu_scale=cpu_scale) as place:
-        if target is TargetName.AWS:
-            left = None if previous is None else trials_left(previous)
-            _confirm(place, plan_run(place, plan, results, left=left), yes=yes)
-        store = previous or new_run(place, plan, results, seed=seed)
-        if previous is not None:
-            resume_run(place, previous)
-        go_on = ["lambdalab", "run", plan.scenario, "--resume", store.folder.name, "--target", target.value]
-        go_on += ["--stack-name", stack_name] if target is TargetName.AWS else []
-        go_on += ["--results", str(results)] if results != RESULTS else []
-        go_on += ["--up"] if temporary else []
-        go_on += ["--latency", latency] if latency is not None else []
-        go_on += ["--cpu-scale", f"{cpu_scale:g}"] if cpu_scale is not None else []
-        _execute_and_show(place, store, go_on=shlex.join(go_on))
+    go_on = ["--latency", latency] if latency is not None else []
+    go_on += ["--cpu-scale", f"{cpu_scale:g}"] if cpu_scale is not None else []
+    go_on += [word for pair in build or [] for word in ("--build", pair)]
+    folders = {name: folder for name, folder in builds.items() if folder is not None}
+    with target_of(
+        target, stack_name, plan, builds=folders, temporary=temporary, latency=latency, cpu_scale=cpu_scale,
+        resuming=previous is not None,
+    ) as place:  # fmt: skip
+        measure(
+            place,
+            plan,
+            previous,
+            results,
+            seed=seed,
+            yes=yes,
+            command=["run", plan.scenario],
+            options=[*(["--up"] if temporary else []), *go_on],
+        )
+
+
+def measure(
+    target: "AwsTarget",
+    protocol: "Protocol",
+    previous: "RunDirectory | None",
+    results: Path,
+    *,
+    seed: int | None,
+    yes: bool,
+    command: Sequence[str],
+    options: Sequence[str],
+    limits: "Limits | None" = None,
+) -> None:
+    """Begins a run or goes on with one, executes it and shows the result.
+
+    Args:
+        target: where.
+        protocol: what.
+        previous: the run that goes on.
+        results: the folder of run directories.
+        seed: of a new run.
+        yes: whether to spend without asking.
+        command: of the command line, with its argument, to say how the run goes on when it is interrupted.
+        options: of it, beside those that every run has.
+        limits: of a sweep, whose answer is then shown as well.
+    """
+    from lambdalab.experiment import new_run, plan_run, resume_run, trials_left
+
+    if target.name == TargetName.AWS:
+        left = None if previous is None else trials_left(previous)
+        _confirm(target, plan_run(target, protocol, results, left=left), yes=yes)
+    store = previous or new_run(target, protocol, results, seed=seed)
+    if previous is not None:
+        resume_run(target, previous)
+    go_on = ["lambdalab", *command, "--resume", store.folder.name, "--target", target.name]
+    go_on += ["--stack-name", target.stack.name] if target.name == TargetName.AWS else []
+    go_on += ["--results", str(results)] if results != RESULTS else []
+    _execute_and_show(target, store, go_on=shlex.join([*go_on, *options]), limits=limits)
 
 
 @app.command(epilog="Example:  lambdalab report latest --per-month 50 --free-tier")
@@ -126,7 +185,7 @@ def report(
         raise UsageError("--free-tier is an allowance of a month", next_step="add --per-month RATE, or leave it out")
     terms = Terms(free_tier=free_tier, per_month=_rate(per_month), seed_formula=formula is Formula.SEED)
     store = RunDirectory.open(results, run_id)
-    _require_valid(_conclude(store, terms), store)
+    show_result(store, terms)
 
 
 def _rate(text: str | None) -> Decimal | None:
@@ -141,7 +200,7 @@ def _rate(text: str | None) -> Decimal | None:
     return rate
 
 
-def _refuse_contradictions(context: typer.Context, target: TargetName) -> None:
+def refuse_contradictions(context: typer.Context, target: TargetName) -> None:
     """Refuses options that would be silently without effect."""
     given = {
         name
@@ -149,7 +208,7 @@ def _refuse_contradictions(context: typer.Context, target: TargetName) -> None:
         if (source := context.get_parameter_source(name)) is not None and source.name == "COMMANDLINE"
     }
     if "resume" in given:
-        for name in ("protocol", "blocks", "seed"):
+        for name in _FIXED:
             if name in given:
                 raise UsageError(
                     f"--{name} cannot be changed when a run goes on with --resume",
@@ -176,15 +235,40 @@ def _refuse_contradictions(context: typer.Context, target: TargetName) -> None:
         )
 
 
-def chosen_protocol(scenario: str, name: str, blocks: int | None) -> "Protocol":
-    """The protocol that options name.
+def _builds(given: Sequence[str]) -> dict[str, Path | None]:
+    """The folder of each build; None is the deployed code."""
+    found: dict[str, Path | None] = {}
+    for text in given:
+        name, equals, folder = text.partition("=")
+        if name in found:
+            raise UsageError(f"--build names {name!r} twice", next_step="give each build a name of its own")
+        if equals and not Path(folder).is_dir():
+            raise UsageError(
+                f"--build {text}: there is no folder {folder!r}",
+                next_step="make one with `sam build --config-env local --build-dir FOLDER`",
+            )
+        found[name] = Path(folder).absolute() if equals else None
+    return found
+
+
+def _refuse_unknown_builds(builds: dict[str, Path | None], protocol: "Protocol", run_id: str) -> None:
+    unknown = [name for name in builds if name not in protocol.factors.build]
+    if unknown:
+        raise UsageError(
+            f"run {run_id} has no build {unknown[0]!r}",
+            next_step=f"its builds are: {', '.join(protocol.factors.build) or 'none'}",
+        )
+
+
+def chosen_protocol(scenario: str, name: str, blocks: int | None, builds: tuple[str, ...] = ()) -> "Protocol":
+    """The protocol that options name; builds take the place of its own.
 
     Raises:
         UsageError: there is no such scenario, protocol, or they do not go together.
     """
     from msgspec.structs import replace
 
-    from lambdalab.protocol import LANGUAGES_OF_SCENARIO, load_protocol
+    from lambdalab.protocol import LANGUAGES_OF_SCENARIO, check_protocol, load_protocol
 
     if scenario not in LANGUAGES_OF_SCENARIO:
         raise UsageError(
@@ -196,23 +280,70 @@ def chosen_protocol(scenario: str, name: str, blocks: int | None) -> "Protocol":
             f"protocol {plan.name} is for scenario {plan.scenario}, not {scenario}",
             next_step=f"run `lambdalab run {plan.scenario} --protocol {name}`",
         )
-    return plan if blocks is None else replace(plan, blocks=blocks)
+    plan = plan if blocks is None else replace(plan, blocks=blocks)
+    if builds:
+        plan = replace(plan, factors=replace(plan.factors, build=builds))
+        check_protocol(plan, f"protocol {plan.name} with --build")
+    return plan
 
 
 @contextmanager
-def _target(
-    name: TargetName, stack_name: str, *, temporary: bool, latency: str | None, cpu_scale: float | None
+def target_of(
+    name: TargetName,
+    stack_name: str,
+    protocol: "Protocol",
+    *,
+    builds: dict[str, Path] | None = None,
+    temporary: bool = False,
+    latency: str | None = None,
+    cpu_scale: float | None = None,
+    resuming: bool = False,
 ) -> "Iterator[AwsTarget]":
+    """Where a protocol runs.
+
+    Args:
+        name: local or AWS.
+        stack_name: on AWS.
+        protocol: of which every architecture is built, on AWS.
+        builds: the folders of builds by name.
+        temporary: whether to bring a local stack up when none is up.
+        latency: a latency model for it.
+        cpu_scale: of its CPU shares.
+        resuming: whether a run goes on, with what was built for it.
+    """
     from lambdalab.local.stack import stack_for_a_while
     from lambdalab.target import aws_target, local_target
 
+    architectures = protocol.factors.architecture
     if name is TargetName.AWS:
-        yield aws_target(stack_name)
-    elif temporary:
+        target = aws_target(stack_name, builds)
+        target.builds.update(_built_for(architectures, target.stack.parameters, resuming=resuming))
+        yield target
+        return
+    if architectures:
+        raise UsageError(
+            f"architecture {', '.join(architectures)} cannot be chosen locally: functions run on this machine's own",
+            next_step="leave it out, or add --target aws",
+        )
+    if temporary:
         with stack_for_a_while(say, latency=latency, cpu_scale=cpu_scale) as stack:
-            yield local_target(stack)
+            yield local_target(stack, builds)
     else:
-        yield local_target(local_stack())
+        yield local_target(local_stack(), builds)
+
+
+def _built_for(
+    architectures: "Sequence[Architecture]", parameters: dict[str, str], *, resuming: bool
+) -> "Iterator[tuple[str, Path]]":
+    """The folders of the functions, built anew for each architecture unless a run goes on that began with them."""
+    from lambdalab.deployment import build_folder, build_for
+
+    for architecture in architectures:
+        folder = build_folder(architecture)
+        if not (resuming and folder.is_dir()):
+            say(f"building the functions for {architecture}")
+            build_for(architecture, parameters)
+        yield architecture, folder
 
 
 def _confirm(target: "AwsTarget", plan: "Plan", *, yes: bool) -> None:
@@ -238,13 +369,16 @@ def _confirm(target: "AwsTarget", plan: "Plan", *, yes: bool) -> None:
         raise typer.Exit(EXIT_INTERRUPTED)
 
 
-def _execute_and_show(target: "AwsTarget", store: "RunDirectory", *, go_on: str) -> None:
+def _execute_and_show(
+    target: "AwsTarget", store: "RunDirectory", *, go_on: str, limits: "Limits | None" = None
+) -> None:
     """Runs; then, however that ended, shows what was measured before what went wrong is said.
 
     Args:
         target: where.
         store: the run.
         go_on: the command with which an interrupted run goes on.
+        limits: of a sweep.
     """
     from lambdalab.experiment import execute
 
@@ -253,7 +387,7 @@ def _execute_and_show(target: "AwsTarget", store: "RunDirectory", *, go_on: str)
             execute(target, store, progress.trial, progress.standing)
     except (Exception, KeyboardInterrupt) as problem:
         try:
-            _conclude(store)
+            _conclude(store, limits=limits)
         except LambdalabError as second:
             problem.add_note(str(second))
         kept = f"what was measured is in {store.folder}" if store.trials() else "nothing was measured"
@@ -261,30 +395,41 @@ def _execute_and_show(target: "AwsTarget", store: "RunDirectory", *, go_on: str)
         if isinstance(problem, KeyboardInterrupt):
             complain("interrupted", problem)  # and typer ends with EXIT_INTERRUPTED
         raise
-    _require_valid(_conclude(store), store)
+    show_result(store, limits=limits)
 
 
-def _conclude(store: "RunDirectory", terms: "Terms | None" = None) -> "Summary":
-    """Writes rows, summary and page, and shows the summary and the bill."""
-    from lambdalab.experiment import conclude
-    from lambdalab.report.cost import render_bill
-    from lambdalab.report.layout import print_whole
-    from lambdalab.report.terminal import show
+def show_result(store: "RunDirectory", terms: "Terms | None" = None, limits: "Limits | None" = None) -> None:
+    """Writes the result of a run and shows it.
 
-    summary = conclude(store, terms)
-    console = make_console()
-    show(summary, console)
-    if summary.bill is not None:
-        print_whole(console, render_bill(summary.bill))
-    folder = os.path.relpath(store.folder)
-    typer.echo(f"page: {folder}/report.html")
-    typer.echo(f"files: {folder}")
-    return summary
-
-
-def _require_valid(summary: "Summary", store: "RunDirectory") -> None:
+    Raises:
+        InvalidRunError: it must not be used.
+    """
+    summary = _conclude(store, terms, limits)
     if summary.faults:
         raise InvalidRunError(
             f"run {summary.run_id} is invalid: {'; '.join(summary.faults)}",
             next_step=f"read the reasons in {store.folder / 'metrics.csv'} and run it again",
         )
+
+
+def _conclude(store: "RunDirectory", terms: "Terms | None" = None, limits: "Limits | None" = None) -> "Summary":
+    """Writes rows, summary and page, and of a sweep its cells; shows the summary, the bill, and a sweep's answer."""
+    from lambdalab.experiment import conclude, write_cells
+    from lambdalab.frontier import NO_LIMITS
+    from lambdalab.report.cost import render_bill
+    from lambdalab.report.frontier import render_frontiers
+    from lambdalab.report.layout import print_whole
+    from lambdalab.report.terminal import show
+
+    summary = conclude(store, terms, limits or NO_LIMITS)
+    console = make_console()
+    show(summary, console)
+    if summary.bill is not None:
+        print_whole(console, render_bill(summary.bill))
+    if limits is not None:
+        write_cells(store, summary)
+        print_whole(console, render_frontiers(summary.frontiers))
+    folder = os.path.relpath(store.folder)
+    typer.echo(f"page: {folder}/report.html")
+    typer.echo(f"files: {folder}")
+    return summary

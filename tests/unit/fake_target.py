@@ -45,6 +45,8 @@ class FakeTarget(AwsTarget):
         """What functions report of every next message, which then stays in its queue."""
         self.cold: set[str] = set()
         self.configured: list[Arm] = []
+        self.asked: dict[str, Any] = {}
+        """With what the command line asked for this target."""
         self._count: Counter[str] = Counter()
         self.aws: Any = _Aws(self)
 
@@ -59,7 +61,8 @@ class FakeTarget(AwsTarget):
         )
 
     def facts(self, arm: Arm) -> FunctionFacts:
-        return make_facts(arm.language, **self.changed)
+        settings = {"memory_mb": arm.memory_mb} if arm.memory_mb is not None else {}
+        return make_facts(arm.language, **(settings | self.changed))
 
     def configure(self, arm: Arm) -> None:
         self.configured.append(arm)

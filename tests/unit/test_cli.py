@@ -19,17 +19,19 @@ import typer
 from fake_target import FakeTarget
 from samples import ROOT, RUN_ID, make_manifest, make_result, make_trials
 
-from lambdalab import cli, experiment, runner
+from lambdalab import cli, deployment, experiment, runner
 from lambdalab.analysis import Summary
 from lambdalab.bill import Terms
 from lambdalab.cli import app as cli_app
 from lambdalab.cli import runs
+from lambdalab.cli import sweep as sweep_command
 from lambdalab.errors import AccessError
+from lambdalab.frontier import Limits
 from lambdalab.local import stack as local_stack
 from lambdalab.store import RunDirectory
 
 DOCS = (ROOT / "docs" / "cli.md").read_text()
-COMMANDS = ("up", "status", "down", "invoke", "logs", "calibrate", "run", "report", "plan", "query", "prices")
+COMMANDS = ("up", "status", "down", "invoke", "logs", "calibrate", "run", "report", "sweep", "plan", "query", "prices")
 PROTOCOL = """
 name = "tiny"
 scenario = "ingest"
@@ -97,12 +99,17 @@ def target(monkeypatch: pytest.MonkeyPatch) -> FakeTarget:
     fake = FakeTarget()
 
     @contextmanager
-    def place(*_: Any, **__: Any) -> Iterator[FakeTarget]:
+    def place(*_: Any, **asked: Any) -> Iterator[FakeTarget]:
+        fake.asked = asked
         yield fake
 
-    monkeypatch.setattr(runs, "_target", place)
+    monkeypatch.setattr(runs, "target_of", place)
+    monkeypatch.setattr(sweep_command, "target_of", place)
     monkeypatch.setattr(runner, "EMPTY_QUEUE_WAIT_S", 0.0)
     return fake
+
+
+REAL_TARGET_OF = runs.target_of
 
 
 def one_sentence(ended: Ended) -> str:
@@ -162,7 +169,8 @@ def test_every_option_is_documented_where_its_command_is(name: str) -> None:
 
 def test_the_documentation_names_no_option_that_does_not_exist() -> None:
     known = {option for name in COMMANDS for option in options_of(GROUP.commands[name])} | set(options_of(GROUP))
-    assert set(re.findall(r"(?<![\w-])--[a-z][a-z-]*", DOCS)) - known - {"--help"} == set()
+    own = re.sub(r"^\.venv/bin/sam .*$", "", DOCS, flags=re.MULTILINE)
+    assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", own)) - known - {"--help"} == set()
     assert set(options_of(GROUP)) <= set(re.findall(r"--[a-z-]+", DOCS))
 
 
@@ -213,6 +221,22 @@ def test_completion_knows_the_commands() -> None:
         ("run --up --latency nope", 2, 'latencies/ has no "nope"; there are: 2026-11-21.'),
         ("up --latency bad.toml", 2, 'bad.toml: key "scenario" is unknown; there are: name, date, seed, calls.'),
         ("run --target aws", 3, "no AWS region is set for the cloudformation endpoint; set AWS_REGION"),
+        ("run --build x=nowhere", 2, "--build x=nowhere: there is no folder 'nowhere'; make one with `sam build --con"),
+        ("run --build x --build x=.", 2, "--build names 'x' twice; give each build a name of its own."),
+        ("run --build x_y", 2, 'protocol strict with --build: factors.build[0] is "x_y"; use 1 to 32 letters'),
+        ("sweep", 3, "no local stack is up; start one with `lambdalab up`, or add --up to a run."),
+        ("sweep --memory 64", 2, "the sweep: factors.memory_mb[0] is 64; write a number from 128 to 10240."),
+        ("sweep --memory 128,128", 2, "the sweep: factors.memory_mb[1] is 128; name each level once; a block"),
+        ("sweep --memory lots", 2, "--memory is 'lots'; write whole numbers, with commas between."),
+        ("sweep --memory 128,", 2, "--memory is '128,'; write whole numbers, with commas between."),
+        ("sweep --mode slow", 2, "--mode is 'slow'; write sequential or concurrent or batch, with commas between."),
+        ("sweep --language rust", 2, 'the sweep: factors.language[0] is "rust"; there are: python, go.'),
+        ("sweep --size 0", 2, "the sweep: loads[1].size_bytes is 0; write a number from 1 to 400000."),
+        ("sweep --architecture arm64", 2, "architecture arm64 cannot be chosen locally: functions run on this machine"),
+        ("sweep --architecture arm", 2, "--architecture is 'arm'; write x86_64 or arm64, with commas between."),
+        ("sweep --resume nope", 2, "results/nope is not a run directory; measure one with `lambdalab run`."),
+        ("sweep --resume latest --memory 128", 2, "--memory cannot be changed when a run goes on with --resume;"),
+        ("sweep --target aws --up", 2, "--up brings up a local stack, and the target is aws; leave --up or"),
         ("status", 3, "no local stack is up; start one with"),
         ("status --json", 3, "no local stack is up; start one with"),
         ("report", 2, "results/latest is not a run directory; measure one with `lambdalab run`."),
@@ -363,9 +387,9 @@ def test_conclude_runs_once(call: Call, target: FakeTarget, monkeypatch: pytest.
     concluded: list[Path] = []
     conclude = experiment.conclude
 
-    def watch(store: RunDirectory, terms: Terms | None) -> Summary:
+    def watch(store: RunDirectory, terms: Terms | None, limits: Limits) -> Summary:
         concluded.append(store.folder)
-        return conclude(store, terms)
+        return conclude(store, terms, limits)
 
     monkeypatch.setattr(experiment, "conclude", watch)
     call("run", "--protocol", "tiny.toml")
@@ -512,6 +536,122 @@ def test_a_run_does_not_go_on_elsewhere(call: Call, target: FakeTarget) -> None:
     ended = call("run", "--resume", "latest")
     assert "was made on local stack lambdalab-local, not on local stack other; resume it where" in one_sentence(ended)
     assert ended.code == 2
+
+
+# builds and sweeps
+
+
+def test_builds_are_arms_and_the_command_that_goes_on_names_them(call: Call, project: Path, target: FakeTarget) -> None:
+    (project / "built").mkdir()
+    target.faults["send go 2"] = SIGNALS["ctrl-c"]
+    given = ("--build", "baseline", "--build", "candidate=built")
+    ended = call("run", "--protocol", "tiny.toml", "--seed", "1", *given)
+    assert ended.code == 130
+    assert ended.err.endswith("--target local --build baseline --build candidate=built`.\n")
+    assert target.asked["builds"] == {"candidate": project / "built"}, "the other is what is deployed"
+    arms = RunDirectory(run_folder(project)).manifest().protocol.arms
+    assert [arm.name for arm in arms] == [f"{a}-{b}" for a in ("python", "go") for b in ("baseline", "candidate")]
+
+    target.faults.clear()
+    wrong = call("run", "--resume", "latest", "--build", "other=built")
+    assert (wrong.code, wrong.err) == (
+        2,
+        f"lambdalab: run {run_folder(project).name} has no build 'other'; its builds are: baseline, candidate.\n",
+    )
+    target.changed = {"code_sha256": "another"}
+    assert "; name every build as before, or start a new run." in call("run", "--resume", "latest").err
+    target.changed = {}
+    done = call("run", "--resume", "latest", *given)
+    assert done.code == 0, done.err
+    assert "valid samples 8/8, " in done.out
+
+
+def cells_of(project: Path) -> list[dict[str, str]]:
+    with (run_folder(project) / "cells.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_sweep_measures_every_combination_and_answers(call: Call, project: Path, target: FakeTarget) -> None:
+    ended = call("sweep", "--memory", "128,512", "--mode", "sequential,batch", "--count", "10,20", "--blocks", "2")
+    assert ended.code == 0, ended.err
+    protocol = RunDirectory(run_folder(project)).manifest().protocol
+    assert (protocol.name, protocol.blocks) == ("sweep", 2)
+    assert [(load.label, load.count, load.start.value) for load in protocol.loads] == [
+        ("WARMUP", 1, "cold"), ("1024Bx10", 10, "warm"), ("1024Bx20", 20, "warm"),
+    ]  # fmt: skip
+    combinations = {(a, mb, m) for a in ("python", "go") for mb in (128, 512) for m in ("sequential", "batch")}
+    for block in range(2):
+        of_block = target.configured[8 * block : 8 * block + 8]
+        assert {(arm.language, arm.memory_mb, arm.mode) for arm in of_block} == combinations
+    cells = cells_of(project)
+    assert [(cell["label"], cell["arm"]) for cell in cells] == [
+        (load.label, arm.name) for load in protocol.loads for arm in protocol.arms
+    ]
+    assert {cell["n"] for cell in cells} == {"2"}
+    assert {cell["duration_ms"] for cell in cells} == {"15.74"}
+    assert {cell["duration_ms_low"] for cell in cells} == {""}, "two samples have no interval"
+    assert "Cost against latency, 1024Bx20: medians" in ended.out
+    assert "1024Bx20: no recommendation: no limit was given, so any point of the front may be the" in ended.out
+    assert "no valid sample" not in ended.out
+
+
+def test_a_finished_sweep_is_answered_again_without_a_target(
+    call: Call, project: Path, target: FakeTarget, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert call("sweep", "--memory", "128,512", "--language", "go", "--blocks", "6").code == 0
+    monkeypatch.setattr(sweep_command, "target_of", None)
+    rows = (run_folder(project) / "metrics.csv").read_bytes()
+    ended = call("sweep", "--resume", "latest", "--max-usd-per-million", "500")
+    assert ended.code == 0, ended.err
+    assert "1024Bx100: take go-128MB: the fastest of 2 that keep at most 500 USD per million executions" in ended.out
+    assert [cell["arm"] for cell in cells_of(project) if cell["recommended"] == "true"] == ["go-128MB", "go-128MB"]
+    ended = call("sweep", "--resume", "latest", "--max-usd-per-million", "1")
+    assert "1024Bx100: no recommendation: no setting keeps at most 1 USD" in ended.out
+    ended = call("sweep", "--resume", "latest", "--max-p95-ms", "100")
+    assert "no recommendation: a 95th percentile with an interval needs 53 more samples in a cell" in ended.out
+    assert (run_folder(project) / "metrics.csv").read_bytes() == rows
+
+
+def test_an_interrupted_sweep_goes_on_with_its_limits(call: Call, project: Path, target: FakeTarget) -> None:
+    target.faults["send go 3"] = SIGNALS["ctrl-c"]
+    ended = call("sweep", "--memory", "128,512", "--language", "go", "--blocks", "2", "--max-usd-per-million", "500")
+    assert ended.code == 130
+    folder = run_folder(project).name
+    go_on = f"lambdalab sweep --resume {folder} --target local --max-usd-per-million 500"
+    assert ended.err.splitlines()[-1].endswith(f"go on with `{go_on}`.")
+    assert target.calls.count("restore") == 1
+    target.faults.clear()
+    done = call(*go_on.split()[1:])
+    assert done.code == 0, done.err
+    assert "valid samples 8/8, " in done.out
+
+
+def test_with_a_limit_on_a_percentile_there_are_blocks_enough_for_one(
+    call: Call, project: Path, target: FakeTarget
+) -> None:
+    ended = call("sweep", "--memory", "128", "--language", "go", "--max-p95-ms", "16")
+    assert ended.code == 0, ended.err
+    assert "1024Bx100: take go: the cheapest of 1 that keep p95 of Duration at most 16 ms" in ended.out
+    assert {cell["n"] for cell in cells_of(project)} == {"65"}
+
+
+def test_each_architecture_is_built_for_the_deployed_stack(
+    call: Call, target: FakeTarget, monkeypatch: pytest.MonkeyPatch, project: Path
+) -> None:
+    built: list[tuple[str, dict[str, str]]] = []
+    target.name = "aws"
+    target.builds = {}
+    target.stack = msgspec.structs.replace(target.stack, parameters={"Timeout": "9"})
+    monkeypatch.setattr(sweep_command, "target_of", REAL_TARGET_OF)
+    monkeypatch.setattr("lambdalab.target.aws_target", lambda *_: target)
+    monkeypatch.setattr(deployment, "build_for", lambda *asked: built.append(asked))
+    settings = ("--target", "aws", "--stack-name", "lambdalab-local", "--yes", "--language", "go", "--memory", "128")
+    ended = call("sweep", *settings, "--architecture", "x86_64,arm64", "--blocks", "1")
+    assert ended.code == 0, ended.err
+    assert built == [("x86_64", {"Timeout": "9"}), ("arm64", {"Timeout": "9"})]
+    folder = project / ".lambdalab" / "builds"
+    assert target.builds == {"x86_64": folder / "x86_64", "arm64": folder / "arm64"}
+    assert {arm.name for arm in target.configured} == {"go-x86_64", "go-arm64"}
 
 
 # on AWS

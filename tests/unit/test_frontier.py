@@ -8,7 +8,7 @@ from msgspec.structs import replace
 from samples import LOADS, PRICES, make_lines, make_manifest, make_result, make_trials
 
 from lambdalab.collection import join, observe
-from lambdalab.frontier import Frontier, frontiers
+from lambdalab.frontier import Frontier, Limits, SweptCell, frontiers, swept_cells
 from lambdalab.model import Factors, InvocationRow, Manifest
 
 MEMORY_MB = (128, 256, 512, 1024)
@@ -65,14 +65,14 @@ def test_the_front_holds_what_no_other_beats() -> None:
 def test_what_to_take_under_a_limit(
     max_p95_ms: float | None, max_usd: float | None, recommended: str | None, because: str
 ) -> None:
-    found = warm(frontiers(MANIFEST.protocol, rows_of(), max_p95_ms=max_p95_ms, max_usd_per_million=max_usd))
+    found = warm(frontiers(MANIFEST.protocol, rows_of(), Limits(max_p95_ms=max_p95_ms, max_usd_per_million=max_usd)))
     assert found.recommended == recommended
     assert found.because.startswith(because)
 
 
 def test_with_too_few_samples_no_percentile_is_made_up() -> None:
     few = replace(MANIFEST, protocol=replace(MANIFEST.protocol, blocks=50))
-    found = warm(frontiers(few.protocol, rows_of(few), max_p95_ms=1000))
+    found = warm(frontiers(few.protocol, rows_of(few), Limits(max_p95_ms=1000)))
     assert found.recommended is None
     assert found.because == "a 95th percentile with an interval needs 9 more samples in a cell"
 
@@ -85,3 +85,19 @@ def test_samples_that_do_not_count_are_left_out() -> None:
     points = frontiers(MANIFEST.protocol, rows)[0].points
     assert [point.arm.name for point in points] == ["go-128MB", "go-512MB", "go-1024MB"]
     assert frontiers(MANIFEST.protocol, []) == ()
+
+
+def test_every_cell_is_a_line_and_what_was_not_measured_is_absent() -> None:
+    rows = [replace(row, valid=row.arm != "go-1024MB") for row in rows_of()]
+    found = frontiers(MANIFEST.protocol, rows, Limits(max_usd_per_million=2.5))
+    lines = swept_cells(MANIFEST.protocol, found)
+    assert [(line.label, line.arm) for line in lines] == [
+        (load.label, f"go-{memory_mb}MB") for load in LOADS for memory_mb in MEMORY_MB
+    ]
+    assert lines[-1] == SweptCell(label="SMALL", arm="go-1024MB", language="go", mode="sequential")
+    line = lines[len(MEMORY_MB) + 1]
+    assert (line.arm, line.n, line.on_front, line.recommended) == ("go-256MB", 60, True, True)
+    assert (line.usd_per_million, line.usd_per_million_low, line.usd_per_million_high) == (2.0, 2.0, 2.0)
+    assert line.duration_ms == pytest.approx(209)
+    assert line.p95_ms_high == pytest.approx(218)
+    assert [line.recommended for line in lines].count(True) == len(LOADS)

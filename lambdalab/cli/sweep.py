@@ -1,0 +1,114 @@
+"""The command sweep: every combination of settings in one run, cost against latency, and which setting to take."""
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, TypeVar, get_args
+
+import typer
+
+from lambdalab.cli.app import app
+from lambdalab.cli.runs import (
+    MAX_SEED,
+    RESULTS,
+    Results,
+    TargetName,
+    measure,
+    refuse_contradictions,
+    show_result,
+    target_of,
+)
+from lambdalab.errors import UsageError
+
+T = TypeVar("T")
+
+
+@app.command(
+    epilog="Example:  lambdalab sweep --memory 128,512,1769 --language go --up\n\n"
+    "Example:  lambdalab sweep --resume latest --max-usd-per-million 3"
+)
+def sweep(
+    context: typer.Context,
+    memory: Annotated[str, typer.Option(help="Memory sizes in MB, with commas between.")] = "128,256,512,1024,1769",
+    language: Annotated[str, typer.Option(help="Languages.")] = "python,go",
+    mode: Annotated[str, typer.Option(help="Ways of writing: sequential, concurrent, batch.")] = "sequential",
+    count: Annotated[str, typer.Option(help="Items of a message.")] = "100",
+    size: Annotated[str, typer.Option(help="Bytes of an item's payload.")] = "1024",
+    architecture: Annotated[
+        str | None, typer.Option(help="x86_64,arm64: each is built; on AWS only. As deployed by default.")
+    ] = None,
+    blocks: Annotated[
+        int | None,
+        typer.Option(min=1, max=10_000, help="How often every arm runs; 20 by default, 65 with --max-p95-ms."),
+    ] = None,
+    max_p95_ms: Annotated[
+        float | None, typer.Option(min=0.001, help="Recommend the cheapest whose 95th percentile keeps this.")
+    ] = None,
+    max_usd_per_million: Annotated[
+        float | None, typer.Option(min=0.000001, help="Recommend only what a million executions at most may cost.")
+    ] = None,
+    target: Annotated[TargetName, typer.Option(help="Where the functions run.")] = TargetName.LOCAL,
+    stack_name: Annotated[str, typer.Option(help="The deployed stack, for --target aws.")] = "lambdalab",
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of the order of arms; drawn and recorded by default.")
+    ] = None,
+    resume: Annotated[
+        str | None,
+        typer.Option(help="Go on with an interrupted sweep, or answer a finished one again: its id, or latest."),
+    ] = None,
+    results: Results = RESULTS,
+    temporary: Annotated[
+        bool, typer.Option("--up", help="Bring a local stack up for this sweep when none is up, and end it afterwards.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="On AWS: spend without asking.")] = False,
+) -> None:
+    """Measure every combination of settings, and print cost against latency with what to take under a limit."""
+    from lambdalab.experiment import trials_left
+    from lambdalab.frontier import Limits
+    from lambdalab.model import Architecture, Factors, Mode
+    from lambdalab.store import RunDirectory
+    from lambdalab.sweep import sweep_blocks, sweep_protocol
+
+    refuse_contradictions(context, target)
+    limits = Limits(max_p95_ms=max_p95_ms, max_usd_per_million=max_usd_per_million)
+    previous = None if resume is None else RunDirectory.open(results, resume)
+    if previous is not None:
+        protocol = previous.manifest().protocol
+        if not trials_left(previous):
+            show_result(previous, limits=limits)
+            return
+    else:
+        protocol = sweep_protocol(
+            Factors(
+                language=tuple(language.split(",")),
+                memory_mb=_numbers("memory", memory),
+                mode=_words("mode", mode, tuple(Mode)),
+                architecture=()
+                if architecture is None
+                else _words("architecture", architecture, get_args(Architecture)),
+            ),
+            counts=_numbers("count", count),
+            sizes_bytes=_numbers("size", size),
+            blocks=sweep_blocks(limits) if blocks is None else blocks,
+        )
+    options = ["--max-p95-ms", f"{max_p95_ms:g}"] if max_p95_ms is not None else []
+    options += ["--max-usd-per-million", f"{max_usd_per_million:g}"] if max_usd_per_million is not None else []
+    options += ["--up"] if temporary else []
+    with target_of(target, stack_name, protocol, temporary=temporary, resuming=previous is not None) as place:
+        measure(
+            place, protocol, previous, results, seed=seed, yes=yes, command=["sweep"], options=options, limits=limits
+        )
+
+
+def _numbers(option: str, text: str) -> tuple[int, ...]:
+    return _each(option, text, int, "whole numbers")
+
+
+def _words(option: str, text: str, known: Sequence[T]) -> tuple[T, ...]:
+    by_name = {str(word): word for word in known}
+    return _each(option, text, by_name.__getitem__, " or ".join(by_name))
+
+
+def _each(option: str, text: str, read: Callable[[str], T], what: str) -> tuple[T, ...]:
+    try:
+        return tuple(read(word.strip()) for word in text.split(","))
+    except (ValueError, KeyError) as error:
+        raise UsageError(f"--{option} is {text!r}", next_step=f"write {what}, with commas between") from error

@@ -1,0 +1,151 @@
+"""Settings and builds side by side over the real stack, and the functions as they were afterwards."""
+
+import csv
+import json
+import platform
+import shutil
+import signal
+import subprocess
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from lambdalab.deployment import ARCHITECTURES
+
+from .conftest import Run, command
+from .test_aws_target import clients
+from .test_bench import rows_of, wait_for_trials
+
+BURNT_MS = 200
+CANDIDATE = f"""
+
+import time
+
+_handler = handler
+
+
+def handler(event, context):
+    begin = time.process_time()
+    while time.process_time() - begin < {BURNT_MS / 1000}:
+        pass
+    print("this is the candidate")
+    return _handler(event, context)
+"""
+PROTOCOL = """
+name = "builds"
+scenario = "ingest"
+description = "For tests."
+blocks = 2
+[factors]
+language = ["python"]
+[[loads]]
+label = "COLD"
+size_bytes = 1
+count = 1
+start = "cold"
+[[loads]]
+label = "WARM"
+size_bytes = 1
+count = 1
+start = "warm"
+"""
+
+
+def settings(variables: dict[str, str], language: str) -> dict[str, Any]:
+    found = clients(variables, "lambda").get_function_configuration(FunctionName=f"lambdalab-local-{language}-ingest")
+    return {key: found.get(key) for key in ("MemorySize", "CodeSha256", "Environment", "Architectures")}
+
+
+def test_two_builds_are_measured_in_one_run(lambdalab: Run, project: Path, local_stack: dict[str, str]) -> None:
+    before = settings(local_stack, "python")
+    shutil.copytree(project / ".aws-sam" / "local", project / "candidate")
+    with (project / "candidate" / "PythonIngest" / "handler.py").open("a") as file:
+        file.write(CANDIDATE)
+    (project / "builds.toml").write_text(PROTOCOL)
+
+    done = lambdalab("run", "--protocol", "builds.toml", "--build", "baseline", "--build", "candidate=candidate")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = project / "results" / "latest"
+    functions = json.loads((run / "run.json").read_text())["functions"]
+    assert functions["python-baseline"]["code_sha256"] == before["CodeSha256"]
+    assert functions["python-candidate"]["code_sha256"] not in (None, before["CodeSha256"])
+    rows = rows_of(run)
+    assert [row["valid"] for row in rows] == ["true"] * 8
+    blocks = [{row["arm"] for row in rows if row["block"] == block} for block in ("1", "2")]
+    assert blocks == [{"python-baseline", "python-candidate"}] * 2
+    times = {
+        arm: [float(row["duration_ms"]) for row in rows if (row["arm"], row["label"]) == (arm, "WARM")]
+        for arm in ("python-baseline", "python-candidate")
+    }
+    assert min(times["python-candidate"]) >= BURNT_MS, "no clock runs slower than the CPU time it holds"
+    assert median(times["python-candidate"]) > median(times["python-baseline"])
+    lines = [json.loads(line) for line in (run / "platform.jsonl").read_text().splitlines()]
+    said = [line for line in lines if line["message"].strip() == "this is the candidate"]
+    assert len(said) == 4, "one for each invocation of the candidate"
+    assert settings(local_stack, "python") == before
+
+
+def test_a_build_that_lacks_the_function_is_refused(lambdalab: Run, project: Path, local_stack: dict[str, str]) -> None:
+    (project / "empty").mkdir()
+    known = set((project / "results").glob("2*"))
+    done = lambdalab("run", "--build", "candidate=empty")
+    assert done.returncode == 2
+    assert done.stderr.startswith(
+        f"lambdalab: {project}/empty/PythonIngest holds no built function; build it with `sam"
+    )
+    assert len(done.stderr.splitlines()) == 1
+    assert set((project / "results").glob("2*")) == known
+
+
+def test_ctrl_c_puts_settings_back_and_the_sweep_goes_on(
+    lambdalab: Run, project: Path, clean_environment: dict[str, str], local_stack: dict[str, str]
+) -> None:
+    before = settings(local_stack, "go")
+    process = subprocess.Popen(
+        [command(), "sweep", "--memory", "256,512", "--language", "go", "--blocks", "6", "--count", "10"],
+        cwd=project,
+        env=clean_environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    run = wait_for_trials(project, process, 3)
+    assert settings(local_stack, "go")["MemorySize"] in (256, 512)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert f"go on with `lambdalab sweep --resume {run.name} --target local`" in errors
+    assert settings(local_stack, "go") == before
+
+    done = lambdalab("sweep", "--resume", run.name, "--max-usd-per-million", "1000")
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1024Bx10: take go-" in done.stdout
+    valid = [row for row in rows_of(run) if row["valid"] == "true"]
+    assert len(valid) == 24
+    assert {(row["arm"], row["memory_mb"]) for row in valid} == {("go-256MB", "256"), ("go-512MB", "512")}
+    with (run / "cells.csv").open(newline="") as file:
+        cells = list(csv.DictReader(file))
+    assert [(cell["label"], cell["memory_mb"], cell["n"]) for cell in cells] == [
+        (label, memory_mb, "6") for label in ("WARMUP", "1024Bx10") for memory_mb in ("256", "512")
+    ]
+    assert settings(local_stack, "go") == before
+
+
+def test_an_architecture_is_built_for_the_stack_and_the_deployed_code_put_back(
+    lambdalab: Run, project: Path, local_stack: dict[str, str]
+) -> None:
+    before = settings(local_stack, "go")
+    own = ARCHITECTURES[platform.machine()]  # the plane stands in as Lambda, and runs no other
+    given = ("--target", "aws", "--stack-name", "lambdalab-local", "--yes", "--architecture", own)
+    done = lambdalab(
+        "sweep", *given, "--memory", "128", "--language", "go", "--count", "1", "--blocks", "1", **local_stack
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"building the functions for {own} ...\n" in done.stderr
+    assert (project / ".lambdalab" / "builds" / own / "GoIngest" / "bootstrap").is_file()
+    manifest = json.loads((project / "results" / "latest" / "run.json").read_text())
+    assert manifest["functions"]["go"]["architecture"] == own
+    assert manifest["functions"]["go"]["code_sha256"] != before["CodeSha256"], "the same code, zipped by the lab"
+    assert settings(local_stack, "go") == before
