@@ -297,5 +297,46 @@ def ratios(records: Iterable[Record], margin: float, title: str) -> Spec:
     )
 
 
+def front(arms: Sequence[str], records: Iterable[Record]) -> Spec:
+    """Cost against latency, medians with their intervals, the settings that no other beats joined by a line.
+
+    Args:
+        arms: names, in the order they are shown.
+        records: ``arm``, ``on_front``, and ``ms`` and ``usd``, each with ``_low`` and ``_high``, which may be None.
+    """
+    records = list(records)
+    scale = {"zero": False, "nice": True}
+    x = {"type": "quantitative", "title": "Duration in ms", "scale": scale, "axis": {"tickCount": 5}}
+    y = {
+        "type": "quantitative",
+        "title": "USD per million executions",
+        "scale": scale,
+        "axis": {"tickCount": 5, "titlePadding": 16},
+    }
+    at_x, at_y, colour = x | {"field": "ms"}, y | {"field": "usd"}, arm_colour(arms, legend=True)
+    known = [record for record in records if record["ms_low"] is not None and record["usd_low"] is not None]
+    bar = {"type": "rule", "strokeWidth": 3, "opacity": 0.4}
+    return panel(
+        240,
+        layer(
+            [record for record in records if record["on_front"]],
+            {"type": "line", "color": MUTED, "strokeDash": [4, 3], "strokeWidth": 1.5},
+            x=at_x,
+            y=at_y,
+            order={"field": "ms", "type": "quantitative"},
+        ),
+        layer(known, bar, x=x | {"field": "ms_low"}, x2={"field": "ms_high"}, y=at_y, color=colour),
+        layer(known, bar, x=at_x, y=y | {"field": "usd_low"}, y2={"field": "usd_high"}, color=colour),
+        layer(
+            records,
+            {"type": "point", "filled": True, "size": 60, "opacity": 1},
+            x=at_x,
+            y=at_y,
+            color=colour,
+            shape=arm_shape(arms, legend=True),
+        ),
+    )
+
+
 def _number(value: Decimal | float) -> float:
     return float(value)

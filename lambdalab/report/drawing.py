@@ -52,6 +52,7 @@ _CONFIG: Final[Spec] = {
         "orient": "top",
         "title": None,
         "columns": 2,
+        "columnPadding": 20,
         "symbolOpacity": 1,
     },
     "view": {"stroke": None},

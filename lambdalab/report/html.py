@@ -13,6 +13,7 @@ from typing import Final
 from lambdalab.analysis import Summary
 from lambdalab.comparison import Metric
 from lambdalab.model import InvocationRow, Manifest
+from lambdalab.report.bill_tables import bill_tables
 from lambdalab.report.panels import Panels
 from lambdalab.report.tables import Tables
 from lambdalab.report.words import MARKS, quotient, usd
@@ -47,6 +48,7 @@ def render_html(summary: Summary, manifest: Manifest, rows: Sequence[InvocationR
         tables=Tables(summary, manifest, rows),
         style=Markup(style),  # noqa: S704 - the lab's own file
         script=Markup(script),  # noqa: S704 - the lab's own file
+        bill_tables=() if summary.bill is None else bill_tables(summary.bill),
         usd=usd,
         marks=MARKS,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),

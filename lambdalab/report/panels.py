@@ -153,6 +153,31 @@ class Panels:
                 yield Panel(heading=heading, svg=draw(spec), text=_sentence(heading, said))
 
     @property
+    def fronts(self) -> Iterator[Panel]:
+        for frontier in self.summary.frontiers:
+            records: list[Record] = [
+                {
+                    "arm": point.arm.name,
+                    "on_front": point.on_front,
+                    "ms": point.duration_ms.median,
+                    "ms_low": point.duration_ms.low,
+                    "ms_high": point.duration_ms.high,
+                    "usd": point.usd_per_million.median,
+                    "usd_low": point.usd_per_million.low,
+                    "usd_high": point.usd_per_million.high,
+                }
+                for point in frontier.points
+            ]
+            heading = f"Cost against latency, {frontier.label}"
+            said = [
+                f"{point.arm.name} {ms(point.duration_ms.median)} ms, {point.usd_per_million.median:,.2f} USD"
+                f"{', on the front' if point.on_front else ''}"
+                for point in frontier.points
+            ]
+            spec = charts.front([record["arm"] for record in records], records)
+            yield Panel(heading=heading, svg=draw(spec), text=_sentence(heading, said))
+
+    @property
     def orders(self) -> Iterator[Panel]:
         for load in self.loads:
             heading = f"Duration over the run, {load.label}"

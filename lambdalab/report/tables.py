@@ -1,28 +1,24 @@
 """The report's tables: every number of the summary, the run's surroundings, and the rows."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 from typing import Final
 
 import msgspec
 
-from lambdalab.analysis import Parts, Summary
+from lambdalab.analysis import Summary
 from lambdalab.model import Estimate, InvocationRow, Manifest
 from lambdalab.report.words import (
     ABSENT,
     JOURNEY,
     MARKS,
     METRICS,
-    PARTS,
-    PER_EXECUTION,
-    cents,
     interval,
     median,
     ms,
     p_value,
     quotient,
     resolution,
-    units,
     usd,
 )
 
@@ -195,82 +191,28 @@ class Tables:
         )
 
     @property
-    def cost_tables(self) -> Iterator[Table]:
-        bill = self.summary.bill
-        if bill is None:
-            return
-        yield Table(
-            name="cost",
-            caption=f"Mean cost in USD by component, prices of {bill.price_sheet}",
-            columns=("load", "arm", "per", *PER_EXECUTION, "total"),
-            numeric=(False, False, False, *(True for _ in PER_EXECUTION), True),
-            rows=[
-                [cell.label, cell.arm, unit, *_amounts(parts, PER_EXECUTION.values(), usd), usd(total)]
-                for cell in bill.cells
-                for unit, parts, total in (
-                    ("execution", cell.execution if cell.n else None, cell.execution_usd),
-                    ("million items", cell.million_items, cell.million_items_usd),
-                )
-            ],
-            heads=3,
-        )
-        yield Table(
-            name="basis",
-            caption="What the bill is made from, means of the valid samples, and the cost of an item",
-            columns=(
-                "load",
-                "arm",
-                "samples",
-                "billed ms",
-                "write units",
-                "units by size rule",
-                "Init USD",
-                "USD/item",
-            ),
-            numeric=(False, False, True, True, True, True, True, True),
+    def front_table(self) -> Table:
+        return Table(
+            name="front",
+            caption=f"Medians with their {self.summary.level:.0%} intervals, and which settings no other beats",
+            columns=("load", "arm", "Duration in ms", "interval", "USD per million", "interval", "on the front"),
+            numeric=(False, False, True, True, True, True, False),
             rows=[
                 [
-                    cell.label,
-                    cell.arm,
-                    f"{cell.n:,}",
-                    ms(cell.mean_billed_ms),
-                    units(cell.mean_wru),
-                    f"{cell.expected_wru:,}",
-                    usd(cell.init_usd),
-                    usd(cell.item_usd),
+                    frontier.label,
+                    point.arm.name,
+                    median(point.duration_ms),
+                    interval(point.duration_ms),
+                    f"{point.usd_per_million.median:,.2f}",
+                    "none"
+                    if point.usd_per_million.low is None
+                    else f"{point.usd_per_million.low:,.2f} - {point.usd_per_million.high:,.2f}",
+                    "yes" if point.on_front else "no",
                 ]
-                for cell in bill.cells
+                for frontier in self.summary.frontiers
+                for point in frontier.points
             ],
         )
-        if bill.terms.per_month is not None:
-            yield Table(
-                name="month",
-                caption=f"USD a month at {bill.terms.per_month} messages/s",
-                columns=("load", "arm", *PARTS, "total"),
-                numeric=(False, False, *(True for _ in PARTS), True),
-                rows=[
-                    [cell.label, cell.arm, *_amounts(cell.month, PARTS.values(), cents), cents(cell.month_usd)]
-                    for cell in bill.cells
-                ],
-            )
-        if bill.terms.seed_formula:
-            yield Table(
-                name="seed",
-                caption="The original study's formula beside the true cost",
-                columns=("load", "arm", "study's units", "true units", "study's USD/execution", "true USD/execution"),
-                numeric=(False, False, True, True, True, True),
-                rows=[
-                    [
-                        cell.label,
-                        cell.arm,
-                        ABSENT if cell.seed is None else f"{cell.seed.wru:,}",
-                        units(cell.mean_wru),
-                        usd(None if cell.seed is None else cell.seed.total_usd),
-                        usd(cell.execution_usd),
-                    ]
-                    for cell in bill.cells
-                ],
-            )
 
     @property
     def resource_table(self) -> Table:
@@ -370,11 +312,6 @@ def _p95(estimate: Estimate | None) -> str:
     if estimate is None:
         return ABSENT
     return f"{estimate.p95_more:,} more needed" if estimate.p95 is None else ms(estimate.p95)
-
-
-def _amounts(parts: Parts | None, fields: Iterable[str], written: Callable[[Decimal | None], str]) -> Iterator[str]:
-    """Of these components, all absent where there is no sample."""
-    return (written(None if parts is None else getattr(parts, field)) for field in fields)
 
 
 def _plain(value: object) -> str:

@@ -21,6 +21,7 @@ from test_figures import large
 from lambdalab.analysis import summarise
 from lambdalab.bill import Terms
 from lambdalab.comparison import Metric, Verdict
+from lambdalab.frontier import frontiers
 from lambdalab.model import Factors, Stop
 from lambdalab.report.drawing import ARM_COLOURS
 from lambdalab.report.html import render_html
@@ -269,6 +270,24 @@ def test_drift_is_told_of_every_cell(tree: Element) -> None:
     summary, _, _ = make_run()
     assert [row[:2] for row in table(tree, "drift")] == [[cell.label, cell.arm] for cell in summary.cells]
     assert [row[3] for row in table(tree, "drift")] == [quotient(drift.halves) for drift in summary.drift]
+
+
+def test_a_sweep_shows_cost_against_latency_with_the_front() -> None:
+    factors = Factors(language=("python", "go"), memory_mb=(128, 256))
+    summary, manifest, rows = make_run(6, loads=LOADS, factors=factors)
+    swept = msgspec.structs.replace(summary, frontiers=frontiers(manifest.protocol, rows))
+    tree = Tree(render_html(swept, manifest, rows)).root
+    points = [point for frontier in swept.frontiers for point in frontier.points]
+    assert len(points) == 8
+    assert [row[-1] for row in table(tree, "front")] == ["yes" if point.on_front else "no" for point in points]
+    drawings = [e for e in tree.one("front") if e.attributes.get("role") == "img"]
+    for drawing, frontier in zip(drawings, swept.frontiers, strict=True):
+        marks = [e for e in drawing if "mark-symbol role-mark" in _class(e)]
+        assert sum(len(e.all("path")) for e in marks) == 4
+        on_front = [point.arm.name for point in frontier.points if point.on_front]
+        assert str(drawing.attributes["aria-label"]).count("on the front") == len(on_front) > 0
+        assert frontier.because in tree.one("front").text
+    assert "Cost against latency" not in Tree(render_html(summary, manifest, rows)).root.text
 
 
 def test_why_the_run_ended_is_told_with_what_was_asked() -> None:
