@@ -93,7 +93,7 @@ def test_an_unknown_name_lists_what_there_is(monkeypatch: pytest.MonkeyPatch) ->
     with pytest.raises(ProtocolError) as caught:
         load_protocol("strikt")
     assert str(caught.value).startswith(
-        'protocols/ has no "strikt"; perhaps "strict" is meant; there are: equal-volume'
+        'protocols/ has no "strikt"; perhaps "strict" is meant; there are: aa, equal-volume'
     )
 
 
