@@ -12,9 +12,10 @@ from lambdalab.bill import Bill as Bill
 from lambdalab.bill import Parts as Parts
 from lambdalab.collection import REPEATED
 from lambdalab.comparison import Comparison
+from lambdalab.design import Arm, Protocol, Stop
 from lambdalab.figures import Figures, figures
 from lambdalab.frontier import Frontier as Frontier
-from lambdalab.model import Arm, Estimate, InvocationRow, Manifest, Protocol, Stop, TrialResult
+from lambdalab.model import Estimate, InvocationRow, Manifest, TrialResult
 from lambdalab.pairing import Resolutions, compare_arms, in_a_sentence
 from lambdalab.stats import LEVEL, PRECISION, median_estimate, smallest_n
 

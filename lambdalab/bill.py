@@ -13,7 +13,8 @@ from typing import Final
 import msgspec
 
 from lambdalab.cost import BYTES_PER_GB, PriceSheet, ingest_wru, init_in_billed, sqs_requests, tiered
-from lambdalab.model import InvocationRow, Load, Manifest, TrialResult
+from lambdalab.design import Load
+from lambdalab.model import InvocationRow, Manifest, TrialResult
 
 MONTH_S: Final = 730 * 3600
 """A month as AWS's own calculator has it: 730 hours."""

@@ -16,17 +16,8 @@ from typing import Final
 import msgspec
 
 from lambdalab.cost import LOG_EVENT_OVERHEAD_BYTES, PriceSheet, ingested_bytes, invocation_cost
-from lambdalab.model import (
-    Cost,
-    FunctionRecord,
-    InvocationRow,
-    LogLine,
-    Manifest,
-    Mode,
-    PlatformReport,
-    Start,
-    TrialResult,
-)
+from lambdalab.design import Mode, Start
+from lambdalab.model import Cost, FunctionRecord, InvocationRow, LogLine, Manifest, PlatformReport, TrialResult
 from lambdalab.platform_log import (
     MalformedRecordError,
     MalformedReportError,

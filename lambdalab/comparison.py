@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
-from lambdalab.model import Arm
+from lambdalab.design import Arm
 from lambdalab.stats import LEVEL, smallest_n
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from typing import Any, Final
 import msgspec
 
 from lambdalab.aws import Aws, access_errors
+from lambdalab.design import Architecture
 from lambdalab.errors import AccessError, UsageError
-from lambdalab.model import Architecture
 
 COLD_START_VARIABLE: Final = "LAMBDALAB_COLD_START"
 """The variable a configuration bump sets; a left-over of a killed run is dropped by the next."""

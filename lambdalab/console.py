@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from lambdalab.model import Protocol, Trial
+from lambdalab.design import Protocol
+from lambdalab.model import Trial
 from lambdalab.platform_log import is_platform_line
 
 PIPED_WIDTH: Final = 120

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from lambdalab.aws import LOCAL_KEY, LOCAL_REGION
-from lambdalab.model import Architecture
+from lambdalab.design import Architecture
 from lambdalab.project import project_root, state_folder
 from lambdalab.tools import find_python, run_tool, search_path, tool
 

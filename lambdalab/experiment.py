@@ -24,9 +24,10 @@ from lambdalab.collection import join, observe_blocks
 from lambdalab.comparison import Comparison
 from lambdalab.cost import PriceSheet, load_price_sheet
 from lambdalab.deployment import local_parameters
+from lambdalab.design import Protocol
 from lambdalab.errors import StorageError, UsageError
 from lambdalab.frontier import NO_LIMITS, Limits, SweptCell, frontiers, swept_cells
-from lambdalab.model import FunctionFacts, InvocationRow, Manifest, Protocol, Trial, TrialResult
+from lambdalab.model import FunctionFacts, InvocationRow, Manifest, Trial, TrialResult
 from lambdalab.pairing import Resolutions, compare_arms
 from lambdalab.plan import EFFECT, Plan, find_experience, make_plan
 from lambdalab.project import project_root

@@ -7,7 +7,8 @@ from typing import Final
 
 import msgspec
 
-from lambdalab.model import InvocationRow, Protocol
+from lambdalab.design import Protocol
+from lambdalab.model import InvocationRow
 
 POINTS_AT_MOST: Final = 2_000
 """Samples of one load that a figure shows one by one; more would hide each other and make the file slow to open."""

@@ -9,7 +9,8 @@ from typing import Final
 
 import msgspec
 
-from lambdalab.model import Arm, Estimate, InvocationRow, Protocol
+from lambdalab.design import Arm, Protocol
+from lambdalab.model import Estimate, InvocationRow
 from lambdalab.stats import LEVEL, median_estimate, smallest_n
 
 MILLION: Final = 1_000_000

@@ -6,7 +6,7 @@ The only module of the lab that knows DynamoDB; contracts are in ``contracts/`` 
 import json
 
 from lambdalab.aws import Aws, access_errors
-from lambdalab.model import Load, Mode
+from lambdalab.design import Load, Mode
 from lambdalab.target import Resources
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from lambdalab.comparison import MARGIN, Comparison, Metric, Samples, Verdict, arm_pairs, compare
-from lambdalab.model import InvocationRow, Load, Manifest, Start
+from lambdalab.design import Load, Start
+from lambdalab.model import InvocationRow, Manifest
 
 Resolutions = Mapping[tuple[str, str, Metric], float]
 """By arm, label and metric: the smallest difference that A/A runs of this machine and design can tell from none."""

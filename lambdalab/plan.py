@@ -17,8 +17,9 @@ import msgspec
 from lambdalab.collection import join, observe
 from lambdalab.comparison import MARGIN, arm_pairs, needed_blocks
 from lambdalab.cost import PriceSheet
+from lambdalab.design import Arm, Load, Protocol, Start
 from lambdalab.errors import LambdalabError, UsageError
-from lambdalab.model import Arm, FunctionFacts, Load, Manifest, Protocol, Start, TrialResult
+from lambdalab.model import FunctionFacts, Manifest, TrialResult
 from lambdalab.spending import invocation_usd, lab_use, most_usd
 from lambdalab.store import RunDirectory
 

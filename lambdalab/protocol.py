@@ -11,8 +11,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from lambdalab.design import Caps, Factors, Load, Mode, Protocol, Start, Stop
 from lambdalab.errors import ProtocolError
-from lambdalab.model import Caps, Factors, Load, Mode, Protocol, Start, Stop, Trial
+from lambdalab.model import Trial
 from lambdalab.settings_file import choose, locate, read
 from lambdalab.stats import smallest_n
 

@@ -11,7 +11,8 @@ from typing import Final
 import msgspec
 
 from lambdalab.comparison import Comparison, Metric, Verdict
-from lambdalab.model import Load, Manifest
+from lambdalab.design import Load
+from lambdalab.model import Manifest
 from lambdalab.pairing import Resolutions
 from lambdalab.stats import LEVEL
 

@@ -15,8 +15,9 @@ from typing import Final
 from msgspec.structs import replace
 
 from lambdalab import collection, ingest
+from lambdalab.design import Arm, Start
 from lambdalab.errors import InvalidRunError, LambdalabError, StackError
-from lambdalab.model import Arm, Start, Trial, TrialResult
+from lambdalab.model import Trial, TrialResult
 from lambdalab.store import RunDirectory
 from lambdalab.target import AwsTarget, Resources
 

@@ -12,8 +12,9 @@ from typing import Final
 import msgspec
 
 from lambdalab.cost import BYTES_PER_GB, PriceSheet, invocation_cost
+from lambdalab.design import Load
 from lambdalab.errors import PriceSheetError
-from lambdalab.model import FunctionFacts, Load
+from lambdalab.model import FunctionFacts
 
 ITEM_NAMES_BYTES: Final = 512
 """Names, keys and metadata of an item: above what the functions write (docs/contracts.md)."""

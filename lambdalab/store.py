@@ -32,7 +32,7 @@ import msgspec
 from lambdalab.errors import StorageError, UsageError
 from lambdalab.model import InvocationRow, LogLine, Manifest, TrialResult
 
-SCHEMA_VERSION: Final = 3
+SCHEMA_VERSION: Final = 4
 _NEXT_STEP: Final = "check the folder's owner and the free space, or choose another with --results"
 _SPAN_BYTES: Final = 2**21
 _LARGE_SPANS: Final = 16

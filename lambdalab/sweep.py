@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from itertools import product
 from typing import Final
 
+from lambdalab.design import Factors, Load, Protocol, Start
 from lambdalab.frontier import Limits
-from lambdalab.model import Factors, Load, Protocol, Start
 from lambdalab.protocol import check_protocol
 from lambdalab.stats import smallest_n
 

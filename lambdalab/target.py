@@ -16,9 +16,10 @@ import msgspec
 
 from lambdalab.aws import Aws, access_errors
 from lambdalab.configuration import Configurations, Package, build_package
+from lambdalab.design import Arm, ColdMode
 from lambdalab.errors import AccessError, StackError, UsageError
 from lambdalab.local.stack import LocalStack
-from lambdalab.model import Arm, ColdMode, FunctionFacts, LogLine
+from lambdalab.model import FunctionFacts, LogLine
 from lambdalab.stack import Stack, find_stack
 
 LOG_QUERY: Final = "fields @timestamp, @logStream, @message | sort @timestamp asc | limit 10000"

@@ -18,8 +18,8 @@ from lambdalab.errors import InvalidRunError, UsageError
 
 if TYPE_CHECKING:
     from lambdalab.comparison import Comparison
+    from lambdalab.design import Protocol
     from lambdalab.experiment import MeasuredRun
-    from lambdalab.model import Protocol
     from lambdalab.store import RunDirectory
     from lambdalab.target import AwsTarget
 

@@ -21,8 +21,8 @@ from lambdalab.errors import InvalidRunError, LambdalabError, UsageError
 if TYPE_CHECKING:
     from lambdalab.analysis import Summary
     from lambdalab.bill import Terms
+    from lambdalab.design import Architecture, Protocol
     from lambdalab.frontier import Limits
-    from lambdalab.model import Architecture, Protocol
     from lambdalab.plan import Plan
     from lambdalab.store import RunDirectory
     from lambdalab.target import AwsTarget

@@ -20,7 +20,7 @@ from lambdalab.cli.running import measure, refuse_contradictions, show_result, t
 from lambdalab.errors import UsageError
 
 if TYPE_CHECKING:
-    from lambdalab.model import Protocol
+    from lambdalab.design import Protocol
 
 _MOST_PER_S: Final = 1_000_000
 

@@ -61,9 +61,9 @@ def sweep(
     yes: Annotated[bool, typer.Option("--yes", help="On AWS: spend without asking.")] = False,
 ) -> None:
     """Measure every combination of settings, and print cost against latency with what to take under a limit."""
+    from lambdalab.design import Architecture, Factors, Mode
     from lambdalab.experiment import trials_left
     from lambdalab.frontier import Limits
-    from lambdalab.model import Architecture, Factors, Mode
     from lambdalab.store import RunDirectory
     from lambdalab.sweep import sweep_blocks, sweep_protocol
 

@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 
 from lambdalab.analysis import Cell, Summary
+from lambdalab.design import Load, Start
 from lambdalab.figures import POINTS_AT_MOST, STEPS
-from lambdalab.model import InvocationRow, Load, Manifest, Start
+from lambdalab.model import InvocationRow, Manifest
 from lambdalab.report import charts
 from lambdalab.report.drawing import Record, draw
 from lambdalab.report.words import JOURNEY, MARKS, METRICS, PER_EXECUTION, interval, median, ms, quotient, usd

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from lambdalab.design import Arm
 from lambdalab.errors import UsageError
-from lambdalab.model import Arm
 from lambdalab.target import LocalTarget, local_target
 from local.whole import LANGUAGES, Up
 

@@ -13,7 +13,8 @@ from typing import Any
 
 from samples import make_facts
 
-from lambdalab.model import Arm, FunctionFacts, LogLine, PlatformReport
+from lambdalab.design import Arm
+from lambdalab.model import FunctionFacts, LogLine, PlatformReport
 from lambdalab.platform_log import render_end, render_report, render_start
 from lambdalab.stack import Stack
 from lambdalab.target import AwsTarget, Resources

@@ -8,7 +8,8 @@ from samples import LOADS, PRICES, make_lines, make_manifest, make_report, make_
 from lambdalab.analysis import Summary, summarise
 from lambdalab.bill import Terms, bill_of_run
 from lambdalab.collection import join, observe
-from lambdalab.model import InvocationRow, Load, LogLine, Manifest, Start
+from lambdalab.design import Load, Start
+from lambdalab.model import InvocationRow, LogLine, Manifest
 from lambdalab.platform_log import render_report
 from lambdalab.report.html import render_html
 

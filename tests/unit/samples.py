@@ -7,18 +7,8 @@ from typing import Any
 import msgspec
 
 from lambdalab.cost import load_price_sheet
-from lambdalab.model import (
-    Factors,
-    FunctionFacts,
-    Load,
-    LogLine,
-    Manifest,
-    PlatformReport,
-    Protocol,
-    Start,
-    Trial,
-    TrialResult,
-)
+from lambdalab.design import Factors, Load, Protocol, Start
+from lambdalab.model import FunctionFacts, LogLine, Manifest, PlatformReport, Trial, TrialResult
 from lambdalab.platform_log import render_end, render_report, render_start
 from lambdalab.protocol import schedule
 from lambdalab.store import SCHEMA_VERSION

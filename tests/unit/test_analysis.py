@@ -20,7 +20,8 @@ from samples import (
 from lambdalab.analysis import Cell, Summary, summarise
 from lambdalab.collection import join, observe
 from lambdalab.comparison import Metric, Verdict
-from lambdalab.model import Factors, LogLine, Manifest, Trial, TrialResult
+from lambdalab.design import Factors
+from lambdalab.model import LogLine, Manifest, Trial, TrialResult
 from lambdalab.platform_log import render_report
 
 

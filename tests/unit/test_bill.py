@@ -11,7 +11,7 @@ from samples import PRICES, make_lines, make_manifest, make_result, make_trials
 from lambdalab.bill import Bill, Terms, bill_of_run, month, polls_of, seed_figure
 from lambdalab.collection import join, observe
 from lambdalab.cost import Tier, ingest_wru, init_in_billed, init_is_billed, item_bytes, tiered, write_units
-from lambdalab.model import Load, Start
+from lambdalab.design import Load, Start
 
 MANIFEST = make_manifest()
 RESULTS = [make_result(trial) for trial in make_trials(MANIFEST)]

@@ -724,7 +724,7 @@ def finished(project: Path) -> RunDirectory:
     [
         ("run.json", b"", "run.json is damaged: Input data was truncated; restore it, or measure again."),
         ("run.json", b"{}", "run.json is damaged: Object missing required field `schema_version`"),
-        ("run.json", b'{"schema_version": 9}', "run.json has schema version 9, this lambdalab reads 3"),
+        ("run.json", b'{"schema_version": 9}', "run.json has schema version 9, this lambdalab reads 4"),
         ("trials.jsonl", b"{}\n", "trials.jsonl, line 1, is damaged: Object missing required field"),
         ("platform.jsonl", b"\xff\n", "platform.jsonl, line 1, is damaged: JSON is malformed: invalid"),
     ],

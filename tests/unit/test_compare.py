@@ -25,7 +25,8 @@ from samples import (
 from lambdalab import cli, runner
 from lambdalab.cli import compare
 from lambdalab.comparison import Comparison, Metric, Verdict
-from lambdalab.model import Factors, Load, Manifest, Mode, Start
+from lambdalab.design import Factors, Load, Mode, Start
+from lambdalab.model import Manifest
 from lambdalab.pairing import compare_arms
 from lambdalab.platform_log import parse_report, render_report
 from lambdalab.report.markdown import markdown_of
@@ -225,7 +226,7 @@ def foreign(path: Path) -> None:
 
 
 def older(path: Path) -> None:
-    path.write_text(path.read_text().replace('"schema_version": 3', '"schema_version": 2'))
+    path.write_text(path.read_text().replace('"schema_version": 4', '"schema_version": 3'))
 
 
 def negative(path: Path) -> None:
@@ -241,7 +242,7 @@ def before_1970(path: Path) -> None:
     [
         ("run.json", cut, 3, "run.json is damaged: Input data was truncated"),
         ("run.json", foreign, 3, "run.json is damaged: "),
-        ("run.json", older, 3, "run.json has schema version 2, this lambdalab reads 3; read it with the lambdalab"),
+        ("run.json", older, 3, "run.json has schema version 2, this lambdalab reads 4; read it with the lambdalab"),
         ("run.json", negative, 3, "run.json is damaged: Expected `int`, got `str` - at `$.seed`"),
         ("run.json", Path.unlink, 2, "is not a run directory; the newest run in results is good"),
         ("trials.jsonl", before_1970, 3, "trials.jsonl, line 1, is damaged: Expected `int` >= 0 - at `$.sent_at_ms`"),

@@ -10,7 +10,7 @@ from samples import make_manifest
 from scipy import stats
 
 from lambdalab.comparison import Comparison, Metric, Samples, Verdict, _holm, arm_pairs, compare, needed_blocks
-from lambdalab.model import Factors, Mode
+from lambdalab.design import Factors, Mode
 
 
 def noisy(n: int, *, cv: float = 0.01, factor: float = 1.0, seed: int = 1) -> list[float]:

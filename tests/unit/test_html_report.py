@@ -21,8 +21,8 @@ from test_figures import large
 from lambdalab.analysis import summarise
 from lambdalab.bill import Terms
 from lambdalab.comparison import Metric, Verdict
+from lambdalab.design import Factors, Stop
 from lambdalab.frontier import frontiers
-from lambdalab.model import Factors, Stop
 from lambdalab.report.drawing import ARM_COLOURS
 from lambdalab.report.html import render_html
 from lambdalab.report.tables import ROWS_AT_MOST

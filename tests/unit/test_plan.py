@@ -13,8 +13,9 @@ from samples import PRICES, make_facts, make_lines, make_manifest, make_result, 
 
 from lambdalab.account import UNCHECKED, account_limits
 from lambdalab.comparison import needed_blocks
+from lambdalab.design import Caps, Protocol, Stop
 from lambdalab.errors import PriceSheetError, UsageError
-from lambdalab.model import Caps, Manifest, Protocol, Stop
+from lambdalab.model import Manifest
 from lambdalab.plan import Expected, Experience, Plan, find_experience, make_plan
 from lambdalab.spending import LabUse, lab_use, most_usd, read_units
 from lambdalab.store import RunDirectory

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from lambdalab.model import PlatformReport, Start
+from lambdalab.design import Start
+from lambdalab.model import PlatformReport
 from lambdalab.platform_log import (
     MalformedRecordError,
     MalformedReportError,

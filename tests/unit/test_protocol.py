@@ -11,8 +11,8 @@ import msgspec
 import pytest
 from samples import make_manifest
 
+from lambdalab.design import Caps, ColdMode, Factors, Mode, Protocol, Start, Stop
 from lambdalab.errors import ProtocolError
-from lambdalab.model import Caps, ColdMode, Factors, Metric, Mode, Protocol, Start, Stop
 from lambdalab.protocol import MAX_COUNT, MAX_SIZE_BYTES, load_protocol, planned_blocks, schedule
 
 ROOT = Path(__file__).parents[2]
@@ -53,7 +53,7 @@ def test_arms_are_every_combination_and_named_by_what_differs() -> None:
 
 def test_precise_ends_on_precision_or_at_a_cap_and_strict_has_a_fixed_number(strict: Protocol) -> None:
     precise = load_protocol("precise")
-    assert precise.stop == Stop(precision=0.05, metric=Metric.DURATION, min_blocks=10)
+    assert precise.stop == Stop(precision=0.05, min_blocks=10)
     assert precise.caps == Caps(attempts=200, minutes=20.0, usd=Decimal(1))
     assert (strict.stop, strict.caps, strict.cold) == (None, Caps(), None)
 

@@ -154,8 +154,8 @@ def test_no_n_is_made_up_and_none_is_below_ten() -> None:
     assert median_estimate([1, 2, 3]).needed_n is None
     assert median_estimate([0] * 8).needed_n is None
     assert median_estimate([7] * 8).needed_n == 10
-    assert median_estimate([7] * 8).half_width == 0
-    assert median_estimate([7] * 3).half_width is None
+    assert median_estimate([7] * 8).relative_width == 0
+    assert median_estimate([7] * 3).relative_width is None
 
 
 STEADY = [100 + (i * 7) % 10 / 100 for i in range(40)]

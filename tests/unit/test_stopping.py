@@ -17,8 +17,9 @@ from samples import BEGAN_MS, make_lines, make_manifest, make_report, make_resul
 
 from lambdalab import runner
 from lambdalab.analysis import Summary
+from lambdalab.design import Caps, Stop
 from lambdalab.experiment import conclude, execute, resume_run, trials_left
-from lambdalab.model import Caps, Manifest, Stop, Trial, TrialResult
+from lambdalab.model import Manifest, Trial, TrialResult
 from lambdalab.platform_log import render_report
 from lambdalab.stats import median_estimate
 from lambdalab.stopping import StoppingRule, minutes_under_way

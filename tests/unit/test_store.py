@@ -122,9 +122,9 @@ def test_without_any_run_the_next_step_is_to_measure(tmp_path: Path) -> None:
         (b"", "is damaged: Input data was truncated"),
         (b"{", "is damaged: Input data was truncated"),
         (b"[]", "is damaged: Expected `object`, got `array`"),
-        (b'{"schema_version": 3}', "is damaged: Object missing required field `run_id`"),
-        (b'{"schema_version": 3, "run_id": "\xff"}', "is damaged: 'utf-8' codec"),
-        (b'{"schema_version": 9, "other": 0}', "has schema version 9, this lambdalab reads 3"),
+        (b'{"schema_version": 4}', "is damaged: Object missing required field `run_id`"),
+        (b'{"schema_version": 4, "run_id": "\xff"}', "is damaged: 'utf-8' codec"),
+        (b'{"schema_version": 9, "other": 0}', "has schema version 9, this lambdalab reads 4"),
     ],
 )
 def test_a_manifest_that_cannot_be_used(run: RunDirectory, content: bytes, problem: str) -> None:
