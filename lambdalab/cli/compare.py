@@ -3,20 +3,26 @@
 Modules that take long to import are imported by the command that needs them.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
 from lambdalab.cli.app import EXIT_VERDICT, app
-from lambdalab.cli.local_stack import local_stack
-from lambdalab.cli.runs import RESULTS, Results, chosen_protocol
-from lambdalab.console import make_console, say, trial_progress
+from lambdalab.cli.running import (
+    RESULTS,
+    Results,
+    TargetName,
+    chosen_protocol,
+    execute_visibly,
+    refuse_invalid,
+    target_of,
+)
+from lambdalab.console import make_console
 from lambdalab.errors import InvalidRunError, UsageError
 
 if TYPE_CHECKING:
+    from lambdalab.analysis import Summary
     from lambdalab.comparison import Comparison
     from lambdalab.design import Protocol
     from lambdalab.experiment import MeasuredRun
@@ -79,7 +85,7 @@ def aa(
     from lambdalab.resolution import most_allowed, runs_that_differ
 
     design = _against_itself(chosen_protocol(scenario, protocol, blocks), language)
-    with _place(temporary=temporary) as target:
+    with target_of(TargetName.LOCAL, "", design, temporary=temporary) as target:
         stores = [_run(target, design, results) for _ in range(count)]
     record, found = conclude_aa(stores)
     console = make_console()
@@ -159,11 +165,7 @@ def _measured(results: Path, run_id: str) -> "MeasuredRun":
 
     store = RunDirectory.open(results, run_id)
     run = read_run(store)
-    if faults := summarise(run.manifest, run.trials, run.rows, damaged_lines=run.damaged_lines).faults:
-        raise InvalidRunError(
-            f"run {run.manifest.run_id} is invalid: {'; '.join(faults)}",
-            next_step=f"see the reasons with `lambdalab report {store.folder.name}`, and run it again",
-        )
+    _refuse_invalid(summarise(run.manifest, run.trials, run.rows, damaged_lines=run.damaged_lines), store)
     return run
 
 
@@ -189,28 +191,16 @@ def _against_itself(protocol: "Protocol", language: str) -> "Protocol":
     return design
 
 
-@contextmanager
-def _place(*, temporary: bool) -> "Iterator[AwsTarget]":
-    from lambdalab.local.stack import stack_for_a_while
-    from lambdalab.target import local_target
-
-    if temporary:
-        with stack_for_a_while(say) as stack:
-            yield local_target(stack)
-    else:
-        yield local_target(local_stack())
-
-
 def _run(target: "AwsTarget", protocol: "Protocol", results: Path) -> "RunDirectory":
     """One finished run, which may be used."""
-    from lambdalab.experiment import conclude, execute, new_run
+    from lambdalab.experiment import conclude, new_run
 
     store = new_run(target, protocol, results)
-    with trial_progress(protocol) as progress:
-        execute(target, store, progress.trial, progress.standing)
-    if faults := conclude(store).faults:
-        raise InvalidRunError(
-            f"run {store.folder.name} is invalid: {'; '.join(faults)}",
-            next_step=f"see the reasons with `lambdalab report {store.folder.name}`, and run it again",
-        )
+    execute_visibly(target, store)
+    _refuse_invalid(conclude(store), store)
     return store
+
+
+def _refuse_invalid(summary: "Summary", store: "RunDirectory") -> None:
+    see = f"see the reasons with `lambdalab report {store.folder.name}`, and run it again"
+    refuse_invalid(summary, next_step=see)

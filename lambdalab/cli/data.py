@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lambdalab.cli.app import app
-from lambdalab.cli.runs import RESULTS, Results
+from lambdalab.cli.running import RESULTS, Results
 from lambdalab.console import make_console
 from lambdalab.errors import UsageError
 

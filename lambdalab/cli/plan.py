@@ -7,7 +7,7 @@ from rich import box
 from rich.table import Table
 
 from lambdalab.cli.app import app
-from lambdalab.cli.runs import RESULTS, Results, TargetName, chosen_protocol
+from lambdalab.cli.running import RESULTS, Results, TargetName, chosen_protocol
 from lambdalab.console import make_console
 
 if TYPE_CHECKING:

@@ -79,6 +79,33 @@ def refuse_contradictions(context: typer.Context, target: TargetName) -> None:
         )
 
 
+def chosen_protocol(scenario: str, name: str, blocks: int | None, builds: tuple[str, ...] = ()) -> "Protocol":
+    """The protocol that options name; builds take the place of its own.
+
+    Raises:
+        UsageError: there is no such scenario, protocol, or they do not go together.
+    """
+    from msgspec.structs import replace
+
+    from lambdalab.protocol import LANGUAGES_OF_SCENARIO, check_protocol, load_protocol
+
+    if scenario not in LANGUAGES_OF_SCENARIO:
+        raise UsageError(
+            f"there is no scenario {scenario!r}", next_step=f"name one of: {', '.join(sorted(LANGUAGES_OF_SCENARIO))}"
+        )
+    plan = load_protocol(name)
+    if plan.scenario != scenario:
+        raise UsageError(
+            f"protocol {plan.name} is for scenario {plan.scenario}, not {scenario}",
+            next_step=f"run `lambdalab run {plan.scenario} --protocol {name}`",
+        )
+    plan = plan if blocks is None else replace(plan, blocks=blocks)
+    if builds:
+        plan = replace(plan, factors=replace(plan.factors, build=builds))
+        check_protocol(plan, f"protocol {plan.name} with --build")
+    return plan
+
+
 @contextmanager
 def target_of(
     name: TargetName,
@@ -211,11 +238,8 @@ def _execute_and_show(
         go_on: the command with which an interrupted run goes on.
         limits: of a sweep.
     """
-    from lambdalab.experiment import execute
-
     try:
-        with trial_progress(store.manifest().protocol) as progress:
-            execute(target, store, progress.trial, progress.standing)
+        execute_visibly(target, store)
     except (Exception, KeyboardInterrupt) as problem:
         try:
             _conclude(store, limits=limits)
@@ -229,6 +253,14 @@ def _execute_and_show(
     show_result(store, limits=limits)
 
 
+def execute_visibly(target: "AwsTarget", store: "RunDirectory") -> None:
+    """Runs what is left, and shows how far that is."""
+    from lambdalab.experiment import execute
+
+    with trial_progress(store.manifest().protocol) as progress:
+        execute(target, store, progress.trial, progress.standing)
+
+
 def show_result(store: "RunDirectory", terms: "Terms | None" = None, limits: "Limits | None" = None) -> None:
     """Writes the result of a run and shows it.
 
@@ -236,11 +268,17 @@ def show_result(store: "RunDirectory", terms: "Terms | None" = None, limits: "Li
         InvalidRunError: it must not be used.
     """
     summary = _conclude(store, terms, limits)
+    refuse_invalid(summary, next_step=f"read the reasons in {store.folder / 'metrics.csv'} and run it again")
+
+
+def refuse_invalid(summary: "Summary", *, next_step: str) -> None:
+    """Says what is wrong with a run that must not be used.
+
+    Raises:
+        InvalidRunError: it is such a run.
+    """
     if summary.faults:
-        raise InvalidRunError(
-            f"run {summary.run_id} is invalid: {'; '.join(summary.faults)}",
-            next_step=f"read the reasons in {store.folder / 'metrics.csv'} and run it again",
-        )
+        raise InvalidRunError(f"run {summary.run_id} is invalid: {'; '.join(summary.faults)}", next_step=next_step)
 
 
 def _conclude(store: "RunDirectory", terms: "Terms | None" = None, limits: "Limits | None" = None) -> "Summary":

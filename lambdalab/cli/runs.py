@@ -12,11 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from lambdalab.cli.app import app
-from lambdalab.cli.running import MAX_SEED as MAX_SEED
-from lambdalab.cli.running import RESULTS as RESULTS
-from lambdalab.cli.running import Results as Results
-from lambdalab.cli.running import TargetName as TargetName
-from lambdalab.cli.running import measure, refuse_contradictions, show_result, target_of
+from lambdalab.cli.running import (
+    MAX_SEED,
+    RESULTS,
+    Results,
+    TargetName,
+    chosen_protocol,
+    measure,
+    refuse_contradictions,
+    show_result,
+    target_of,
+)
 from lambdalab.errors import UsageError
 
 if TYPE_CHECKING:
@@ -161,30 +167,3 @@ def _refuse_unknown_builds(builds: dict[str, Path | None], protocol: "Protocol",
             f"run {run_id} has no build {unknown[0]!r}",
             next_step=f"its builds are: {', '.join(protocol.factors.build) or 'none'}",
         )
-
-
-def chosen_protocol(scenario: str, name: str, blocks: int | None, builds: tuple[str, ...] = ()) -> "Protocol":
-    """The protocol that options name; builds take the place of its own.
-
-    Raises:
-        UsageError: there is no such scenario, protocol, or they do not go together.
-    """
-    from msgspec.structs import replace
-
-    from lambdalab.protocol import LANGUAGES_OF_SCENARIO, check_protocol, load_protocol
-
-    if scenario not in LANGUAGES_OF_SCENARIO:
-        raise UsageError(
-            f"there is no scenario {scenario!r}", next_step=f"name one of: {', '.join(sorted(LANGUAGES_OF_SCENARIO))}"
-        )
-    plan = load_protocol(name)
-    if plan.scenario != scenario:
-        raise UsageError(
-            f"protocol {plan.name} is for scenario {plan.scenario}, not {scenario}",
-            next_step=f"run `lambdalab run {plan.scenario} --protocol {name}`",
-        )
-    plan = plan if blocks is None else replace(plan, blocks=blocks)
-    if builds:
-        plan = replace(plan, factors=replace(plan.factors, build=builds))
-        check_protocol(plan, f"protocol {plan.name} with --build")
-    return plan

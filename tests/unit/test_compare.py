@@ -310,10 +310,10 @@ class Biased(FakeTarget):
 @contextmanager
 def aa_on(monkeypatch: pytest.MonkeyPatch, fake: FakeTarget) -> Iterator[None]:
     @contextmanager
-    def place(**_: Any) -> Iterator[FakeTarget]:
+    def place(*_: Any, **__: Any) -> Iterator[FakeTarget]:
         yield fake
 
-    monkeypatch.setattr(compare, "_place", place)
+    monkeypatch.setattr(compare, "target_of", place)
     monkeypatch.setattr(runner, "EMPTY_QUEUE_WAIT_S", 0.0)
     yield
 
