@@ -20,12 +20,10 @@ from lambdalab.cost import PriceSheet
 from lambdalab.design import Arm, Load, Protocol, Start
 from lambdalab.errors import LambdalabError, UsageError
 from lambdalab.model import FunctionFacts, Manifest, TrialResult
-from lambdalab.spending import invocation_usd, lab_use, most_usd
+from lambdalab.spending import DRAIN_GRACE_S, invocation_usd, lab_use, most_usd
 from lambdalab.store import RunDirectory
 
 EFFECT: Final = 0.05
-DRAIN_GRACE_S: Final = 30
-"""Beyond a function's timeout, until a trial is given up (``runner.DRAIN_GRACE_S``)."""
 ASSUMED_INIT_MS: Final = 600.0
 ASSUMED_ITEM_MS: Final = 25.0
 """Of one put at 128 MB; more memory is taken to shorten it in proportion, up to one vCPU at 1,769 MB."""

@@ -18,17 +18,14 @@ from lambdalab import collection, ingest
 from lambdalab.design import Arm, Start
 from lambdalab.errors import InvalidRunError, LambdalabError, StackError
 from lambdalab.model import Trial, TrialResult
+from lambdalab.spending import DRAIN_GRACE_S, MISSING_ITEMS_POLLS
 from lambdalab.store import RunDirectory
 from lambdalab.target import AwsTarget, Resources
 
-DRAIN_GRACE_S: Final = 30.0
-"""Beyond the function's timeout: for polling, cold start and deleting."""
 LOOK_AT_LOGS_S: Final = 10.0
 """A message that has not drained by then may have failed; its own record tells."""
 EMPTY_QUEUE_WAIT_S: Final = 10.0
 """What an interrupted run sent last may still be at work."""
-MISSING_ITEMS_POLLS: Final = 20
-"""For so many looks at an empty queue the items may still be missing."""
 LEAST_LOG_WAIT_S: Final = 0.25
 CLOCK_SKEW_MS: Final = 60_000
 """How far this machine's clock may be from the log's."""

@@ -25,9 +25,10 @@ MAPPING_REQUESTS_PER_MINUTE: Final = 15
 _READ_UNIT_BYTES: Final = 4096
 _PAGE_BYTES: Final = 2**20
 
-
-READS_AT_MOST: Final = 20
-"""How often a batch is counted at most while its items are missing (``runner.MISSING_ITEMS_POLLS``)."""
+DRAIN_GRACE_S: Final = 30.0
+"""Beyond a function's timeout, until a trial is given up: for polling, cold start and deleting."""
+MISSING_ITEMS_POLLS: Final = 20
+"""For so many looks at an empty queue the items may still be missing, and are counted each time."""
 LOG_WINDOW_MINUTES: Final = 6
 """Lines are collected again for so long, since they may come late."""
 LOG_QUERIES_AT_END: Final = 300
@@ -96,6 +97,6 @@ def lab_use(loads: Sequence[Load], *, blocks: int, minutes: float, queues: int, 
     collected = 2 + math.ceil(LOG_WINDOW_MINUTES * blocks / minutes) if minutes else 2
     return LabUse(
         queue_requests=math.ceil(minutes * (60 + queues * MAPPING_REQUESTS_PER_MINUTE)),
-        read_units=sum(map(read_units, loads)) * (READS_AT_MOST if at_most else 1),
+        read_units=sum(map(read_units, loads)) * (MISSING_ITEMS_POLLS if at_most else 1),
         scanned_bytes=len(loads) * MESSAGE_BYTES * (collected + (LOG_QUERIES_AT_END if at_most else 0)),
     )
