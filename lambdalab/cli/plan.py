@@ -3,8 +3,6 @@
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich import box
-from rich.table import Table
 
 from lambdalab.cli.app import app
 from lambdalab.cli.running import RESULTS, Results, TargetName, chosen_protocol
@@ -54,6 +52,8 @@ def plan(
 
 
 def _show(found: "Plan", console: "Console") -> None:
+    from lambdalab.report.layout import new_table
+
     blocks = _range(found.blocks_least, found.blocks_most)
     console.print(f"{found.scenario}, protocol {found.protocol}, target {found.target}, {blocks} blocks", style="bold")
     minutes = _range(round(found.minutes_least, 1), round(found.minutes_most, 1))
@@ -63,10 +63,9 @@ def _show(found: "Plan", console: "Console") -> None:
         f"{found.usd:.4f} USD expected, {found.usd_at_most:.4f} at most; of these for the lab's own requests "
         f"{found.lab_usd:.4f} and {found.lab_usd_at_most:.4f}; prices of {found.price_sheet}\n"
     )
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
-    table.add_column("arm, in one block", no_wrap=True)
-    for heading in ("MB", "messages", "items", "seconds", "USD", "USD at most", "spread"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = new_table(
+        "arm, in one block", numbers=("MB", "messages", "items", "seconds", "USD", "USD at most", "spread")
+    )
     for arm in found.arms:
         numbers = (f"{arm.memory_mb}", f"{arm.messages}", f"{arm.items:,}", f"{arm.seconds:.1f}")
         table.add_row(arm.arm, *numbers, f"{arm.usd:.6f}", f"{arm.usd_at_most:.6f}", f"{arm.cv:.0%}")

@@ -1,11 +1,10 @@
 """The page's tables of what a run costs."""
 
-from collections.abc import Callable, Iterable, Iterator
-from decimal import Decimal
+from collections.abc import Iterator
 
-from lambdalab.analysis import Bill, Parts
+from lambdalab.analysis import Bill
 from lambdalab.report.tables import Table
-from lambdalab.report.words import ABSENT, PARTS, PER_EXECUTION, cents, ms, units, usd
+from lambdalab.report.words import ABSENT, PARTS, PER_EXECUTION, amounts, cents, ms, units, usd
 
 
 def bill_tables(bill: Bill) -> Iterator[Table]:
@@ -16,7 +15,7 @@ def bill_tables(bill: Bill) -> Iterator[Table]:
         columns=("load", "arm", "per", *PER_EXECUTION, "total"),
         numeric=(False, False, False, *(True for _ in PER_EXECUTION), True),
         rows=[
-            [cell.label, cell.arm, unit, *_amounts(parts, PER_EXECUTION.values(), usd), usd(total)]
+            [cell.label, cell.arm, unit, *amounts(parts, PER_EXECUTION.values(), usd), usd(total)]
             for cell in bill.cells
             for unit, parts, total in (
                 ("execution", cell.execution if cell.n else None, cell.execution_usd),
@@ -60,7 +59,7 @@ def bill_tables(bill: Bill) -> Iterator[Table]:
             columns=("load", "arm", *PARTS, "total"),
             numeric=(False, False, *(True for _ in PARTS), True),
             rows=[
-                [cell.label, cell.arm, *_amounts(cell.month, PARTS.values(), cents), cents(cell.month_usd)]
+                [cell.label, cell.arm, *amounts(cell.month, PARTS.values(), cents), cents(cell.month_usd)]
                 for cell in bill.cells
             ],
         )
@@ -82,8 +81,3 @@ def bill_tables(bill: Bill) -> Iterator[Table]:
                 for cell in bill.cells
             ],
         )
-
-
-def _amounts(parts: Parts | None, fields: Iterable[str], written: Callable[[Decimal | None], str]) -> Iterator[str]:
-    """Of these components, all absent where there is no sample."""
-    return (written(None if parts is None else getattr(parts, field)) for field in fields)

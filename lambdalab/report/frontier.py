@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
-from rich import box
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from lambdalab.frontier import Frontier, Point
+from lambdalab.report.layout import new_table
 
 _COLUMNS = ("MB", "samples", "Duration ms", "interval", "p95 ms", "interval", "USD per million", "interval")
 
@@ -18,10 +17,7 @@ def render_frontiers(frontiers: Sequence[Frontier]) -> Group:
 
 
 def _of_load(frontier: Frontier) -> Iterator[RenderableType]:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
-    table.add_column("arm", no_wrap=True)
-    for heading in _COLUMNS:
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = new_table("arm", numbers=_COLUMNS)
     table.add_column("", no_wrap=True)
     for point in frontier.points:
         taken = point.arm.name == frontier.recommended

@@ -3,26 +3,14 @@
 from collections.abc import Sequence
 
 from lambdalab.comparison import Comparison
-from lambdalab.report.words import p_value, ratio, resolution
+from lambdalab.report.words import judgement
 
 _COLUMNS = ("load", "compared", "what", "ratio [95 % interval]", "p (Holm)", "blocks", "A/A resolves", "verdict")
 
 
 def markdown_of(verdict: str, comparisons: Sequence[Comparison], notes: Sequence[str]) -> str:
     """The verdict, every comparison, and what to know about them; nothing others wrote can break the table."""
-    rows = [
-        (
-            of.label,
-            f"{of.arm} / {of.over}",
-            of.metric.replace("_", " "),
-            ratio(of),
-            p_value(of.p_adjusted),
-            str(of.n_blocks),
-            resolution(of.resolution),
-            str(of.verdict),
-        )
-        for of in comparisons
-    ]
+    rows = [(of.label, f"{of.arm} / {of.over}", *judgement(of)) for of in comparisons]
     lines = [f"**{_plain(verdict)}**", "", f"| {' | '.join(_COLUMNS)} |", "|---|---|---|--:|--:|--:|--:|---|"]
     lines += [f"| {' | '.join(map(_plain, row))} |" for row in rows]
     return "\n".join([*lines, "", *(f"- {_plain(note)}" for note in notes)])

@@ -5,15 +5,13 @@ Tables of the shipped protocols fit 100 columns; what is wider than the terminal
 
 from collections.abc import Callable, Iterator, Sequence
 
-from rich import box
 from rich.console import Console, Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from lambdalab.analysis import Cell, Summary
 from lambdalab.comparison import Comparison, Verdict
-from lambdalab.report.layout import print_whole
-from lambdalab.report.words import ABSENT, NO_RESOLUTION, interval, median, ms, p_value, ratio, resolution, usd
+from lambdalab.report.layout import new_table, print_whole
+from lambdalab.report.words import ABSENT, NO_RESOLUTION, interval, judgement, median, ms, resolution, usd
 from lambdalab.resolution import Record
 
 CellColumn = tuple[str, Callable[[Cell], str]]
@@ -59,22 +57,12 @@ def render_comparisons(
     yield Text()
     if not comparisons:
         return
-    table = _new_table("load", "compared", "what")
-    for heading in ("ratio [95% interval]", "p (Holm)", "n", "A/A"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = new_table("load", "compared", "what", numbers=("ratio [95% interval]", "p (Holm)", "n", "A/A"))
     table.add_column("verdict", no_wrap=True)
     before = ("", "")
     for of in comparisons:
         key = (of.label, f"{of.arm}/{of.over}")
-        table.add_row(
-            *(key if key != before else ("", "")),
-            of.metric.replace("_", " "),
-            ratio(of),
-            p_value(of.p_adjusted),
-            str(of.n_blocks),
-            resolution(of.resolution),
-            str(of.verdict),
-        )
+        table.add_row(*(key if key != before else ("", "")), *judgement(of))
         before = key
     yield Text("Ratios of medians; p adjusted for all of them; n: blocks; A/A: resolved difference", style="bold")
     yield table
@@ -84,8 +72,7 @@ def render_comparisons(
 
 def render_resolved(record: Record) -> Iterator[RenderableType]:
     """The smallest difference that A/A runs resolved."""
-    table = _new_table("load", "what")
-    table.add_column("smallest difference", justify="right", no_wrap=True)
+    table = new_table("load", "what", numbers=("smallest difference",))
     for one in record.resolved:
         table.add_row(one.label, one.metric.replace("_", " "), resolution(one.difference))
     yield Text(
@@ -111,17 +98,8 @@ def _judged_by(comparisons: Sequence[Comparison], *, is_aa: bool) -> Iterator[Te
         )
 
 
-def _new_table(*headings: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0), show_edge=False)
-    for heading in headings:
-        table.add_column(heading, no_wrap=True)
-    return table
-
-
 def _table(title: str, columns: Sequence[CellColumn], summary: Summary) -> Iterator[RenderableType]:
-    table = _new_table("load", "arm")
-    for heading, _ in columns:
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = new_table("load", "arm", numbers=(heading for heading, _ in columns))
     for label in dict.fromkeys(cell.label for cell in summary.cells):
         named = label
         for cell in summary.cells:

@@ -1,8 +1,10 @@
 """How numbers are written: the same on every page and table."""
 
+from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from typing import Final
 
+from lambdalab.analysis import Parts
 from lambdalab.comparison import Comparison
 from lambdalab.model import Estimate
 
@@ -73,6 +75,11 @@ def cents(amount: Decimal | None) -> str:
     return ABSENT if amount is None else f"{amount:,.2f}"
 
 
+def amounts(parts: Parts | None, fields: Iterable[str], written: Callable[[Decimal | None], str]) -> Iterator[str]:
+    """Of these components, all absent where there is no sample."""
+    return (written(None if parts is None else getattr(parts, field)) for field in fields)
+
+
 def units(amount: Decimal | None) -> str:
     """A mean of units, up to six digits."""
     return ABSENT if amount is None else f"{float(amount):,.6g}"
@@ -97,6 +104,12 @@ def ratio(of: Comparison) -> str:
     if of.ratio is None:
         return ABSENT
     return f"{of.ratio:.3f}" if of.low is None or of.high is None else f"{of.ratio:.3f} [{of.low:.3f}, {of.high:.3f}]"
+
+
+def judgement(of: Comparison) -> tuple[str, str, str, str, str, str]:
+    """What was compared, its ratio, what that was judged by, and the verdict."""
+    what = of.metric.replace("_", " ")
+    return what, ratio(of), p_value(of.p_adjusted), str(of.n_blocks), resolution(of.resolution), str(of.verdict)
 
 
 def p_value(value: float | None) -> str:

@@ -199,7 +199,7 @@ def test_the_studys_formula_beside_the_truth(call: Call, measured: RunDirectory)
     ended = call("report", "--formula", "seed")
     units, true_units, total, true_total, item, _ = row(ended.out, "The original study's formula", "SMALL", "python")
     # 0.016 s x 0.125 GB x 0.0000166667 + 0.0000002 + 100 x 0.000000625
-    assert (units, true_units, total, item) == ("100", "200.0", "0.00006273", "0.0000006273")
+    assert (units, true_units, total, item) == ("100", "200", "0.00006273", "0.0000006273")
     assert float(true_total) > 0.000125
     assert (
         "difference: python SMALL: 200 write units were used, the study counts 100, because its ceil(payload / 1 KB)"
