@@ -26,6 +26,7 @@ from lambdalab.local.cgroup import Limits, read_kernel_file
 from lambdalab.local.filesystem import FileSystem
 from lambdalab.local.function import Credentials, FunctionSpec, command, environment_variables
 from lambdalab.local.output import Output
+from lambdalab.local.process_group import ProcessGroup
 from lambdalab.local.runtime_api import Answer, Event, InitError, RuntimeApi
 from lambdalab.model import PlatformReport
 from lambdalab.platform_log import billed_ms, render_end, render_init_report, render_report, render_start
@@ -85,32 +86,30 @@ class Environment:
         self._limits = limits
         self._files = files
         self._api: RuntimeApi | None = None
-        self._process: subprocess.Popen[bytes] | None = None
-        self._exited: asyncio.Future[int] | None = None
+        self._group: ProcessGroup | None = None
         self._output = Output(partial(emit, self.log_stream))
         self._peak_mb: int | None = None
         self._init_ms: float | None = None
         self._began_ns = self._spawned_ns = 0
-        self._cpu_limited = self._is_frozen = False
-        self._freezing = asyncio.Handle(lambda: None, (), asyncio.get_running_loop())
+        self._cpu_limited = False
         self._oom_kills = 0
         limits.limit_memory(spec.memory_mb)
 
     @property
     def pid(self) -> int | None:
         """The process group, while there is one."""
-        return None if self._process is None else self._process.pid
+        return None if self._group is None or self._group.is_killed else self._group.pid
 
     @property
     def alive(self) -> bool:
         """False once its process has ended unasked between invocations; one that was reset starts anew by itself."""
-        return self._process is None or self._exited is None or not self._exited.done()
+        return self._group is None or self._group.is_killed or not self._group.exited.done()
 
     async def initialise(self) -> None:
         """The Init phase. A failure is logged and left to the first invocation, which tries once more."""
         try:
             self._init_ms = await self._start(INIT_LIMIT_S)
-            self._freeze()
+            self._processes.freeze()
             self._output.flush()
         except EnvironmentFailedError as failure:
             self._log_init_failure("init", failure)
@@ -134,7 +133,7 @@ class Environment:
         deadline_s = time.time() + self.spec.timeout_s
         failure: EnvironmentFailedError | None = None
         try:
-            if is_reset := self._process is None:
+            if is_reset := self.pid is None:
                 self._output.log(render_start(request_id, "$LATEST"))
                 await self._restart(self.spec.timeout_s)
             event = Event(
@@ -157,14 +156,14 @@ class Environment:
             if error.error_type == "Runtime.ExitError" and self._api is not None and self._api.answer is not None:
                 answer = self._api.answer  # it ended after its answer, as Go does after a panic
         if failure is None:
-            self._freeze_soon()
+            self._processes.freeze_soon()
         return self._finish(request_id, answer, failure, init_ms, (ended_ns - self._began_ns) / 1e6)
 
     async def close(self) -> None:
         """Ends the processes; Lambda gives none of them time when there are no extensions."""
         self._kill()
-        if self._exited is not None:
-            await self._exited
+        if self._group is not None:
+            await self._group.exited
         await asyncio.to_thread(self._limits.close)
         if self._files is not None:
             await asyncio.to_thread(self._files.close)
@@ -204,7 +203,7 @@ class Environment:
             self._cpu_limited = True
         # Its peak is measured at its answer, in the time it takes to come to its next, not in the caller's.
         done, handed_ns = self._api.invoke(event, at_answer=self._measure_peak, at_next=answered)
-        self._thaw()  # after the event is there, so that the process wakes once
+        self._processes.thaw()  # after the event is there, so that the process wakes once
         self._began_ns = self._began_ns or handed_ns
         return done
 
@@ -214,23 +213,23 @@ class Environment:
         Raises:
             EnvironmentFailedError: its process has ended, or the time is over.
         """
-        assert self._exited is not None
+        exited = self._processes.exited
         give_up = partial(_give_up, call)
         timer = asyncio.get_running_loop().call_later(left_s, give_up)
-        self._exited.add_done_callback(give_up)
+        exited.add_done_callback(give_up)
         try:
             return await call
         except _NoCallError:
             raise self._why_ended(f"Task timed out after {timeout_s:.2f} seconds") from None
         finally:
             timer.cancel()
-            self._exited.remove_done_callback(give_up)
+            exited.remove_done_callback(give_up)
 
     async def _restart(self, timeout_s: float) -> None:
         """Init inside an invocation, after a reset or a failed init."""
         self._began_ns = time.perf_counter_ns()
-        if self._exited is not None:  # what was killed has to be gone before its successor is limited and measured
-            await self._exited
+        if self._group is not None:  # what was killed has to be gone before its successor is limited and measured
+            await self._group.exited
         try:
             await self._start(timeout_s)
         except EnvironmentFailedError as failure:
@@ -274,8 +273,7 @@ class Environment:
             raise EnvironmentFailedError("Runtime.InvalidEntrypoint", _entry_message(error)) from error
         finally:
             os.close(write_end)
-        self._process = process
-        self._watch(process)
+        self._group = ProcessGroup(process)
         with contextlib.suppress(ProcessLookupError):  # it has ended already; that is found below
             self._limits.enter(process.pid)
             _limit_descriptors(process.pid)
@@ -290,25 +288,11 @@ class Environment:
             _limit_descriptors(process.pid)
         return (ready_ns - self._spawned_ns) / 1e6
 
-    def _watch(self, process: subprocess.Popen[bytes]) -> None:
-        """Follows the end of the process."""
-        loop = asyncio.get_running_loop()
-        exited: asyncio.Future[int] = loop.create_future()
-        pidfd = os.pidfd_open(process.pid)
-
-        def on_exit() -> None:
-            loop.remove_reader(pidfd)
-            os.close(pidfd)
-            exited.set_result(process.wait())
-
-        loop.add_reader(pidfd, on_exit)
-        self._exited = exited
-
     def _why_ended(self, timeout_message: str) -> EnvironmentFailedError:
         """Names why there is no answer, and ends what is left of the processes."""
-        assert self._exited is not None
         out_of_memory = self._limits.oom_kills() > self._oom_kills
-        code = self._exited.result() if self._exited.done() else None
+        exited = self._processes.exited
+        code = exited.result() if exited.done() else None
         self._measure_peak()
         self._kill()
         if out_of_memory:
@@ -321,45 +305,22 @@ class Environment:
         return EnvironmentFailedError("Runtime.ExitError", f"Runtime exited with error: {how}")
 
     def _kill(self) -> None:
-        """Ends the process group, and what has left it, and forgets them."""
-        self._freezing.cancel()
-        if self._process is None:
+        """Ends the process group and what has left it, once."""
+        if self.pid is None:
             return
-        self._signal(signal.SIGKILL)
+        self._processes.kill()
         for pid in self._limits.pids():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._output.close()
         assert self._api is not None
         self._api.close()
-        self._process = None
 
-    def _freeze(self) -> None:
-        self._signal(signal.SIGSTOP)
-        self._is_frozen = True
-
-    def _freeze_soon(self) -> None:
-        """Freezes, unless the next event is there already and handed over in the next turn of the event loop.
-
-        Lambda freezes when nothing is pending (Developer Guide, "Lambda execution environment lifecycle").
-        """
-        loop = asyncio.get_running_loop()
-
-        def next_turn() -> None:
-            self._freezing = loop.call_soon(self._freeze)
-
-        self._freezing = loop.call_soon(next_turn)
-
-    def _thaw(self) -> None:
-        self._freezing.cancel()
-        if self._is_frozen:
-            self._signal(signal.SIGCONT)
-            self._is_frozen = False
-
-    def _signal(self, number: int) -> None:
-        if self._process is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, number)
+    @property
+    def _processes(self) -> ProcessGroup:
+        """Those that were started last."""
+        assert self._group is not None
+        return self._group
 
     def _measure_peak(self) -> None:
         """Peak resident memory of this environment so far: the sum of VmHWM (proc_pid_status(5)), in whole MB."""
