@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from command_line import PROTOCOL
 
 ROOT = Path(__file__).parents[2]
 SHARED = ("template.yaml", "samconfig.toml", "src", "protocols", "prices", "latencies", "tools", "contracts", "events")
@@ -27,6 +28,13 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (ROOT / ".lambdalab" / name).mkdir(parents=True, exist_ok=True)
         (folder / ".lambdalab" / name).symlink_to(ROOT / ".lambdalab" / name)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(project: Path) -> str:
+    """A protocol of one block, a cold message of one item and a warm one of five."""
+    (project / "tiny.toml").write_text(PROTOCOL.replace("count = 100", "count = 5"))
+    return "tiny.toml"
 
 
 @pytest.fixture(scope="session")

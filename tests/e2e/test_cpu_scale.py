@@ -9,31 +9,15 @@ from local.support import cpu_share_of
 from .conftest import Run
 
 SCALE = 0.5
-PROTOCOL = """\
-name = "tiny"
-scenario = "ingest"
-description = "Few items."
-blocks = 1
-
-[factors]
-language = ["python", "go"]
-
-[[loads]]
-label = "WARMUP"
-size_bytes = 1024
-count = 1
-start = "cold"
-"""
 
 
 @pytest.mark.needs("cgroup")
-def test_scale_reaches_the_kernel_and_the_run(lambdalab: Run, project: Path) -> None:
-    (project / "tiny.toml").write_text(PROTOCOL)
+def test_scale_reaches_the_kernel_and_the_run(lambdalab: Run, project: Path, tiny: str) -> None:
     assert lambdalab("calibrate").returncode == 0
     up = lambdalab("up", "--port", "0", "--cpu-scale", str(SCALE))
     assert up.returncode == 0, up.stderr
     try:
-        done = lambdalab("run", "--protocol", "tiny.toml")
+        done = lambdalab("run", "--protocol", tiny)
         assert done.returncode == 0, done.stdout + done.stderr
         status = json.loads(lambdalab("status", "--json").stdout)
         environments = [(f["memory_mb"], pid) for f in status["functions"].values() for pid in f["pids"]]

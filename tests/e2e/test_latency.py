@@ -21,37 +21,17 @@ p50_source = "assumption: far above what the emulator takes"
 p99_ms = 200
 p99_source = "assumption: so that every draw is the same"
 """
-PROTOCOL = """\
-name = "tiny"
-scenario = "ingest"
-description = "Few items."
-blocks = 1
-
-[factors]
-language = ["python", "go"]
-
-[[loads]]
-label = "WARMUP"
-size_bytes = 1024
-count = 1
-start = "cold"
-[[loads]]
-label = "FEW"
-size_bytes = 1024
-count = 5
-start = "warm"
-"""
 LABEL = "slow 2026-11-21, seed 3"
 
 
 @pytest.fixture(scope="module")
-def files(project: Path) -> None:
+def slow(project: Path) -> str:
     (project / "slow.toml").write_text(MODEL)
-    (project / "tiny.toml").write_text(PROTOCOL)
+    return "slow.toml"
 
 
-def test_every_put_takes_its_time_and_everything_says_so(lambdalab: Run, project: Path, files: None) -> None:
-    done = lambdalab("run", "--protocol", "tiny.toml", "--up", "--latency", "slow.toml")
+def test_every_put_takes_its_time_and_everything_says_so(lambdalab: Run, project: Path, tiny: str, slow: str) -> None:
+    done = lambdalab("run", "--protocol", tiny, "--up", "--latency", slow)
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count(f"caution: with service times of latency model {LABEL}") == 3
@@ -71,12 +51,12 @@ def test_every_put_takes_its_time_and_everything_says_so(lambdalab: Run, project
 
 
 def test_a_run_goes_on_only_with_the_model_it_began_with(
-    lambdalab: Run, project: Path, files: None, local_stack: dict[str, str]
+    lambdalab: Run, project: Path, tiny: str, slow: str, local_stack: dict[str, str]
 ) -> None:
     resumed = lambdalab("run", "--resume", (project / "results" / "latest").resolve().name)
     assert f"began with latency model {LABEL}, and now it is none; set it back, or start" in resumed.stderr
     assert resumed.returncode == 2
-    other = lambdalab("run", "--protocol", "tiny.toml", "--up", "--latency", "slow.toml")
+    other = lambdalab("run", "--protocol", tiny, "--up", "--latency", slow)
     assert "--latency slow.toml is not what the local stack that is up was brought up with; end that" in other.stderr
     assert other.returncode == 2
 

@@ -473,13 +473,17 @@ async def test_connection_that_is_not_kept_ends() -> None:
         assert await client.ended()
 
 
+async def wait_and_leave(found: Session) -> None:
+    client = await found.connect()
+    client.send(NEXT)
+    await found.api.initialised
+    await client.close()
+    await asyncio.sleep(0.05)
+
+
 async def test_client_that_leaves_while_it_waits_may_come_again() -> None:
     async with session() as found:
-        client = await found.connect()
-        client.send(NEXT)
-        await found.api.initialised
-        await client.close()
-        await asyncio.sleep(0.05)
+        await wait_and_leave(found)
         again = await found.connect()
         again.send(NEXT)
         await asyncio.sleep(0.05)
@@ -489,11 +493,7 @@ async def test_client_that_leaves_while_it_waits_may_come_again() -> None:
 
 async def test_client_that_leaves_for_good_answers_nothing() -> None:
     async with session() as found:
-        client = await found.connect()
-        client.send(NEXT)
-        await found.api.initialised
-        await client.close()
-        await asyncio.sleep(0.05)
+        await wait_and_leave(found)
         done, _ = found.api.invoke(EVENT)
         await asyncio.sleep(0.05)
         assert not done.done()

@@ -3,7 +3,7 @@
 from typing import Any
 
 import msgspec
-from samples import LOADS, PRICES, make_lines, make_manifest, make_report, make_result, make_trials, record_line
+from samples import LOADS, PRICES, make_lines, make_manifest, make_report, make_results, record_line
 
 from lambdalab.analysis import Summary, summarise
 from lambdalab.bill import Terms, bill_of_run
@@ -32,7 +32,7 @@ def make_run(
         versions={"lambdalab": "0.1.0", "sdk": HOSTILE},
         protocol=msgspec.structs.replace(manifest.protocol, description=HOSTILE),
     )
-    results = [make_result(trial) for trial in make_trials(manifest)]
+    results = make_results(manifest)
     last = [result for result in results if result.trial.arm.startswith("go")][-1]
     lines: list[LogLine] = []
     for result in results:

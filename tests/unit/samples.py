@@ -1,6 +1,8 @@
 """Runs made by hand: a manifest, trials, and the log lines Lambda and a function would have written of them."""
 
 import json
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +106,11 @@ def make_result(trial: Trial, *, attempt: int = 1, **changes: Any) -> TrialResul
     return msgspec.structs.replace(result, **changes)
 
 
+def make_results(manifest: Manifest) -> list[TrialResult]:
+    """A run that went well."""
+    return [make_result(trial) for trial in make_trials(manifest)]
+
+
 def request_id(result: TrialResult) -> str:
     return f"request-of-{result.message_id}"
 
@@ -166,3 +173,27 @@ def make_lines(result: TrialResult, *messages: str) -> list[LogLine]:
         )
         for i, message in enumerate(written)
     ]
+
+
+NUMBER = re.compile(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?")
+"""A number as reports write them."""
+
+
+def values_in(summary: msgspec.Struct) -> Iterator[int | float | str]:
+    """Every number and text that the JSON of a summary holds, names of members as well."""
+
+    def within(value: Any) -> Iterator[int | float | str]:
+        match value:
+            case dict():
+                for key, member in value.items():
+                    yield key
+                    yield from within(member)
+            case list():
+                for member in value:
+                    yield from within(member)
+            case bool() | None:
+                pass
+            case _:
+                yield value
+
+    return within(json.loads(msgspec.json.encode(summary)))

@@ -1,5 +1,6 @@
 """From rows to the summary: every number, every caution, every fault."""
 
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -13,6 +14,7 @@ from samples import (
     make_manifest,
     make_report,
     make_result,
+    make_results,
     make_trials,
     record_line,
 )
@@ -20,7 +22,7 @@ from samples import (
 from lambdalab.analysis import Cell, Summary, summarise
 from lambdalab.collection import join, observe
 from lambdalab.comparison import Metric, Verdict
-from lambdalab.design import Factors
+from lambdalab.design import Factors, Start
 from lambdalab.model import LogLine, Manifest, Trial, TrialResult
 from lambdalab.platform_log import render_report
 
@@ -34,12 +36,22 @@ def summary_of(
 
 
 def good_run(manifest: Manifest) -> Summary:
-    return summary_of(manifest, [make_result(trial) for trial in make_trials(manifest)])
+    return summary_of(manifest, make_results(manifest))
 
 
 def lines_with_duration(result: TrialResult, duration_ms: float) -> list[LogLine]:
     report = make_report(result, duration_ms=duration_ms, billed_ms=int(duration_ms) + 1, init_ms=None)
     return make_lines(result, record_line(result, cold_start=False), render_report(report))
+
+
+def run_with_durations(manifest: Manifest, duration_ms: Callable[[Trial], float]) -> Summary:
+    """A run whose warm trials took so long."""
+    results = make_results(manifest)
+    lines: list[LogLine] = []
+    for result in results:
+        warm = result.trial.load.start is Start.WARM
+        lines += lines_with_duration(result, duration_ms(result.trial)) if warm else make_lines(result)
+    return summary_of(manifest, results, lines)
 
 
 def cell_of(summary: Summary, arm: str, label: str) -> Cell:
@@ -65,15 +77,10 @@ def test_a_good_run() -> None:
 
 
 def test_a_median_is_that_of_the_valid_samples_with_its_exact_interval() -> None:
-    manifest = make_manifest(blocks=10, arms=("python",))
-    results = [make_result(trial) for trial in make_trials(manifest)]
-    warm = [result for result in results if result.trial.load.label == "SMALL"]
     durations = [50.5, 10.5, 90.5, 20.5, 70.5, 30.5, 80.5, 40.5, 60.5, 1000.5]
-    lines = [line for result in results if result not in warm for line in make_lines(result)]
-    for result, duration_ms in zip(warm, durations, strict=True):
-        lines += lines_with_duration(result, duration_ms)
+    manifest = make_manifest(blocks=10, arms=("python",))
 
-    cell = cell_of(summary_of(manifest, results, lines), "python", "SMALL")
+    cell = cell_of(run_with_durations(manifest, lambda trial: durations[trial.block - 1]), "python", "SMALL")
 
     assert cell.duration_ms is not None
     assert (cell.duration_ms.n, cell.duration_ms.median) == (10, 55.5)
@@ -97,15 +104,8 @@ def test_six_samples_are_the_fewest_with_an_interval(blocks: int, has_interval: 
 
 
 def test_a_ratio_is_the_first_arm_over_each_other() -> None:
-    manifest = make_manifest(arms=("python", "go"))
-    results = [make_result(trial) for trial in make_trials(manifest)]
-    lines: list[LogLine] = []
-    for result in results:
-        if result.trial.load.label == "WARMUP":
-            lines += make_lines(result)
-        else:
-            lines += lines_with_duration(result, {"python": 300.5, "go": 100.25}[result.trial.arm])
-    summary = summary_of(manifest, results, lines)
+    durations = {"python": 300.5, "go": 100.25}
+    summary = run_with_durations(make_manifest(arms=("python", "go")), lambda trial: durations[trial.arm])
 
     ratios = {(of.label, of.metric): of.ratio for of in summary.comparisons}
     assert {(of.arm, of.over) for of in summary.comparisons} == {("python", "go")}
@@ -123,15 +123,8 @@ def test_a_ratio_is_the_first_arm_over_each_other() -> None:
 def two_builds(factor: float, *, blocks: int = 10) -> Summary:
     """Of one function, the candidate that many times as slow, every block a little different."""
     manifest = make_manifest(blocks=blocks, factors=Factors(language=("python",), build=("baseline", "candidate")))
-    results = [make_result(trial) for trial in make_trials(manifest)]
-    lines: list[LogLine] = []
-    for result in results:
-        if result.trial.load.label == "WARMUP":
-            lines += make_lines(result)
-        else:
-            slower = factor if result.trial.arm == "python-candidate" else 1.0
-            lines += lines_with_duration(result, round(100 * slower + 0.1 * result.trial.block, 2))
-    return summary_of(manifest, results, lines)
+    factors = {"python-baseline": 1.0, "python-candidate": factor}
+    return run_with_durations(manifest, lambda trial: round(100 * factors[trial.arm] + 0.1 * trial.block, 2))
 
 
 def test_a_slower_build_is_a_regression_and_said_first() -> None:
@@ -150,7 +143,7 @@ def test_an_equal_build_is_no_change_and_a_faster_one_an_improvement(factor: flo
 
 def test_a_movement_over_the_run_is_seen_and_a_caution() -> None:
     manifest = make_manifest(blocks=10, arms=("go",))
-    results = [make_result(trial) for trial in make_trials(manifest)]
+    results = make_results(manifest)
     lines = [
         line
         for result in results
@@ -185,7 +178,7 @@ def test_one_arm_has_no_comparison() -> None:
 
 def test_a_time_of_zero_is_no_division() -> None:
     manifest = make_manifest()
-    results = [make_result(trial) for trial in make_trials(manifest)]
+    results = make_results(manifest)
     lines = [line for result in results for line in lines_with_duration(result, 0.0)]
     summary = summary_of(manifest, results, lines)
     assert [of.ratio for of in summary.comparisons if of.metric is Metric.DURATION] == [None, None]
@@ -254,7 +247,7 @@ def test_a_run_on_aws_itself_needs_no_caution() -> None:
 
 def test_a_sample_that_is_not_valid_is_a_caution_and_counts_in_no_statistic() -> None:
     manifest = make_manifest(blocks=7)
-    results = [make_result(trial) for trial in make_trials(manifest)]
+    results = make_results(manifest)
     bad = results[-1]
     lines = [line for result in results[:-1] for line in make_lines(result)]
     lines += make_lines(bad, record_line(bad, receive_count=2), render_report(make_report(bad, duration_ms=9e6)))
@@ -273,7 +266,7 @@ def test_a_sample_that_is_not_valid_is_a_caution_and_counts_in_no_statistic() ->
 @pytest.mark.parametrize("with_record", [True, False])
 def test_a_report_that_was_not_found_is_said(with_record: bool) -> None:
     manifest = make_manifest(blocks=7)
-    results = [make_result(trial) for trial in make_trials(manifest)]
+    results = make_results(manifest)
     lines = [line for result in results[:-1] for line in make_lines(result)]
     lines += make_lines(results[-1], record_line(results[-1])) if with_record else []
     summary = summary_of(manifest, results, lines)
@@ -283,7 +276,7 @@ def test_a_report_that_was_not_found_is_said(with_record: bool) -> None:
 
 def test_damaged_lines_are_said() -> None:
     manifest = make_manifest()
-    results = [make_result(trial) for trial in make_trials(manifest)]
+    results = make_results(manifest)
     summary = summary_of(manifest, results, damaged_lines=3)
     assert "3 log lines are damaged and could not be read" in summary.cautions
 
@@ -293,7 +286,7 @@ def test_damaged_lines_are_said() -> None:
 
 def test_a_cell_without_a_valid_sample_is_a_fault() -> None:
     manifest = make_manifest(blocks=6)
-    results = [make_result(trial) for trial in make_trials(manifest)]
+    results = make_results(manifest)
     lines = [
         line
         for result in results
@@ -305,7 +298,7 @@ def test_a_cell_without_a_valid_sample_is_a_fault() -> None:
 
 def test_items_that_are_missing_are_a_fault() -> None:
     manifest = make_manifest(blocks=6)
-    results = [make_result(trial) for trial in make_trials(manifest)]
+    results = make_results(manifest)
     results[5] = msgspec.structs.replace(results[5], items_found=99, reason="99 of 100 items are in the table")
     summary = summary_of(manifest, results)
     assert summary.faults == ("1211 of 1212 items are in the tables",)

@@ -6,15 +6,15 @@ from typing import Any
 
 import msgspec
 import pytest
-from samples import PRICES, make_lines, make_manifest, make_result, make_trials
+from samples import PRICES, make_lines, make_manifest, make_results
 
-from lambdalab.bill import Bill, Terms, bill_of_run, month, polls_of, seed_figure
+from lambdalab.bill import Bill, Parts, Terms, bill_of_run, month, polls_of, seed_figure
 from lambdalab.collection import join, observe
 from lambdalab.cost import Tier, ingest_wru, init_in_billed, init_is_billed, item_bytes, tiered, write_units
 from lambdalab.design import Load, Start
 
 MANIFEST = make_manifest()
-RESULTS = [make_result(trial) for trial in make_trials(MANIFEST)]
+RESULTS = make_results(MANIFEST)
 
 
 def bill(terms: Terms | None = None, **changes: Any) -> Bill:
@@ -111,19 +111,23 @@ def test_whether_billed_duration_holds_init() -> None:
     assert init_in_billed(15.74, 130.49, 99) is None
 
 
-def test_a_month_by_hand() -> None:
-    parts = month(
+def month_of_one_a_second(gb_s: str, *, free_tier: bool, tracing: bool) -> Parts:
+    return month(
         PRICES,
         messages_per_s=Decimal(1),
         architecture="x86_64",
-        gb_s=Decimal("0.1"),
+        gb_s=Decimal(gb_s),
         wru=Decimal(200),
         sqs_requests=3,
         log_bytes=Decimal(1024),
         emf_metrics=4,
-        free_tier=False,
-        tracing=True,
+        free_tier=free_tier,
+        tracing=tracing,
     )
+
+
+def test_a_month_by_hand() -> None:
+    parts = month_of_one_a_second("0.1", free_tier=False, tracing=True)
     assert polls_of(2_628_000) == 657_000
     assert parts.lambda_compute_usd == Decimal("262800") * Decimal("0.0000166667")
     assert parts.lambda_requests_usd == Decimal("0.5256")
@@ -133,18 +137,7 @@ def test_a_month_by_hand() -> None:
     assert parts.logs_usd == Decimal(2_628_000 * 1024) / 2**30 / 2
     assert parts.metrics_usd == Decimal("1.20")
     assert parts.xray_usd == Decimal("13.14")  # one trace a second
-    free = month(
-        PRICES,
-        messages_per_s=Decimal(1),
-        architecture="x86_64",
-        gb_s=Decimal("0.2"),
-        wru=Decimal(200),
-        sqs_requests=3,
-        log_bytes=Decimal(1024),
-        emf_metrics=4,
-        free_tier=True,
-        tracing=False,
-    )
+    free = month_of_one_a_second("0.2", free_tier=True, tracing=False)
     assert free.lambda_compute_usd == Decimal("125600") * Decimal("0.0000166667")  # 525,600 less 400,000 GB-s
     assert free.lambda_requests_usd == Decimal("0.3256")
     assert (free.polling_usd, free.sqs_usd) == (Decimal(0), Decimal("3.0164"))  # 8,541,000 less 1,000,000 requests

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from command_line import Call, call_fixture, one_sentence, project_fixture  # noqa: F401
-from samples import PRICES, ROOT, RUN_ID, make_lines, make_manifest, make_result, make_trials
+from samples import PRICES, ROOT, RUN_ID, make_lines, make_manifest, make_results
 
 from lambdalab.collection import join, observe
 from lambdalab.store import RunDirectory
@@ -19,7 +19,7 @@ COUNTS = "select label, count(*) as n, max(init_ms) as init from metrics where v
 def measured(project: Path) -> RunDirectory:
     """A whole run: one warm-up and one warm message of each language."""
     manifest = make_manifest()
-    results = [make_result(trial) for trial in make_trials(manifest)]
+    results = make_results(manifest)
     run = RunDirectory.create(project / "results", manifest)
     for result in results:
         run.append_trial(result)

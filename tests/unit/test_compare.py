@@ -1,18 +1,17 @@
 """`lambdalab compare` and `lambdalab aa` as they are typed: verdicts, exit codes, refusals, and what is kept."""
 
 import re
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import pytest
+from command_line import Call, Ended, call_fixture, one_sentence, project_fixture  # noqa: F401
 from fake_target import FakeTarget
 from samples import (
     LOADS,
-    ROOT,
     make_facts,
     make_lines,
     make_manifest,
@@ -22,7 +21,7 @@ from samples import (
     record_line,
 )
 
-from lambdalab import cli, runner
+from lambdalab import runner
 from lambdalab.cli import compare
 from lambdalab.comparison import Comparison, Metric, Verdict
 from lambdalab.design import Factors, Load, Mode, Start
@@ -35,39 +34,18 @@ from lambdalab.store import RunDirectory
 from lambdalab.target import Resources
 
 BUILDS = Factors(language=("python",), build=("baseline", "candidate"))
-
-
-class Ended(NamedTuple):
-    """How a call ended."""
-
-    code: int
-    out: str
-    err: str
-
-
-Call = Callable[[str], Ended]
+Typed = Callable[[str], Ended]
 
 
 @pytest.fixture
-def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("template.yaml", "src", "protocols", "prices", "latencies"):
-        (tmp_path / name).symlink_to(ROOT / name)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path / "results"
+def results(project: Path) -> Path:
+    return project / "results"
 
 
 @pytest.fixture
-def call(results: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    monkeypatch.setattr("signal.signal", lambda *_: None)
-
-    def call(arguments: str) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["lambdalab", *arguments.split()])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        captured = capsys.readouterr()
-        return Ended(int(ended.value.code or 0), captured.out, captured.err)
-
-    return call
+def typed(call: Call) -> Typed:
+    """Calls the command line with words as a person types them."""
+    return lambda line: call(*line.split())
 
 
 def write_run(results: Path, run_id: str, times: dict[str, float], *, blocks: int = 10, **changes: Any) -> RunDirectory:
@@ -84,31 +62,24 @@ def write_run(results: Path, run_id: str, times: dict[str, float], *, blocks: in
     return run
 
 
-def refused(ended: Ended) -> str:
-    """The one sentence of a call that showed nothing."""
-    assert ended.out == ""
-    (line,) = ended.err.splitlines()
-    return line.removeprefix("lambdalab: ")
-
-
 # verdicts and exit codes
 
 
 @pytest.mark.parametrize(
     ("factor", "code", "verdict"), [(1.2, 1, "regression"), (1.0, 0, "no change"), (0.8, 0, "improvement")]
 )
-def test_builds_of_one_run(call: Call, results: Path, factor: float, code: int, verdict: str) -> None:
+def test_builds_of_one_run(typed: Typed, results: Path, factor: float, code: int, verdict: str) -> None:
     write_run(results, "one", {"python-candidate": factor}, factors=BUILDS)
-    ended = call("compare latest")
+    ended = typed("compare latest")
     assert ended.code == code, ended.err
     assert ended.out.startswith(f"Verdict: {verdict}")
     assert "python-candidate/python-baseline" in ended.out
     assert ended.out.endswith("arms of one, interleaved in blocks\n")
 
 
-def test_a_language_that_is_slower_is_no_regression(call: Call, results: Path) -> None:
+def test_a_language_that_is_slower_is_no_regression(typed: Typed, results: Path) -> None:
     write_run(results, "one", {"python": 3.0})
-    ended = call("compare one")
+    ended = typed("compare one")
     assert ended.code == 0
     assert ended.out.startswith("Verdict: slower: python has 2.9")
 
@@ -116,10 +87,10 @@ def test_a_language_that_is_slower_is_no_regression(call: Call, results: Path) -
 @pytest.mark.parametrize(
     ("factor", "code", "verdict"), [(1.2, 1, "regression"), (1.0, 0, "no change"), (0.8, 0, "improvement")]
 )
-def test_a_run_against_another(call: Call, results: Path, factor: float, code: int, verdict: str) -> None:
+def test_a_run_against_another(typed: Typed, results: Path, factor: float, code: int, verdict: str) -> None:
     write_run(results, "before", {})
     write_run(results, "after", {"go": factor})
-    ended = call("compare before after")
+    ended = typed("compare before after")
     assert ended.code == code, ended.err
     assert ended.out.startswith(f"Verdict: {verdict}")
     assert "go B/go A" in ended.out
@@ -127,17 +98,17 @@ def test_a_run_against_another(call: Call, results: Path, factor: float, code: i
     assert "lambdalab aa" not in ended.out, "it would tell nothing of two runs"
 
 
-def test_a_margin_decides_what_matters(call: Call, results: Path) -> None:
+def test_a_margin_decides_what_matters(typed: Typed, results: Path) -> None:
     write_run(results, "one", {"python-candidate": 1.1}, factors=BUILDS)
-    assert call("compare one").code == 1
-    ended = call("compare one --margin 0.2")
+    assert typed("compare one").code == 1
+    ended = typed("compare one --margin 0.2")
     assert (ended.code, ended.out.startswith("Verdict: no change in all 9 comparisons")) == (0, True)
     assert "a change below 20.0% is not claimed" in ended.out
 
 
-def test_markdown_is_a_table_and_has_the_same_exit_code(call: Call, results: Path) -> None:
+def test_markdown_is_a_table_and_has_the_same_exit_code(typed: Typed, results: Path) -> None:
     write_run(results, "one", {"python-candidate": 1.2}, factors=BUILDS)
-    ended = call("compare one --markdown")
+    ended = typed("compare one --markdown")
     assert ended.code == 1
     first, _, heading, rule, *rows = ended.out.splitlines()
     assert first.startswith("**regression: python-candidate has 1.1")
@@ -178,41 +149,44 @@ UNLIKE: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize(("said", "changes"), UNLIKE.items(), ids=list(UNLIKE))
-def test_unlike_runs_are_refused_unless_told(call: Call, results: Path, said: str, changes: dict[str, Any]) -> None:
+def test_unlike_runs_are_refused_unless_told(typed: Typed, results: Path, said: str, changes: dict[str, Any]) -> None:
     write_run(results, "before", {})
     write_run(results, "after", {}, **changes)
-    ended = call("compare before after")
+    ended = typed("compare before after")
     assert ended.code == 2
-    sentence = refused(ended)
+    sentence = one_sentence(ended)
     assert sentence.startswith(f"runs before and after are unlike: {said}" if "target" not in said else "runs before")
     assert said in sentence
     assert sentence.endswith("; measure both alike, or add --allow-unlike.")
-    allowed = call("compare before after --allow-unlike")
+    allowed = typed("compare before after --allow-unlike")
     assert allowed.code in (0, 1)
     assert f"unlike: {said}" in allowed.out
 
 
-def test_what_cannot_be_compared(call: Call, results: Path) -> None:
+def test_what_cannot_be_compared(typed: Typed, results: Path) -> None:
     write_run(results, "one", {}, blocks=1, arms=("go",))
-    ended = call("compare one")
-    assert (ended.code, refused(ended)) == (4, "run one has one arm only; name a second run to judge.")
-    ended = call("compare one latest")
-    assert (ended.code, refused(ended)) == (2, "A and B are both run one; name two runs, or one to compare its arms.")
+    ended = typed("compare one")
+    assert (ended.code, one_sentence(ended)) == (4, "run one has one arm only; name a second run to judge.")
+    ended = typed("compare one latest")
+    assert (ended.code, one_sentence(ended)) == (
+        2,
+        "A and B are both run one; name two runs, or one to compare its arms.",
+    )
     write_run(results, "two", {}, blocks=1, arms=("python",))
-    ended = call("compare one two")
-    assert (ended.code, refused(ended)) == (
+    ended = typed("compare one two")
+    assert (ended.code, one_sentence(ended)) == (
         4, "runs one and two have no arm and load in common; compare runs of the same arms and loads.",
     )  # fmt: skip
 
 
-def test_a_run_that_must_not_be_used_is_not_compared(call: Call, results: Path) -> None:
+def test_a_run_that_must_not_be_used_is_not_compared(typed: Typed, results: Path) -> None:
     write_run(results, "good", {}, blocks=2)
     bad = write_run(results, "bad", {}, blocks=2)
     (bad.folder / "platform.jsonl").write_bytes(b"")
     for arguments in ("compare bad", "compare good bad", "compare bad good"):
-        ended = call(arguments)
+        ended = typed(arguments)
         assert ended.code == 4
-        assert refused(ended).startswith(
+        assert one_sentence(ended).startswith(
             "run bad is invalid: no valid sample of python WARMUP, go WARMUP, python SMALL"
         )
 
@@ -254,23 +228,23 @@ def before_1970(path: Path) -> None:
 )
 @pytest.mark.parametrize("arguments", ["compare bad", "compare good bad"])
 def test_a_damaged_run(
-    call: Call, results: Path, name: str, damage: Callable[[Path], None], code: int, said: str, arguments: str
+    typed: Typed, results: Path, name: str, damage: Callable[[Path], None], code: int, said: str, arguments: str
 ) -> None:
     write_run(results, "good", {}, blocks=2)
     damage(write_run(results, "bad", {}, blocks=2).folder / name)
-    ended = call(arguments)
-    assert said in refused(ended)
+    ended = typed(arguments)
+    assert said in one_sentence(ended)
     assert ended.code == code
 
 
 @pytest.mark.parametrize("duration", ["-100.13", "1e400", "99999999999999999999.00", "NaN", "0x10"])
-def test_a_time_that_cannot_be_is_no_sample(call: Call, results: Path, duration: str) -> None:
+def test_a_time_that_cannot_be_is_no_sample(typed: Typed, results: Path, duration: str) -> None:
     run = write_run(results, "one", {}, blocks=1)
     path = run.folder / "platform.jsonl"
     path.write_text(path.read_text().replace("Duration: 100.13 ms", f"Duration: {duration} ms"))
-    ended = call("compare one")
+    ended = typed("compare one")
     assert ended.code == 4
-    assert refused(ended).startswith("run one is invalid: no valid sample of python SMALL, go SMALL; ")
+    assert one_sentence(ended).startswith("run one is invalid: no valid sample of python SMALL, go SMALL; ")
 
 
 @pytest.mark.parametrize(
@@ -284,9 +258,9 @@ def test_a_time_that_cannot_be_is_no_sample(call: Call, results: Path, duration:
         ("aa --runs 0", "invalid value '0' for '--runs'"),
     ],
 )
-def test_what_was_typed_is_wrong(call: Call, arguments: str, said: str) -> None:
-    ended = call(arguments)
-    assert said in refused(ended)
+def test_what_was_typed_is_wrong(typed: Typed, arguments: str, said: str) -> None:
+    ended = typed(arguments)
+    assert said in one_sentence(ended)
     assert ended.code == 2
 
 
@@ -319,10 +293,10 @@ def aa_on(monkeypatch: pytest.MonkeyPatch, fake: FakeTarget) -> Iterator[None]:
 
 
 def test_equal_arms_are_found_equal_and_what_is_resolved_is_kept(
-    call: Call, results: Path, monkeypatch: pytest.MonkeyPatch
+    typed: Typed, results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with aa_on(monkeypatch, FakeTarget()):
-        ended = call("aa --runs 2")
+        ended = typed("aa --runs 2")
     assert ended.code == 0, ended.err
     assert "0 of 18 comparisons claim a difference of python from itself, in 0 of 2 runs; at most 0 may" in ended.out
     (record,) = msgspec.json.decode((results / "aa.json").read_bytes(), type=list[Record])
@@ -330,44 +304,44 @@ def test_equal_arms_are_found_equal_and_what_is_resolved_is_kept(
     assert (record.design.language, record.design.memory_mb, record.design.blocks) == ("python", 128, 10)
     assert ("SMALL_1KBx20", Metric.DURATION, 0.0) in [(r.label, r.metric, r.difference) for r in record.resolved]
 
-    later = call("compare latest")
+    later = typed("compare latest")
     assert re.search(
         r"python-b/python-a +duration +1\.000 \[1\.000, 1\.000\] +1\.0000 +10 +0\.0% +no change", later.out
     )
     assert "no A/A run" not in later.out
     assert later.out.count("0.0%") >= 7
     with aa_on(monkeypatch, FakeTarget()):
-        assert call("aa --language go").code == 0
-        assert call("aa").code == 0
+        assert typed("aa --language go").code == 0
+        assert typed("aa").code == 0
     kept = msgspec.json.decode((results / "aa.json").read_bytes(), type=list[Record])
     assert [(one.design.language, len(one.runs)) for one in kept] == [("go", 1), ("python", 1)], "the newest counts"
 
 
 def test_a_lab_that_finds_equal_arms_different_fails(
-    call: Call, results: Path, monkeypatch: pytest.MonkeyPatch
+    typed: Typed, results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with aa_on(monkeypatch, Biased()):
-        ended = call("aa")
+        ended = typed("aa")
     assert ended.code == 1, ended.err
     assert "in 1 of 1 runs; at most 0 may" in ended.out
     assert "regression: python-b has 2.000 times the duration of python-a" in ended.out
 
 
-def test_an_a_a_run_that_failed_is_not_kept(call: Call, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_a_a_run_that_failed_is_not_kept(typed: Typed, results: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeTarget()
     fake.lose = 1
     with aa_on(monkeypatch, fake):
-        ended = call("aa")
+        ended = typed("aa")
     assert ended.code == 4
     assert "is invalid: no valid sample of python-a WARMUP" in ended.err
     assert not (results / "aa.json").exists()
 
 
-def test_a_damaged_record_is_said(call: Call, results: Path) -> None:
+def test_a_damaged_record_is_said(typed: Typed, results: Path) -> None:
     write_run(results, "one", {}, blocks=1)
     (results / "aa.json").write_text('[{"design": 1}]')
     for arguments in ("compare one", "report one"):
-        ended = call(arguments)
+        ended = typed(arguments)
         assert "results/aa.json is damaged: Expected `object`, got `int` - at `$[0].design`; remove it" in ended.err
         assert ended.code == 3
 

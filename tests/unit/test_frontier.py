@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 from msgspec.structs import replace
-from samples import LOADS, PRICES, make_lines, make_manifest, make_result, make_trials
+from samples import LOADS, PRICES, make_lines, make_manifest, make_results
 
 from lambdalab.collection import join, observe
 from lambdalab.design import Factors
@@ -20,7 +20,7 @@ USD = {128: "0.000002", 256: "0.000002", 512: "0.000003", 1024: "0.000006"}
 
 def rows_of(manifest: Manifest = MANIFEST) -> list[InvocationRow]:
     """Durations as Lambda's CPU law gives them, with a spread of 10 %; half the memory costs as much until one core."""
-    results = [make_result(trial) for trial in make_trials(manifest)]
+    results = make_results(manifest)
     lines = [line for result in results for line in make_lines(result)]
     found = []
     for row in join(manifest, results, observe(lines), PRICES):

@@ -1,6 +1,5 @@
 """The page: whole without a network, sound in structure, escaped, and without a number of its own."""
 
-import json
 import re
 import subprocess
 import sys
@@ -9,16 +8,15 @@ from contextlib import suppress
 from decimal import Decimal, InvalidOperation
 from html.parser import HTMLParser
 from itertools import pairwise
-from typing import Any
 from xml.etree import ElementTree
 
 import msgspec
 import pytest
 from sample_page import HOSTILE, HOSTILE_LOAD, make_page, make_run
-from samples import LOADS, ROOT, make_manifest
+from samples import LOADS, NUMBER, ROOT, make_manifest, values_in
 from test_figures import large
 
-from lambdalab.analysis import summarise
+from lambdalab.analysis import Summary, summarise
 from lambdalab.bill import Terms
 from lambdalab.comparison import Metric, Verdict
 from lambdalab.design import Factors, Stop
@@ -175,34 +173,22 @@ def test_what_others_wrote_stays_text(page: str, tree: Element) -> None:
     assert HOSTILE in [cell for row in table(tree, "durations") for cell in row]
 
 
-def numbers_in(value: Any) -> Iterator[str]:
+def numbers_in(summary: Summary) -> Iterator[str]:
     """Every number of a summary, in each way the page may write it."""
-    match value:
-        case dict():
-            for key, member in value.items():
-                yield from numbers_in(key)
-                yield from numbers_in(member)
-        case list():
-            for member in value:
-                yield from numbers_in(member)
-        case bool() | None:
-            pass
-        case int() | float():
-            yield from (f"{value:,}", ms(value), quotient(value), f"{value:,g}", p_value(value), f"{abs(value):.2f}")
-            yield from (f"{value:{digits}%}".rstrip("%") for digits in (".0", ".1"))
-        case str():
+    for value in values_in(summary):
+        if isinstance(value, str):
             yield from NUMBER.findall(value)
             with suppress(InvalidOperation):
                 amount = Decimal(value)
                 yield from (usd(amount), ms(amount), cents(amount), units(amount))
-
-
-NUMBER = re.compile(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?")
+        else:
+            yield from (f"{value:,}", ms(value), quotient(value), f"{value:,g}", p_value(value), f"{abs(value):.2f}")
+            yield from (f"{value:{digits}%}".rstrip("%") for digits in (".0", ".1"))
 
 
 def test_every_number_of_results_is_in_summary_json(tree: Element) -> None:
     summary, _, _ = make_run()
-    known = set(numbers_in(json.loads(msgspec.json.encode(summary))))
+    known = set(numbers_in(summary))
     estimates = [cell.duration_ms for cell in summary.cells if cell.duration_ms is not None]
     known |= {f"{found.relative_width:.1%}".rstrip("%") for found in estimates if found.relative_width is not None}
     drawn = [str(e.attributes["aria-label"]) for e in tree if e.attributes.get("role") == "img"]

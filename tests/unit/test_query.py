@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from samples import PRICES, make_lines, make_manifest, make_result, make_trials
+from samples import PRICES, make_lines, make_manifest, make_results
 
 from lambdalab.collection import join, observe
 from lambdalab.errors import UsageError
@@ -11,7 +11,7 @@ from lambdalab.query import query
 from lambdalab.store import RunDirectory
 
 MANIFEST = make_manifest()
-RESULTS = [make_result(trial) for trial in make_trials(MANIFEST)]
+RESULTS = make_results(MANIFEST)
 
 
 @pytest.fixture

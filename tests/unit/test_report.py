@@ -1,7 +1,6 @@
 """What a person sees: the same text for the same summary, and no number that summary.json does not hold."""
 
 import io
-import json
 import re
 from collections.abc import Iterator
 from decimal import Decimal
@@ -10,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 from rich.console import Console
-from samples import PRICES, make_lines, make_manifest, make_report, make_result, make_trials, record_line
+from samples import NUMBER, PRICES, make_lines, make_manifest, make_report, make_results, record_line, values_in
 
 from lambdalab.analysis import Summary, summarise
 from lambdalab.collection import join, observe
@@ -86,7 +85,7 @@ SMALL go: 21 samples would make the mean certain to 1%, there are 5
 def make_summary(blocks: int = 6) -> Summary:
     """Python four times as slow as Go, every block a little slower than the one before, and one message redelivered."""
     manifest = make_manifest(blocks=blocks)
-    results = [make_result(trial) for trial in make_trials(manifest)]
+    results = make_results(manifest)
     lines: list[LogLine] = []
     last = max(
         (r for r in results if (r.trial.arm, r.trial.load.label) == ("go", "SMALL")), key=lambda r: r.trial.block
@@ -164,7 +163,7 @@ def test_what_was_not_measured_is_a_dash() -> None:
 
 def test_one_arm_has_no_ratios() -> None:
     manifest = make_manifest(arms=("go",))
-    results = [make_result(trial) for trial in make_trials(manifest)]
+    results = make_results(manifest)
     rows = join(manifest, results, observe(line for result in results for line in make_lines(result)), PRICES)
     text = shown(summarise(manifest, results, rows))
     assert "times as" not in text
@@ -182,35 +181,24 @@ def test_brackets_in_what_others_wrote_are_shown_as_they_are() -> None:
     assert text.startswith("a[b]c")
 
 
-def numbers_in(value: Any) -> Iterator[str]:
+def numbers_in(summary: Summary) -> Iterator[str]:
     """Every number of a summary as text, in each way a report may write it."""
-    match value:
-        case dict():
-            for key, member in value.items():
-                yield from numbers_in(key)
-                yield from numbers_in(member)
-        case list():
-            for member in value:
-                yield from numbers_in(member)
-        case bool() | None:
-            pass
-        case int():
-            yield from (f"{value}", f"{value:,}", f"{value:,.1f}")
-        case float():
-            yield from (f"{value:,.1f}", f"{value:.2f}", f"{value:,g}", f"{value:.0%}".rstrip("%"))
-            yield from (f"{value:.3f}", f"{value:.4f}", f"{value:.1%}".rstrip("%"))
-        case str() if re.fullmatch(r"\d+\.\d{18,}", value):
-            amount = Decimal(value)
-            yield f"{amount:.{3 - amount.adjusted()}f}"
-        case str():
-            yield from NUMBER.findall(value)
-
-
-NUMBER = re.compile(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?")
+    for value in values_in(summary):
+        match value:
+            case int():
+                yield from (f"{value}", f"{value:,}", f"{value:,.1f}")
+            case float():
+                yield from (f"{value:,.1f}", f"{value:.2f}", f"{value:,g}", f"{value:.0%}".rstrip("%"))
+                yield from (f"{value:.3f}", f"{value:.4f}", f"{value:.1%}".rstrip("%"))
+            case str() if re.fullmatch(r"\d+\.\d{18,}", value):
+                amount = Decimal(value)
+                yield f"{amount:.{3 - amount.adjusted()}f}"
+            case str():
+                yield from NUMBER.findall(value)
 
 
 def underivable(text: str, summary: Summary) -> set[str]:
-    return set(NUMBER.findall(text)) - set(numbers_in(json.loads(msgspec.json.encode(summary))))
+    return set(NUMBER.findall(text)) - set(numbers_in(summary))
 
 
 def test_every_number_shown_is_in_summary_json() -> None:
