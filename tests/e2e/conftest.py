@@ -13,6 +13,7 @@ from command_line import PROTOCOL
 ROOT = Path(__file__).parents[2]
 SHARED = ("template.yaml", "samconfig.toml", "src", "protocols", "prices", "latencies", "tools", "contracts", "events")
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
+Begin = Callable[..., "subprocess.Popen[str]"]
 
 
 @pytest.fixture(scope="session")
@@ -61,6 +62,23 @@ def lambdalab(project: Path, clean_environment: dict[str, str]) -> Run:
         )
 
     return call
+
+
+@pytest.fixture(scope="session")
+def begin(project: Path, clean_environment: dict[str, str]) -> Begin:
+    """Starts the command line in the project; the test ends it, and reads its output to the end."""
+
+    def start(*arguments: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            [command(), *arguments],
+            cwd=project,
+            env=clean_environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return start
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from typing import Any
 
 from pyarrow import parquet
 
-from .conftest import Run, command
+from .conftest import Begin, Run
 
 LABELS = ("WARMUP", "SMALL_1KBx100", "LARGE_64KBx100")
 
@@ -80,16 +80,9 @@ def test_arms_are_interleaved_in_the_order_of_the_seed(project: Path) -> None:
 
 
 def test_ctrl_c_leaves_a_run_that_goes_on(
-    lambdalab: Run, project: Path, clean_environment: dict[str, str], local_stack: dict[str, str]
+    lambdalab: Run, begin: Begin, project: Path, local_stack: dict[str, str]
 ) -> None:
-    process = subprocess.Popen(
-        [command(), "run", "--blocks", "2"],
-        cwd=project,
-        env=clean_environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = begin("run", "--blocks", "2")
     run = wait_for_trials(project, process, 2)
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
@@ -112,25 +105,19 @@ def test_ctrl_c_leaves_a_run_that_goes_on(
 
 
 def test_kill_of_the_runner_loses_no_trial(
-    lambdalab: Run, project: Path, clean_environment: dict[str, str], local_stack: dict[str, str]
+    lambdalab: Run, begin: Begin, project: Path, local_stack: dict[str, str]
 ) -> None:
-    process = subprocess.Popen(
-        [command(), "run", "--blocks", "1"],
-        cwd=project,
-        env=clean_environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    process = begin("run", "--blocks", "1")
     run = wait_for_trials(project, process, 1)
     process.kill()
-    process.wait()
+    process.communicate()
 
     assert lambdalab("report", run.name).returncode == 4
     done = lambdalab("run", "--resume", run.name)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def wait_for_trials(project: Path, process: "subprocess.Popen[Any]", count: int) -> Path:
+def wait_for_trials(project: Path, process: "subprocess.Popen[str]", count: int) -> Path:
     """Waits until a new run has measured so many trials; returns its folder."""
     known = set((project / "results").glob("2*"))
     deadline = time.monotonic() + 60

@@ -5,7 +5,6 @@ import json
 import platform
 import shutil
 import signal
-import subprocess
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -13,7 +12,7 @@ from typing import Any
 from lambdalab.configuration import build_package
 from lambdalab.deployment import ARCHITECTURES
 
-from .conftest import Run, command
+from .conftest import Begin, Run
 from .test_aws_target import clients
 from .test_bench import rows_of, wait_for_trials
 
@@ -100,17 +99,10 @@ def test_a_build_that_lacks_the_function_is_refused(lambdalab: Run, project: Pat
 
 
 def test_ctrl_c_puts_settings_back_and_the_sweep_goes_on(
-    lambdalab: Run, project: Path, clean_environment: dict[str, str], local_stack: dict[str, str]
+    lambdalab: Run, begin: Begin, project: Path, local_stack: dict[str, str]
 ) -> None:
     before = settings(local_stack, "go")
-    process = subprocess.Popen(
-        [command(), "sweep", "--memory", "256,512", "--language", "go", "--blocks", "6", "--count", "10"],
-        cwd=project,
-        env=clean_environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = begin("sweep", "--memory", "256,512", "--language", "go", "--blocks", "6", "--count", "10")
     run = wait_for_trials(project, process, 3)
     assert settings(local_stack, "go")["MemorySize"] in (256, 512)
     process.send_signal(signal.SIGINT)
