@@ -11,6 +11,7 @@ import typer
 from lambdalab.cli.app import EXIT_VERDICT, app
 from lambdalab.cli.running import (
     RESULTS,
+    ProtocolName,
     Results,
     TargetName,
     chosen_protocol,
@@ -64,7 +65,7 @@ def compare(
 @app.command(epilog="Example:  lambdalab aa --language go --runs 2 --up")
 def aa(
     scenario: Annotated[str, typer.Argument(help="What to measure.")] = "ingest",
-    protocol: Annotated[str, typer.Option(help="A protocol of protocols/, or the path of one.")] = "aa",
+    protocol: ProtocolName = "aa",
     language: Annotated[str, typer.Option(help="Whose function is compared with itself.")] = "python",
     count: Annotated[int, typer.Option("--runs", min=1, max=100, help="How many runs.")] = 1,
     blocks: Annotated[

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lambdalab.cli.app import app
-from lambdalab.cli.running import RESULTS, Results, TargetName, chosen_protocol
+from lambdalab.cli.running import RESULTS, Blocks, ProtocolName, Results, StackName, TargetName, chosen_protocol
 from lambdalab.console import make_console
 
 if TYPE_CHECKING:
@@ -19,12 +19,10 @@ if TYPE_CHECKING:
 )
 def plan(
     scenario: Annotated[str, typer.Argument(help="What would be measured.")] = "ingest",
-    protocol: Annotated[str, typer.Option(help="A protocol of protocols/, or the path of one.")] = "strict",
+    protocol: ProtocolName = "strict",
     target: Annotated[TargetName, typer.Option(help="Where it would run.")] = TargetName.LOCAL,
-    stack_name: Annotated[str, typer.Option(help="The deployed stack, for --target aws.")] = "lambdalab",
-    blocks: Annotated[
-        int | None, typer.Option(min=1, max=10_000, help="How often every arm runs; the protocol's own by default.")
-    ] = None,
+    stack_name: StackName = "lambdalab",
+    blocks: Blocks = None,
     effect: Annotated[
         float, typer.Option(max=10, help="The change that should be found, as a share: 0.05 is 5 %.")
     ] = 0.05,

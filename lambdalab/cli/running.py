@@ -35,6 +35,11 @@ _FIXED: Final = (
 )  # fmt: skip
 """What a run that goes on has already."""
 Results = Annotated[Path, typer.Option(help="Folder of run directories.")]
+ProtocolName = Annotated[str, typer.Option(help="A protocol of protocols/, or the path of one.")]
+StackName = Annotated[str, typer.Option(help="The deployed stack, for --target aws.")]
+Blocks = Annotated[
+    int | None, typer.Option(min=1, max=10_000, help="How often every arm runs; the protocol's own by default.")
+]
 
 
 class TargetName(StrEnum):

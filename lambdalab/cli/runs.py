@@ -15,7 +15,10 @@ from lambdalab.cli.app import app
 from lambdalab.cli.running import (
     MAX_SEED,
     RESULTS,
+    Blocks,
+    ProtocolName,
     Results,
+    StackName,
     TargetName,
     chosen_protocol,
     measure,
@@ -42,12 +45,10 @@ class Formula(StrEnum):
 def run(
     context: typer.Context,
     scenario: Annotated[str, typer.Argument(help="What to measure.")] = "ingest",
-    protocol: Annotated[str, typer.Option(help="A protocol of protocols/, or the path of one.")] = "strict",
+    protocol: ProtocolName = "strict",
     target: Annotated[TargetName, typer.Option(help="Where the functions run.")] = TargetName.LOCAL,
-    stack_name: Annotated[str, typer.Option(help="The deployed stack, for --target aws.")] = "lambdalab",
-    blocks: Annotated[
-        int | None, typer.Option(min=1, max=10_000, help="How often every arm runs; the protocol's own by default.")
-    ] = None,
+    stack_name: StackName = "lambdalab",
+    blocks: Blocks = None,
     seed: Annotated[
         int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of the order of arms; drawn and recorded by default.")
     ] = None,
