@@ -29,9 +29,9 @@ setup: .venv/setup-done ## Put lambdalab and an isolated sam into .venv/bin
 bench: setup ## Compare the Python and the Go function on this machine (ARGS are passed to `lambdalab run`)
 	@$(BIN)/lambdalab run ingest --protocol strict --target local --up $(ARGS)
 
-test: setup ## Run every test this machine can run, and name those it cannot
+test: setup ## Run every test this machine can run, and name those it cannot (or `pytest` with ARGS)
 	cd src/go/ingest && PATH="$$(../../../$(BIN)/python -m lambdalab.tools --go-folder):$$PATH" go test ./...
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python tests/run.py $(ARGS)
 
 screenshots: setup ## Picture the newest run's report into docs/pictures (needs Chromium)
 	$(BIN)/lambdalab report latest > /dev/null

@@ -5,6 +5,7 @@ into a folder of its own. Go comes from PATH when it is new enough for ``go.mod`
 Python interpreters for functions hold the runtime client and nothing else.
 """
 
+import fcntl
 import hashlib
 import os
 import re
@@ -77,13 +78,14 @@ def interpreter_for(runtime: str) -> Path:
     version = runtime.removeprefix("python")
     folder = state_folder() / "interpreters" / runtime
     python = folder / "bin" / "python"
-    stamp = folder / "runtime-client"
-    if python.exists() and stamp.exists() and stamp.read_text() == RUNTIME_CLIENT:
-        return python
-    uv = _uv()
-    run_tool([uv, "venv", "--quiet", "--clear", "--no-python-downloads", "--python", version, str(folder)])
-    run_tool([uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python), RUNTIME_CLIENT])
-    stamp.write_text(RUNTIME_CLIENT)
+
+    def install() -> None:
+        uv = _uv()
+        run_tool([uv, "venv", "--quiet", "--clear", "--no-python-downloads", "--python", version, str(folder)])
+        run_tool([uv, "pip", "install", "--quiet", "--compile-bytecode", "--python", str(python), RUNTIME_CLIENT])
+
+    folder.parent.mkdir(exist_ok=True)
+    _install_once(python, RUNTIME_CLIENT, stamp=folder / "runtime-client", folder=folder.parent, install=install)
     return python
 
 
@@ -105,19 +107,19 @@ def debugger_for(runtime: str, progress: Callable[[str], None]) -> Path:
     program = debugger_program(_tools(), runtime)
     python = runtime.startswith("python")
     wanted = DEBUGPY if python else DELVE
-    stamp = _tools() / f"debugger-{runtime}"
-    if program.exists() and stamp.exists() and stamp.read_text() == wanted:
-        return program
-    progress(f"installing {wanted}")
-    if python:
-        # A folder of its own: no other process of this runtime can import it.
-        options = ["--quiet", "--compile-bytecode", "--python", str(interpreter_for(runtime))]
-        run_tool([_uv(), "pip", "install", *options, "--target", str(program.parent), wanted])
-    else:
-        build = {"GOBIN": str(program.parent), "GOFLAGS": "", "CGO_ENABLED": "0", "GOOS": "", "GOARCH": ""}
-        go = str(go_folder() / "go")
-        run_tool([go, "install", "-trimpath", wanted], variables={**os.environ, **build})
-    stamp.write_text(wanted)
+
+    def install() -> None:
+        progress(f"installing {wanted}")
+        if python:
+            # A folder of its own: no other process of this runtime can import it.
+            options = ["--quiet", "--compile-bytecode", "--python", str(interpreter_for(runtime))]
+            run_tool([_uv(), "pip", "install", *options, "--target", str(program.parent), wanted])
+        else:
+            build = {"GOBIN": str(program.parent), "GOFLAGS": "", "CGO_ENABLED": "0", "GOOS": "", "GOARCH": ""}
+            go = str(go_folder() / "go")
+            run_tool([go, "install", "-trimpath", wanted], variables={**os.environ, **build})
+
+    _install_once(program, wanted, stamp=_tools() / f"debugger-{runtime}", folder=_tools(), install=install)
     return program
 
 
@@ -164,13 +166,28 @@ def _install_tool(requirement: str, program: str) -> None:
     constraints = project_root() / "tools" / f"{program}.txt"
     pinned = requirement + (constraints.read_text() if constraints.exists() else "")
     wanted = hashlib.sha256(pinned.encode()).hexdigest()
+
+    def install() -> None:
+        variables = {**os.environ, "UV_TOOL_DIR": str(_tools()), "UV_TOOL_BIN_DIR": str(_tools() / "bin")}
+        options = ["--constraints", str(constraints)] if constraints.exists() else []
+        run_tool([_uv(), "tool", "install", "--quiet", "--force", *options, requirement], variables=variables)
+
     stamp = _tools() / f"{program}.sha256"
-    if stamp.exists() and stamp.read_text() == wanted and (_tools() / "bin" / program).exists():
-        return
-    variables = {**os.environ, "UV_TOOL_DIR": str(_tools()), "UV_TOOL_BIN_DIR": str(_tools() / "bin")}
-    options = ["--constraints", str(constraints)] if constraints.exists() else []
-    run_tool([_uv(), "tool", "install", "--quiet", "--force", *options, requirement], variables=variables)
-    stamp.write_text(wanted)
+    _install_once(_tools() / "bin" / program, wanted, stamp=stamp, folder=_tools(), install=install)
+
+
+def _install_once(program: Path, wanted: str, *, stamp: Path, folder: Path, install: Callable[[], None]) -> None:
+    """Installs a program unless its stamp says it is there; waits for who is at it already in that folder."""
+
+    def is_there() -> bool:
+        return program.exists() and stamp.exists() and stamp.read_text() == wanted
+
+    if not is_there():
+        with (folder / "lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not is_there():
+                install()
+                stamp.write_text(wanted)
 
 
 def _tools() -> Path:

@@ -1,0 +1,44 @@
+"""Tools that are installed when they are first asked for."""
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+from command_line import project_fixture  # noqa: F401
+
+from lambdalab import tools
+
+
+def waits_for_a_lock() -> bool:
+    """Whether a thread of this process does (proc_locks(5))."""
+    waiting = rf"^\d+: -> FLOCK +ADVISORY +WRITE {os.getpid()} "
+    return re.search(waiting, Path("/proc/locks").read_text(), re.MULTILINE) is not None
+
+
+def test_who_asks_while_somebody_installs_waits_and_finds_it_done(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed: list[str] = []
+    found: list[Path] = []
+    second = Thread(target=lambda: found.append(tools.interpreter_for("python3.12")))
+
+    def run_tool(command: Sequence[str], **_: Any) -> None:
+        installed.append(command[1])
+        if command[1] == "venv":
+            python = project / ".lambdalab/interpreters/python3.12/bin/python"
+            python.parent.mkdir(parents=True)
+            python.touch()
+        elif not second.is_alive():
+            second.start()
+            while len(installed) == 2 and not waits_for_a_lock():
+                pass
+
+    monkeypatch.setattr(tools, "run_tool", run_tool)
+    first = tools.interpreter_for("python3.12")
+    second.join()
+    assert found == [first]
+    assert installed == ["venv", "pip"]
