@@ -22,10 +22,13 @@ def test_scale_reaches_the_kernel_and_the_run(lambdalab: Run, project: Path, tin
         status = json.loads(lambdalab("status", "--json").stdout)
         environments = [(f["memory_mb"], pid) for f in status["functions"].values() for pid in f["pids"]]
         shares = {pid: cpu_share_of(pid) for _, pid in environments}
+        other = lambdalab("run", "--protocol", tiny, "--up", "--cpu-scale", "2")
     finally:
         assert lambdalab("down").returncode == 0
     assert len(shares) == 2
     assert shares == {pid: pytest.approx(memory_mb / 1769 * SCALE, rel=1e-3) for memory_mb, pid in environments}
+    assert other.returncode == 2
+    assert "--cpu-scale 2 is not what the local stack that is up was brought up with; end that" in other.stderr
     assert f"caution: cpu scale {SCALE:g}: every function had that many times the CPU" in done.stdout
     manifest = json.loads((project / "results" / "latest" / "run.json").read_text())
     assert manifest["cpu_scale"] == status["cpu_scale"] == SCALE

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -26,10 +27,11 @@ from lambdalab.bill import Terms
 from lambdalab.cli import app as cli_app
 from lambdalab.cli import running, runs
 from lambdalab.cli import sweep as sweep_command
-from lambdalab.errors import AccessError
+from lambdalab.errors import AccessError, UsageError
 from lambdalab.frontier import Limits
 from lambdalab.local import stack as local_stack
 from lambdalab.store import RunDirectory
+from lambdalab.target import LocalTarget
 
 DOCS = (ROOT / "docs" / "cli.md").read_text()
 COMMANDS = (
@@ -488,6 +490,33 @@ def test_a_run_does_not_go_on_elsewhere(call: Call, target: FakeTarget) -> None:
     ended = call("run", "--resume", "latest")
     assert "was made on local stack lambdalab-local, not on local stack other; resume it where" in one_sentence(ended)
     assert ended.code == 2
+
+
+class OnPlane(FakeTarget, LocalTarget):
+    """The same on a plane, which says of itself what a test wants."""
+
+    def __init__(self, **plane: Any) -> None:
+        super().__init__()
+        self.plane = plane
+        self.local: Any = SimpleNamespace(status=lambda: self.plane)
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        ({"cpu_scale": 1.0}, "began with plane cpu_scale 0.5, and now it is 1.0; set it back, or start a new run."),
+        ({"cpu_limit": "none"}, "began with plane cpu_limit cgroup v2, and now it is none; set it back"),
+    ],
+)
+def test_a_run_does_not_go_on_with_another_share_of_cpu(tmp_path: Path, now: dict[str, Any], said: str) -> None:
+    target = OnPlane(cpu_limit="cgroup v2", cpu_scale=0.5, latency=None)
+    run = RunDirectory.create(tmp_path, make_manifest(cpu_limit="cgroup v2", cpu_scale=0.5))
+    experiment.resume_run(target, run)
+    assert len(run.manifest().resumed_at) == 1
+    target.plane |= now
+    with pytest.raises(UsageError, match=said):
+        experiment.resume_run(target, run)
+    assert len(run.manifest().resumed_at) == 1
 
 
 # builds and sweeps

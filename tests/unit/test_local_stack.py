@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from samples import ROOT
 
-from lambdalab.errors import PlaneError, StorageError
+from lambdalab.errors import PlaneError, StorageError, UsageError
 from lambdalab.local import stack as module
 from lambdalab.local.daemon import Daemon, start_daemon
 from lambdalab.local.stack import LocalStack, running_stack, stack_for_a_while, take_down
@@ -56,6 +56,20 @@ def test_a_full_disk_keeps_it_because_the_logs_are_only_there(stack: LocalStack)
     assert stack.emulator.alive
     assert stack.plane.alive
     assert "lambdalab down" in caught.value.__notes__[0]
+
+
+def test_a_stack_that_is_up_serves_a_run_that_wants_its_cpu_scale(
+    stack: LocalStack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module._save(stack)
+    monkeypatch.setattr(LocalStack, "status", lambda _: {"cpu_scale": 0.5, "latency": None})
+    for wanted in (None, 0.5):
+        with stack_for_a_while(lambda _: None, cpu_scale=wanted) as found:
+            assert found == stack
+        assert stack.plane.alive
+    said = r"--cpu-scale 2 is not what the local stack that is up was brought up with; end that with `lambdalab down`"
+    with pytest.raises(UsageError, match=said), stack_for_a_while(lambda _: None, cpu_scale=2.0):
+        pytest.fail("it began")
 
 
 def test_what_is_left_of_a_stack_is_cleared_away(stack: LocalStack, tmp_path: Path) -> None:
