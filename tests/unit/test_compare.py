@@ -30,7 +30,7 @@ from lambdalab.pairing import compare_arms
 from lambdalab.platform_log import parse_report, render_report
 from lambdalab.report.markdown import markdown_of
 from lambdalab.resolution import Record, design_of, make_record, most_allowed, resolutions_of, runs_that_differ
-from lambdalab.store import RunDirectory
+from lambdalab.store import SCHEMA_VERSION, RunDirectory
 from lambdalab.target import Resources
 
 BUILDS = Factors(language=("python",), build=("baseline", "candidate"))
@@ -200,7 +200,8 @@ def foreign(path: Path) -> None:
 
 
 def older(path: Path) -> None:
-    path.write_text(path.read_text().replace('"schema_version": 4', '"schema_version": 3'))
+    text = path.read_text()
+    path.write_text(text.replace(f'"schema_version": {SCHEMA_VERSION}', f'"schema_version": {SCHEMA_VERSION - 1}'))
 
 
 def negative(path: Path) -> None:
@@ -216,7 +217,7 @@ def before_1970(path: Path) -> None:
     [
         ("run.json", cut, 3, "run.json is damaged: Input data was truncated"),
         ("run.json", foreign, 3, "run.json is damaged: "),
-        ("run.json", older, 3, "run.json has schema version 2, this lambdalab reads 4; read it with the lambdalab"),
+        ("run.json", older, 3, f"run.json has schema version {SCHEMA_VERSION - 1}, this lambdalab reads"),
         ("run.json", negative, 3, "run.json is damaged: Expected `int`, got `str` - at `$.seed`"),
         ("run.json", Path.unlink, 2, "is not a run directory; the newest run in results is good"),
         ("trials.jsonl", before_1970, 3, "trials.jsonl, line 1, is damaged: Expected `int` >= 0 - at `$.sent_at_ms`"),
