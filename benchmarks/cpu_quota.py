@@ -123,9 +123,10 @@ async def measure(scaled: Mapping[float, Cgroups], spec: FunctionSpec) -> bool:
                 sample = await run(scaled[case.cpu_scale], at(case.memory_mb), iterations, case.workers)
             samples[case].append(sample)
     inits: dict[int, list[float]] = {memory_mb: [] for memory_mb in BELOW_ONE_CORE_MB}
-    for _ in range(INITS[spec.name]):
-        for memory_mb in random.sample(BELOW_ONE_CORE_MB, len(BELOW_ONE_CORE_MB)):
-            inits[memory_mb].append((await run(cgroups, at(memory_mb), 1)).init_ms)
+    # In no blocks: there a size hardly ever follows itself, and after a throttled environment init takes longer.
+    order = list(BELOW_ONE_CORE_MB) * INITS[spec.name]
+    for memory_mb in random.sample(order, len(order)):
+        inits[memory_mb].append((await run(cgroups, at(memory_mb), 1)).init_ms)
 
     work = {case: statistics.median(s.work_ms for s in found) for case, found in samples.items()}
     cpu = {case: statistics.median(s.cpu_ms for s in found) for case, found in samples.items()}
