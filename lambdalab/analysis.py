@@ -154,7 +154,7 @@ def summarise(
         reports_found=len({row.trial for row in current if row.duration_ms is not None}),
         reports_expected=sum(trial.message_id is not None for trial in last.values()),
         items_found=sum(trial.items_found or 0 for trial in last.values()),
-        items_expected=per_load * sum(load.count for load in protocol.loads),
+        items_expected=blocks * sum(arm.messages for arm in protocol.arms) * sum(load.count for load in protocol.loads),
         rows_valid=sum(row.valid for row in current),
         rows_total=len(current),
         rows_repeated=len(rows) - len(current),
@@ -242,14 +242,16 @@ def _cautions(manifest: Manifest, summary: Summary) -> Iterable[str]:
             f"latency model {manifest.latency_model}: DynamoDB, SQS and S3 answered as late as a model says, "
             "so these times must not be set beside times without it"
         )
+    messages = {arm.name: arm.messages for arm in manifest.protocol.arms}
     for arm, function in manifest.functions.items():
         wanted = manifest.template_runtimes.get(arm)
         if wanted is not None and wanted != function.runtime:
             yield f"{arm} ran on {function.runtime}; the template's default is {wanted}"
-        if (function.batch_size, function.reserved_concurrency) != (1, 1):
+        if (function.batch_size, function.reserved_concurrency) != (messages[arm], 1):
+            at_once = "one message" if messages[arm] == 1 else f"one batch of {messages[arm]} messages"
             yield (
                 f"{arm} ran with batch size {function.batch_size} and reserved concurrency "
-                f"{function.reserved_concurrency or 'unset'}; one message at a time needs 1 and 1"
+                f"{function.reserved_concurrency or 'unset'}; {at_once} at a time needs {messages[arm]} and 1"
             )
     if manifest.protocol.stop is not None:
         yield from _off_target(manifest.protocol.stop, summary)

@@ -13,8 +13,8 @@ from typing import Final
 import msgspec
 
 from lambdalab.cost import BYTES_PER_GB, PriceSheet, ingest_wru, init_in_billed, sqs_requests, tiered
-from lambdalab.design import Load
-from lambdalab.model import InvocationRow, Manifest, TrialResult
+from lambdalab.design import Arm, Load
+from lambdalab.model import InvocationRow, Manifest, TrialResult, message_batch_ids
 
 MONTH_S: Final = 730 * 3600
 """A month as AWS's own calculator has it: 730 hours."""
@@ -123,7 +123,7 @@ def bill_of_run(
     """
     with localcontext(_CONTEXT):
         cells = tuple(
-            _cell(manifest, trials, rows, sheet, terms, arm.name, load)
+            _cell(manifest, trials, rows, sheet, terms, arm, load)
             for load in manifest.protocol.loads
             for arm in manifest.protocol.arms
         )
@@ -136,7 +136,7 @@ def bill_of_run(
             samples_usd=None if None in known else sum((k for k in known if k is not None), Decimal(0)),
             polling_requests=polls,
             polling_usd=None if polls is None else polls * sheet.sqs.usd_per_million_requests / MILLION,
-            assumptions=tuple(_assumptions(sheet, terms)),
+            assumptions=tuple(_assumptions(sheet, terms, max(arm.messages for arm in manifest.protocol.arms))),
             cautions=tuple(_cautions(cells)),
             seed_differences=tuple(_seed_differences(cells)) if terms.seed_formula else (),
         )
@@ -145,7 +145,7 @@ def bill_of_run(
 def month(
     sheet: PriceSheet,
     *,
-    messages_per_s: Decimal,
+    executions_per_s: Decimal,
     architecture: str,
     gb_s: Decimal | None,
     wru: Decimal | None,
@@ -159,7 +159,7 @@ def month(
 
     Args:
         sheet: the prices.
-        messages_per_s: messages a second; each is an execution of its own.
+        executions_per_s: executions a second; of one message each as many as there are messages.
         architecture: as Lambda spells it.
         gb_s: of one execution, and so are the next three.
         wru: write units.
@@ -169,7 +169,7 @@ def month(
         free_tier: whether the account's monthly allowances are unused and apply.
         tracing: whether X-Ray is on, by its default rule: one trace a second and 5 % of what is above.
     """
-    n = messages_per_s * MONTH_S
+    n = executions_per_s * MONTH_S
 
     def free(amount: Decimal) -> Decimal:
         return amount if free_tier else Decimal(0)
@@ -184,7 +184,7 @@ def month(
         if sqs_requests is None
         else tiered(n * sqs_requests + polls, sqs_price, sqs_tiers, free=free(sqs.free_requests))
     )
-    traced = (min(messages_per_s, Decimal(1)) + max(messages_per_s - 1, Decimal(0)) / 20) * MONTH_S
+    traced = (min(executions_per_s, Decimal(1)) + max(executions_per_s - 1, Decimal(0)) / 20) * MONTH_S
     xray: Decimal | None = Decimal(0)
     if tracing:
         xray = (
@@ -224,12 +224,12 @@ def _cell(
     rows: Sequence[InvocationRow],
     sheet: PriceSheet,
     terms: Terms,
-    arm: str,
+    arm: Arm,
     load: Load,
 ) -> CellBill:
-    function = manifest.functions[arm]
-    mine = [row for row in rows if row.valid and row.arm == arm and row.label == load.label]
-    sent = {t.trial.trial_id: t for t in trials if t.trial.arm == arm and t.trial.load.label == load.label}
+    function = manifest.functions[arm.name]
+    mine = [row for row in rows if row.valid and row.arm == arm.name and row.label == load.label]
+    sent = {t.trial.trial_id: t for t in trials if t.trial.arm == arm.name and t.trial.load.label == load.label}
     price = sheet.lambda_.usd_per_gb_s[function.architecture]
     billed, wru = _mean(row.billed_ms for row in mine), _mean(row.wru for row in mine)
     memory_mb = mine[0].memory_mb if mine else function.memory_mb
@@ -253,7 +253,7 @@ def _cell(
     if terms.per_month is not None and mine:
         monthly = month(
             sheet,
-            messages_per_s=terms.per_month,
+            executions_per_s=terms.per_month / arm.messages,
             architecture=function.architecture,
             gb_s=gb_s,
             wru=wru,
@@ -263,14 +263,17 @@ def _cell(
             free_tier=terms.free_tier,
             tracing=terms.tracing,
         )
-    batch_id = next((trial.batch_id for trial in sent.values()), manifest.run_id)
+    batch_ids = next((t.batch_ids for t in sent.values()), message_batch_ids(manifest.run_id, arm.messages))
     return CellBill(
-        arm=arm,
+        arm=arm.name,
         label=load.label,
         n=len(mine),
         mean_billed_ms=billed,
         mean_wru=wru,
-        expected_wru=ingest_wru(function.language, len(batch_id), load.label, load.size_bytes, load.count),
+        expected_wru=sum(
+            ingest_wru(function.language, len(batch_id), load.label, load.size_bytes, load.count)
+            for batch_id in batch_ids
+        ),
         execution=execution,
         execution_usd=_money(total),
         init_usd=_money(_init_usd(mine, price)),
@@ -279,7 +282,9 @@ def _cell(
         million_items_usd=None if item is None else _money(item * MILLION),
         month=monthly,
         month_usd=None if monthly is None else _money(monthly.total_usd),
-        seed=seed_figure(load, memory_mb, billed) if terms.seed_formula and billed is not None else None,
+        seed=seed_figure(load, memory_mb, billed, messages=arm.messages)
+        if terms.seed_formula and billed is not None
+        else None,
     )
 
 
@@ -293,15 +298,14 @@ SEED_USD_PER_REQUEST: Final = Decimal("0.20") / MILLION
 SEED_USD_PER_WRU: Final = Decimal("0.625") / MILLION
 
 
-def seed_figure(load: Load, memory_mb: int, billed_ms: Decimal) -> SeedFigure:
+def seed_figure(load: Load, memory_mb: int, billed_ms: Decimal, *, messages: int = 1) -> SeedFigure:
     """Give the original study's figures: GB-s at the x86 price, a request, ceil(payload / 1 KB) units an item."""
-    wru = math.ceil(load.size_bytes / 1024) * load.count
+    items = messages * load.count
+    wru = math.ceil(load.size_bytes / 1024) * items
     compute = billed_ms / 1000 * memory_mb / 1024 * SEED_USD_PER_GB_S + SEED_USD_PER_REQUEST
     dynamodb = wru * SEED_USD_PER_WRU
     total = compute + dynamodb
-    return SeedFigure(
-        wru=wru, lambda_usd=compute, dynamodb_usd=dynamodb, total_usd=total, per_item_usd=total / load.count
-    )
+    return SeedFigure(wru=wru, lambda_usd=compute, dynamodb_usd=dynamodb, total_usd=total, per_item_usd=total / items)
 
 
 def _init_usd(rows: Iterable[InvocationRow], usd_per_gb_s: Decimal) -> Decimal | None:
@@ -327,10 +331,13 @@ def _polling_requests(manifest: Manifest, trials: Sequence[TrialResult]) -> int 
     return len(queues) * polls_of(max(seconds, 0))
 
 
-def _assumptions(sheet: PriceSheet, terms: Terms) -> Iterable[str]:
+def _assumptions(sheet: PriceSheet, terms: Terms, messages: int) -> Iterable[str]:
     yield f"prices of {sheet.name}; no taxes, discounts or storage"
     yield "means of the valid samples; Billed Duration is the platform's, init inside, and never added again"
-    yield "each message is sent, received and deleted alone; with batches the requests are fewer"
+    if messages == 1:
+        yield "each message is sent, received and deleted alone; with batches the requests are fewer"
+    else:
+        yield "batches are always full, and the messages of one are sent, received and deleted with one request each"
     yield (
         f"a mapping's empty queue is polled by {POLLERS} long polls of {POLL_WAIT_S} s, "
         f"{polls_of(MONTH_S):,} requests a month for each queue, also while messages come"

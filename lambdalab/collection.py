@@ -8,10 +8,10 @@ import gc
 import math
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Context, Decimal
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -32,6 +32,12 @@ REPEATED: Final = "repeated after an interruption"
 _LONGEST_MS: Final = (1_209_600 + 900) * 1000
 """A message is kept for 14 days at most, and an invocation ends after 15 minutes."""
 _CONTEXT: Final = Context(prec=60)
+_OF_ALL: Final[dict[str, Callable[[list[Any]], Any]]] = {
+    **dict.fromkeys(("written", "duplicates", "sdk_retries", "consumed_wru"), sum),
+    **dict.fromkeys(("sent_ms", "started_ms"), min),
+    **dict.fromkeys(("receive_count", "finished_ms"), max),
+}
+"""How one number of several messages of an invocation is made."""
 
 
 class Observed(msgspec.Struct, kw_only=True):
@@ -235,7 +241,8 @@ def _invocations(manifest: Manifest, trials: Sequence[TrialResult], observations
     found: list[list[Observed]] = []
     for result in reversed(trials):
         log_group = manifest.functions[result.trial.arm].log_group
-        mine = of_batch.get(result.batch_id, [])
+        batches = (of_batch.get(batch_id, ()) for batch_id in result.batch_ids)
+        mine = list({item.request_id: item for batch in batches for item in batch}.values())
         if not mine and result.sent_at_ms is not None:
             end = ends.get(log_group, math.inf)
             if anonymous is None:
@@ -255,7 +262,7 @@ def _row(
     prices: PriceSheet,
 ) -> InvocationRow:
     report = observed.reports[0] if observed is not None and len(observed.reports) == 1 else None
-    record = None if observed is None else next((r for r in observed.records if r.batch_id == result.batch_id), None)
+    record = None if observed is None else _together(_own_records(result, observed))
     reasons = [*known_reasons, *_faults(result, observed, report, record)]
     function = manifest.functions[result.trial.arm]
     arm = next(arm for arm in manifest.protocol.arms if arm.name == result.trial.arm)
@@ -271,6 +278,7 @@ def _row(
         mode=arm.mode.value,
         architecture=function.architecture,
         memory_mb=function.memory_mb if report is None else report.memory_mb,
+        batch_size=function.batch_size,
         trial=trial.trial_id,
         block=trial.block,
         label=trial.load.label,
@@ -299,6 +307,25 @@ def _row(
     )
 
 
+def _own_records(result: TrialResult, observed: Observed) -> list[FunctionRecord]:
+    """What an invocation wrote of the messages of a trial, one record each."""
+    return list(
+        {record.batch_id: record for record in observed.records if record.batch_id in result.batch_ids}.values()
+    )
+
+
+def _together(records: Sequence[FunctionRecord]) -> FunctionRecord | None:
+    """The records of one invocation's messages as one; what one of them does not say is not known of all."""
+    if len(records) < 2:
+        return records[0] if records else None
+    of_all = {}
+    for name, whole in _OF_ALL.items():
+        values = [getattr(record, name) for record in records]
+        of_all[name] = None if None in values else whole(values)
+    error = next((record.error for record in records if record.error is not None), None)
+    return msgspec.structs.replace(records[0], **of_all, error=error)
+
+
 def _faults(
     result: TrialResult, observed: Observed | None, report: PlatformReport | None, record: FunctionRecord | None
 ) -> list[str]:
@@ -315,8 +342,11 @@ def _faults(
         faults += _report_faults(result, report)
     if record is None:
         return [*faults, "the function wrote no record of it"]
-    if len(observed.records) > 1:
-        faults.append(f"one of {len(observed.records)} messages of its invocation")
+    own = _own_records(result, observed)
+    if len(own) < result.messages and (report is None or report.status is None):  # else it did not come to the others
+        faults.append(f"the batch was split, and it held {len(own)} of {result.messages} messages")
+    if len(observed.records) > len(own):
+        faults.append(f"{'one' if len(own) == 1 else len(own)} of {len(observed.records)} messages of its invocation")
     if record.error is not None:
         said = f"the function reported {record.error.code}: {record.error.message}"
         faults += [] if said == result.reason else [said]
@@ -324,7 +354,7 @@ def _faults(
         faults.append(f"received {record.receive_count} times")
     if record.sdk_retries:
         faults.append(f"{record.sdk_retries} SDK retries")
-    if (resent := _resent_calls(record)) > 0:
+    if (resent := sum(map(_resent_calls, own))) > 0:
         faults.append(f"{resent} calls more for items that DynamoDB left unprocessed")
     if record.duplicates:
         faults.append(f"{record.duplicates} items were there already")

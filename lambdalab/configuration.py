@@ -101,17 +101,17 @@ class Configurations:
                     found.package = self._download(function_name, found.architecture)
                 self._upload(function_name, package or found.package)
 
-    def batch_size(self, function_name: str, queue_arn: str, wanted: int | None) -> None:
-        """Sets the batch size of the mapping from a queue; None is what it had at the beginning.
+    def batch_size(self, function_name: str, queue_arn: str, wanted: int) -> None:
+        """Sets the batch size of the mapping from a queue.
 
         Raises:
             AccessError: Lambda refuses, or the mapping does not become ready.
         """
         with access_errors(f"the event source mapping of {function_name}"):
-            mapping = self._mapping(function_name, queue_arn)
-            uuid, before = self._batch_sizes.setdefault(function_name, (mapping["UUID"], mapping["BatchSize"]))
-            if mapping["BatchSize"] != (wanted or before):
-                self._set_batch_size(uuid, wanted or before)
+            if function_name not in self._batch_sizes:
+                mapping = self._mapping(function_name, queue_arn)
+                self._batch_sizes[function_name] = (mapping["UUID"], mapping["BatchSize"])
+            self._set_batch_size(self._batch_sizes[function_name][0], wanted)
 
     def bump(self, function_name: str) -> None:
         """Makes the next invocation a cold one: an environment variable is changed, and the change waited for."""
@@ -134,8 +134,7 @@ class Configurations:
         while self._batch_sizes:
             name, (uuid, before) = next(iter(self._batch_sizes.items()))
             with access_errors(f"the event source mapping of {name}"):
-                if self._lambda.get_event_source_mapping(UUID=uuid)["BatchSize"] != before:
-                    self._set_batch_size(uuid, before)
+                self._set_batch_size(uuid, before)
             del self._batch_sizes[name]
 
     def _remember(self, name: str) -> _Found:
@@ -156,14 +155,21 @@ class Configurations:
         return found["EventSourceMappings"][0]
 
     def _set_batch_size(self, uuid: str, batch_size: int) -> None:
-        self._lambda.update_event_source_mapping(UUID=uuid, BatchSize=batch_size)
+        if self._settled(uuid)["BatchSize"] != batch_size:
+            self._lambda.update_event_source_mapping(UUID=uuid, BatchSize=batch_size)
+            self._settled(uuid)
+
+    def _settled(self, uuid: str) -> Any:
+        """The mapping, when no change of it is under way: until then Lambda refuses another."""
         deadline = time.monotonic() + MAPPING_WAIT_S
-        while (state := self._lambda.get_event_source_mapping(UUID=uuid)["State"]) in ("Updating", "Enabling"):
+        while (mapping := self._lambda.get_event_source_mapping(UUID=uuid))["State"] in ("Updating", "Enabling"):
             if time.monotonic() > deadline:
                 raise AccessError(
-                    f"event source mapping {uuid} is still {state} after {MAPPING_WAIT_S:g} s", next_step="try it again"
+                    f"event source mapping {uuid} is still {mapping['State']} after {MAPPING_WAIT_S:g} s",
+                    next_step="try it again",
                 )
             time.sleep(0.5)
+        return mapping
 
     def _set_variables(self, function_name: str, variables: dict[str, str]) -> None:
         self._lambda.update_function_configuration(FunctionName=function_name, Environment={"Variables": variables})

@@ -149,8 +149,8 @@ def invocation_cost(
         memory_mb: the configured memory.
         billed_ms: Billed Duration as printed; Init Duration is inside and must not be added again.
         wru: write units as DynamoDB returned them, failed conditions included where they are known.
-        sqs_bytes: size of the message that started the invocation, 0 when there was none. Each message is taken as
-            received and deleted on its own, which is exact for batch size 1 and an upper bound above.
+        sqs_bytes: size of the messages that started the invocation together, 0 when there was none. They are taken as
+            sent, received and deleted with one request each.
         log_bytes: what the invocation wrote to its log, from ``ingested_bytes``.
 
     Raises:
@@ -204,7 +204,7 @@ def init_in_billed(duration_ms: float, init_ms: float, billed_ms: float) -> bool
 
 
 def sqs_requests(message_bytes: int) -> int:
-    """Count the billed requests for sending, receiving and deleting one message; none when there was no message."""
+    """Count the billed requests for a send, a receive and a delete of so many bytes; none when there was no message."""
     chunks = math.ceil(message_bytes / SQS_CHUNK_BYTES)
     return 2 * chunks + 1 if chunks else 0
 

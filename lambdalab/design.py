@@ -38,7 +38,8 @@ class ColdMode(StrEnum):
 class Arm(msgspec.Struct, frozen=True, kw_only=True):
     """One arm: a language with its settings. None of a setting: it stays as deployed.
 
-    ``name`` is the language and every setting that differs between arms, such as ``go-512MB-batch``.
+    ``name`` is the language and every setting that differs between arms, such as ``go-512MB-batch-5msg``.
+    ``batch_size`` is that of the SQS mapping.
     """
 
     name: str
@@ -47,6 +48,12 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True):
     mode: Mode = Mode.SEQUENTIAL
     build: str | None = None
     architecture: Architecture | None = None
+    batch_size: int | None = None
+
+    @property
+    def messages(self) -> int:
+        """How many messages a trial sends: a whole batch, or one where the batch size stays as deployed."""
+        return self.batch_size or 1
 
 
 class Factors(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -61,6 +68,7 @@ class Factors(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     mode: tuple[Mode, ...] = (Mode.SEQUENTIAL,)
     build: tuple[str, ...] = ()
     architecture: tuple[Architecture, ...] = ()
+    batch_size: tuple[int, ...] = ()
 
 
 class Load(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -122,6 +130,7 @@ class Protocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             factors.mode,
             factors.build or (None,),
             factors.architecture or (None,),
+            factors.batch_size or (None,),
         )
         return tuple(_arm(factors, *settings) for settings in levels)
 
@@ -133,12 +142,22 @@ def _arm(
     mode: Mode,
     build: str | None,
     architecture: Architecture | None,
+    batch_size: int | None,
 ) -> Arm:
     settings = (
         (f"{memory_mb}MB", factors.memory_mb),
         (mode.value, factors.mode),
         (build, factors.build),
         (architecture, factors.architecture),
+        (f"{batch_size}msg", factors.batch_size),
     )
     name = "-".join([language, *(str(level) for level, levels in settings if len(levels) > 1)])
-    return Arm(name=name, language=language, memory_mb=memory_mb, mode=mode, build=build, architecture=architecture)
+    return Arm(
+        name=name,
+        language=language,
+        memory_mb=memory_mb,
+        mode=mode,
+        build=build,
+        architecture=architecture,
+        batch_size=batch_size,
+    )

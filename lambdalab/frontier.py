@@ -1,7 +1,8 @@
 """Cost against latency over the cells of a run: which settings no other beats, and which to take under a limit. Pure.
 
 A setting is on the Pareto front when no other is at least as fast and as cheap at the median and better in one of the
-two. What the intervals cannot tell apart is not hidden: every point carries both.
+two. What the intervals cannot tell apart is not hidden: every point carries both. Cost is that of a message, since an
+invocation of a larger batch does the work of more of them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -20,7 +21,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What a recommended setting must keep, with its whole interval; None: no such limit.
 
     ``max_p95_ms`` is of the 95th percentile of Duration, ``max_usd_per_million`` of the median cost of a million
-    executions.
+    messages.
     """
 
     max_p95_ms: float | None = None
@@ -31,13 +32,14 @@ NO_LIMITS: Final = Limits()
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True):
-    """One arm under one load: Duration in ms and USD per million executions, each with its interval."""
+    """One arm under one load: Duration in ms and USD per million messages, each with its interval."""
 
     arm: Arm
     label: str
     n: int
     memory_mb: int
     architecture: str
+    batch_size: int
     duration_ms: Estimate
     usd_per_million: Estimate
     on_front: bool
@@ -61,6 +63,7 @@ class SweptCell(msgspec.Struct, frozen=True, kw_only=True):
     mode: str
     memory_mb: int | None = None
     architecture: str | None = None
+    batch_size: int | None = None
     n: int = 0
     duration_ms: float | None = None
     duration_ms_low: float | None = None
@@ -94,6 +97,7 @@ def _measured(line: SweptCell, frontier: Frontier, point: Point) -> SweptCell:
         line,
         memory_mb=point.memory_mb,
         architecture=point.architecture,
+        batch_size=point.batch_size,
         n=point.n,
         duration_ms=time.median,
         duration_ms_low=time.low,
@@ -142,9 +146,11 @@ def _point(arm: Arm, label: str, rows: Sequence[InvocationRow]) -> Point:
         n=len(rows),
         memory_mb=rows[0].memory_mb,
         architecture=rows[0].architecture,
+        batch_size=rows[0].batch_size,
         duration_ms=median_estimate([row.duration_ms for row in rows if row.duration_ms is not None]),
         usd_per_million=median_estimate(
-            [float(row.cost_total_usd * MILLION) for row in rows if row.cost_total_usd is not None], in_ms=False
+            [float(row.cost_total_usd * MILLION / arm.messages) for row in rows if row.cost_total_usd is not None],
+            in_ms=False,
         ),
         on_front=False,
     )
@@ -170,7 +176,7 @@ def _recommend(points: Sequence[Point], limits: Limits) -> tuple[str | None, str
     if missing > 0:
         return None, f"a median with an interval needs {missing} more samples in a cell"
     asked = [] if max_p95_ms is None else [f"p95 of Duration at most {max_p95_ms:g} ms"]
-    asked += [] if max_usd is None else [f"at most {max_usd:g} USD per million executions"]
+    asked += [] if max_usd is None else [f"at most {max_usd:g} USD per million messages"]
     kept = [point for point in points if _keeps(point, limits)]
     if not kept:
         return None, f"no setting keeps {' and '.join(asked)} with its whole interval"

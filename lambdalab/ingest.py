@@ -4,6 +4,7 @@ The only module of the lab that knows DynamoDB; contracts are in ``contracts/`` 
 """
 
 import json
+from collections.abc import Iterable
 
 from lambdalab.aws import Aws, access_errors
 from lambdalab.design import Load, Mode
@@ -18,8 +19,12 @@ def message(batch_id: str, load: Load, mode: Mode) -> str:
     )
 
 
-def count_items(aws: Aws, of_arm: Resources, batch_id: str) -> int:
-    """How many items of a batch the table holds, read consistently."""
+def count_items(aws: Aws, of_arm: Resources, batch_ids: Iterable[str]) -> int:
+    """How many items of these messages the table holds, read consistently."""
+    return sum(_count_items(aws, of_arm, batch_id) for batch_id in batch_ids)
+
+
+def _count_items(aws: Aws, of_arm: Resources, batch_id: str) -> int:
     with access_errors(f"table {of_arm.table_name}"):
         pages = aws.dynamodb.get_paginator("query").paginate(
             TableName=of_arm.table_name,

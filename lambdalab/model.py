@@ -32,7 +32,8 @@ class TrialResult(msgspec.Struct, frozen=True, kw_only=True):
     """What the runner saw of one trial; one line of ``trials.jsonl``.
 
     ``reason`` is None when the queue drained and the table holds exactly the items asked for. ``drained_at_ms`` is None
-    when the trial was interrupted or its message did not drain.
+    when the trial was interrupted or its messages did not drain. ``message_id`` is the first message's; bytes and items
+    are of all ``messages`` together.
     """
 
     trial: Trial
@@ -44,11 +45,24 @@ class TrialResult(msgspec.Struct, frozen=True, kw_only=True):
     items_expected: Count
     items_found: Count | None
     reason: str | None
+    messages: Annotated[int, msgspec.Meta(ge=1, le=10)] = 1
+
+    @property
+    def batch_ids(self) -> tuple[str, ...]:
+        """Of each message, since items of one id would be the same items: the trial's own, or ``<its own>:1of5``."""
+        return message_batch_ids(self.batch_id, self.messages)
 
     @property
     def finished(self) -> bool:
         """Whether it ran to its end, valid or not; one that did not is run again by ``--resume``."""
         return self.drained_at_ms is not None
+
+
+def message_batch_ids(batch_id: str, messages: int) -> tuple[str, ...]:
+    """The ``batch_id`` of each message of a trial."""
+    if messages == 1:
+        return (batch_id,)
+    return tuple(f"{batch_id}:{number}of{messages}" for number in range(1, messages + 1))
 
 
 class FunctionFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -208,7 +222,10 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class InvocationRow(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of ``metrics.csv``: one invocation, or a trial for which none was found. Missing is None, never 0."""
+    """One line of ``metrics.csv``: one invocation, or a trial for which none was found. Missing is None, never 0.
+
+    Of several messages in an invocation everything is of all of them (docs/method.md); ``batch_size`` is the mapping's.
+    """
 
     run_id: str
     scenario: str
@@ -219,6 +236,7 @@ class InvocationRow(msgspec.Struct, frozen=True, kw_only=True):
     mode: str
     architecture: str
     memory_mb: int
+    batch_size: int
     trial: str
     block: int
     label: str

@@ -122,7 +122,7 @@ def differences(base: Manifest, candidate: Manifest) -> Iterator[str]:
     if set(theirs) != {load.label for load in base.protocol.loads}:
         yield f"loads {', '.join(load.label for load in base.protocol.loads)} and {', '.join(theirs)}"
     for arm in base.functions.keys() & candidate.functions.keys():
-        for name in ("memory_mb", "architecture"):
+        for name in ("memory_mb", "architecture", "batch_size"):
             one, two = (getattr(manifest.functions[arm], name) for manifest in (base, candidate))
             if one != two:
                 yield f"{arm} {name} {one} and {two}"
@@ -131,7 +131,7 @@ def differences(base: Manifest, candidate: Manifest) -> Iterator[str]:
 def in_a_sentence(comparisons: Sequence[Comparison]) -> str:
     """Say the verdict of all: a regression first, then what could not be decided, then the rest."""
     if not comparisons:
-        return "one arm only: there is nothing to compare it with"
+        return "there are no two arms to compare"
     counts = Counter(one.verdict for one in comparisons)
     if len(counts) == 1 and not counts.keys() - {Verdict.NO_CHANGE, Verdict.INCONCLUSIVE}:
         return f"{comparisons[0].verdict} in all {len(comparisons)} comparisons"

@@ -149,7 +149,7 @@ def make_plan(
     most_s = sum(
         len(protocol.loads) * (functions[arm.name].timeout_s + DRAIN_GRACE_S) for arm in protocol.arms
     )  # of one block
-    loads = list(protocol.loads) * len(protocol.arms) * most
+    loads = [load for arm in protocol.arms for load in protocol.loads for _ in range(arm.messages)] * most
     queues = len({function.log_group for function in functions.values()})
     lab = lab_use(loads, blocks=most, minutes=minutes_most, queues=queues).usd(prices)
     lab_at_most = lab_use(loads, blocks=most, minutes=most * most_s / 60, queues=queues, at_most=True).usd(prices)
@@ -183,7 +183,8 @@ def find_experience(
 ) -> Experience | None:
     """The newest run in a folder that a plan can learn from; damaged and foreign runs are passed over.
 
-    It has the same loads and arms, at the same memory, on the same target and, when that is local, the same machine.
+    It has the same loads and arms, at the same memory and batch size, on the same target and, when that is local, the
+    same machine.
     """
     for folder in sorted((path.parent for path in results.glob("*/run.json")), reverse=True):
         if folder.is_symlink():
@@ -195,10 +196,13 @@ def find_experience(
                 continue
             if target == "local" and manifest.machine != machine:
                 continue
-            memory = {arm.name: functions[arm.name].memory_mb for arm in protocol.arms}
-            if memory.items() <= {name: f.memory_mb for name, f in manifest.functions.items()}.items() and (
-                found := _experience(store, manifest, protocol)
-            ):
+            settings = {arm.name: (functions[arm.name].memory_mb, arm.messages) for arm in protocol.arms}
+            theirs = {
+                arm.name: (manifest.functions[arm.name].memory_mb, arm.messages)
+                for arm in manifest.protocol.arms
+                if arm.name in manifest.functions
+            }
+            if settings.items() <= theirs.items() and (found := _experience(store, manifest, protocol)):
                 return found
         except LambdalabError:
             continue
@@ -252,17 +256,21 @@ def _planned_arm(
     experience: Experience | None,
 ) -> PlannedArm:
     expected: Sequence[Expected] = [
-        _assume(function, load, prices, target) if experience is None else experience.cells[arm.name, load.label]
+        _assume(function, load, prices, target, arm.messages)
+        if experience is None
+        else experience.cells[arm.name, load.label]
         for load in protocol.loads
     ]
     return PlannedArm(
         arm=arm.name,
         memory_mb=function.memory_mb,
-        messages=len(protocol.loads),
-        items=sum(load.count for load in protocol.loads),
+        messages=len(protocol.loads) * arm.messages,
+        items=sum(load.count for load in protocol.loads) * arm.messages,
         seconds=sum(one.seconds for one in expected),
         usd=sum((one.usd for one in expected), Decimal()),
-        usd_at_most=sum((most_usd(prices, function, load) for load in protocol.loads), Decimal()),
+        usd_at_most=sum(
+            (most_usd(prices, function, load, messages=arm.messages) for load in protocol.loads), Decimal()
+        ),
         cv=max(one.cv for one in expected),
     )
 
@@ -281,13 +289,13 @@ def _needed(protocol: Protocol, experience: Experience | None, effect: float) ->
         yield Needed(label=load.label, effect=effect, cv=cv, blocks=blocks)
 
 
-def _assume(function: FunctionFacts, load: Load, prices: PriceSheet, target: str) -> Expected:
+def _assume(function: FunctionFacts, load: Load, prices: PriceSheet, target: str, messages: int) -> Expected:
     cold = load.start is Start.COLD
     item_ms = ASSUMED_ITEM_MS * _SMALLEST_MB / min(function.memory_mb, _VCPU_MB)
-    billed_ms = load.count * item_ms + (ASSUMED_INIT_MS if cold else 0)
+    billed_ms = messages * load.count * item_ms + (ASSUMED_INIT_MS if cold else 0)
     return Expected(
         seconds=billed_ms / 1000 + ASSUMED_OVERHEAD_S[target] * (2 if cold else 1),
-        usd=invocation_usd(prices, function, load, billed_ms=billed_ms),
+        usd=invocation_usd(prices, function, load, billed_ms=billed_ms, messages=messages),
         cv=ASSUMED_CV,
     )
 

@@ -23,6 +23,9 @@ LANGUAGES_OF_SCENARIO = {"ingest": ("python", "go")}
 MEMORY_MB = range(128, 10_241)
 """What Lambda offers."""
 
+BATCH_SIZES = range(1, 11)
+"""What a mapping takes without a batching window, and one SendMessageBatch."""
+
 MAX_BLOCKS = 10_000
 MIN_PRECISION = 0.001
 MAX_SIZE_BYTES = 400_000  # this and the next two: what contracts/message.schema.json lets a message ask for
@@ -145,6 +148,10 @@ def _factor_faults(factors: Factors, languages: tuple[str, ...]) -> Iterator[tup
     for i, memory_mb in enumerate(factors.memory_mb):
         if memory_mb not in MEMORY_MB:
             yield f"factors.memory_mb[{i}]", memory_mb, f"write a number from {MEMORY_MB[0]} to {MEMORY_MB[-1]}"
+    for i, batch_size in enumerate(factors.batch_size):
+        if batch_size not in BATCH_SIZES:
+            told = f"write a number from {BATCH_SIZES[0]} to {BATCH_SIZES[-1]}; more needs a batching window"
+            yield f"factors.batch_size[{i}]", batch_size, told
     for i, build in enumerate(factors.build):
         if not _BUILD.fullmatch(build):
             yield f"factors.build[{i}]", build, "use 1 to 32 letters, digits and ."

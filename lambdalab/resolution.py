@@ -35,6 +35,7 @@ class Design(msgspec.Struct, frozen=True, kw_only=True):
     architecture: str
     loads: tuple[Load, ...]
     blocks: int
+    messages: int = 1
 
 
 class Resolved(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +71,7 @@ def design_of(manifest: Manifest, arm_name: str, blocks: int) -> Design:
         architecture=manifest.functions[arm_name].architecture,
         loads=manifest.protocol.loads,
         blocks=blocks,
+        messages=arm.messages,
     )
 
 

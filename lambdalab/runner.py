@@ -1,8 +1,9 @@
-"""Executes a schedule on a target, one message at a time, and writes down everything as it happens.
+"""Executes a schedule on a target, one batch of messages at a time, and writes down everything as it happens.
 
-Inside a block every arm runs its loads in order: a cold start is forced before the cold load, one message is sent, the
-queue drains, the items are counted, then the next. A run that was interrupted goes on with the first arm of a
-block that is not complete, since the warm loads need the environment their cold load made.
+Inside a block every arm runs its loads in order: a cold start is forced before the cold load, the messages of one batch
+(one, unless the protocol sets the batch size) are sent, the queue drains, the items are counted, then the next. A run
+that was interrupted goes on with the first arm of a block that is not complete, since the warm loads need the
+environment their cold load made.
 """
 
 import time
@@ -17,7 +18,7 @@ from msgspec.structs import replace
 from lambdalab import collection, ingest
 from lambdalab.design import Arm, Start
 from lambdalab.errors import InvalidRunError, LambdalabError, StackError
-from lambdalab.model import Trial, TrialResult
+from lambdalab.model import Trial, TrialResult, message_batch_ids
 from lambdalab.spending import DRAIN_GRACE_S, MISSING_ITEMS_POLLS
 from lambdalab.store import RunDirectory
 from lambdalab.target import AwsTarget, Resources
@@ -125,28 +126,29 @@ class Runner:
             self._collect_rest()
 
     def _execute(self, trial: Trial) -> None:
-        of_arm = self._resources[trial.arm]
+        arm, of_arm = self._arms[trial.arm], self._resources[trial.arm]
         if trial.load.start is Start.COLD:
-            self._target.configure(self._arms[trial.arm])
+            self._target.configure(arm)
             self._target.start_cold(of_arm)
         # A killed runner may have sent a message it did not write down: every resumption counts as an attempt.
         attempt = max(self._attempts[trial.trial_id], len(self._manifest.resumed_at)) + 1
         batch_id = f"{self._manifest.run_id}:{trial.trial_id}" + (f":{attempt}" if attempt > 1 else "")
-        body = ingest.message(batch_id, trial.load, self._arms[trial.arm].mode)
+        bodies = [ingest.message(id_, trial.load, arm.mode) for id_ in message_batch_ids(batch_id, arm.messages)]
         result = TrialResult(
             trial=trial,
             batch_id=batch_id,
             message_id=None,
             sent_at_ms=_now_ms(),
             drained_at_ms=None,
-            message_bytes=len(body.encode()),
-            items_expected=trial.load.count,
+            message_bytes=sum(len(body.encode()) for body in bodies),
+            items_expected=trial.load.count * arm.messages,
             items_found=None,
             reason=INTERRUPTED,
+            messages=arm.messages,
         )
         try:
-            result = replace(result, message_id=self._target.send(of_arm, body))
-            drained, items_found, reason = self._drain(of_arm, trial, batch_id)
+            result = replace(result, message_id=self._target.send(of_arm, bodies))
+            drained, items_found, reason = self._drain(of_arm, result)
             drained_at_ms = _now_ms() if drained else None
             result = replace(result, drained_at_ms=drained_at_ms, items_found=items_found, reason=reason)
         finally:
@@ -158,7 +160,7 @@ class Runner:
                 f"empty the queue {of_arm.queue_url} before the next run",
             )
 
-    def _drain(self, of_arm: Resources, trial: Trial, batch_id: str) -> tuple[bool, int | None, str | None]:
+    def _drain(self, of_arm: Resources, sent: TrialResult) -> tuple[bool, int | None, str | None]:
         """Waits until the queue is empty and the items are there.
 
         Returns:
@@ -166,33 +168,33 @@ class Runner:
         """
         begin = time.monotonic()
         sent_ms = _now_ms()
-        limit_s = self._manifest.functions[trial.arm].timeout_s + DRAIN_GRACE_S
+        limit_s = self._manifest.functions[sent.trial.arm].timeout_s + DRAIN_GRACE_S
         look_at_logs = begin + LOOK_AT_LOGS_S
         readings = 0
         while True:
             time.sleep(self._target.poll_s)
             readings = readings + 1 if self._target.queue_depth(of_arm.queue_url) == 0 else 0
             if readings >= self._target.empty_readings:
-                found = ingest.count_items(self._target.aws, of_arm, batch_id)
-                if found == trial.load.count:
+                found = ingest.count_items(self._target.aws, of_arm, sent.batch_ids)
+                if found == sent.items_expected:
                     return True, found, None
                 # On AWS the queue may read empty before the message shows; time tells.
                 if time.monotonic() > begin + self._target.poll_s * MISSING_ITEMS_POLLS:
-                    return True, found, f"{found} of {trial.load.count} items are in the table"
+                    return True, found, f"{found} of {sent.items_expected} items are in the table"
             now = time.monotonic()
             if now > look_at_logs:
                 look_at_logs = now + LOOK_AT_LOGS_S
-                if (failure := self._reported_failure(of_arm, batch_id, sent_ms)) is not None:
+                if (failure := self._reported_failure(of_arm, sent, sent_ms)) is not None:
                     return False, None, failure
             if now > begin + limit_s:
                 return False, None, f"its queue was not empty after {now - begin:.0f} s"
 
-    def _reported_failure(self, of_arm: Resources, batch_id: str, sent_ms: int) -> str | None:
-        """What went wrong with a batch, when its function has said so."""
+    def _reported_failure(self, of_arm: Resources, sent: TrialResult, sent_ms: int) -> str | None:
+        """What went wrong with a message, when its function has said so."""
         lines = self._target.log_lines(of_arm.log_group, sent_ms - CLOCK_SKEW_MS)
-        for observed in collection.observe(lines).of_batch().get(batch_id, []):
+        for observed in collection.observe(lines):
             for record in observed.records:
-                if record.batch_id == batch_id and record.error is not None:
+                if record.batch_id in sent.batch_ids and record.error is not None:
                     return f"the function reported {record.error.code}: {record.error.message}"
         return None
 

@@ -58,21 +58,23 @@ class LabUse(msgspec.Struct, frozen=True, kw_only=True):
         return requests / 1_000_000 + self.scanned_bytes / Decimal(BYTES_PER_GB) * per_gb
 
 
-def most_usd(prices: PriceSheet, function: FunctionFacts, load: Load) -> Decimal:
+def most_usd(prices: PriceSheet, function: FunctionFacts, load: Load, *, messages: int = 1) -> Decimal:
     """The most one invocation can be billed: it runs into its timeout, and every item is written once."""
-    return invocation_usd(prices, function, load, billed_ms=function.timeout_s * 1000)
+    return invocation_usd(prices, function, load, billed_ms=function.timeout_s * 1000, messages=messages)
 
 
-def invocation_usd(prices: PriceSheet, function: FunctionFacts, load: Load, *, billed_ms: float) -> Decimal:
-    """What one invocation of that billed duration costs; sizes of items, message and log are bounds."""
+def invocation_usd(
+    prices: PriceSheet, function: FunctionFacts, load: Load, *, billed_ms: float, messages: int = 1
+) -> Decimal:
+    """What one invocation of that billed duration costs; sizes of items, messages and log are bounds."""
     cost = invocation_cost(
         prices,
         architecture=function.architecture,
         memory_mb=function.memory_mb,
         billed_ms=billed_ms,
-        wru=load.count * math.ceil((load.size_bytes + ITEM_NAMES_BYTES) / 1024),
-        sqs_bytes=MESSAGE_BYTES,
-        log_bytes=MESSAGE_BYTES,
+        wru=messages * load.count * math.ceil((load.size_bytes + ITEM_NAMES_BYTES) / 1024),
+        sqs_bytes=messages * MESSAGE_BYTES,
+        log_bytes=messages * MESSAGE_BYTES,
     ).total_usd
     assert cost is not None
     return cost
@@ -85,10 +87,10 @@ def read_units(load: Load) -> int:
 
 
 def lab_use(loads: Sequence[Load], *, blocks: int, minutes: float, queues: int, at_most: bool = False) -> LabUse:
-    """What the lab asks of AWS for trials of these loads.
+    """What the lab asks of AWS for messages of these loads.
 
     Args:
-        loads: one of each trial.
+        loads: one for each message.
         blocks: in so many blocks; logs are collected after each.
         minutes: in so many minutes; every queue is polled all the time, and one is looked at every second.
         queues: how many event source mappings poll meanwhile.

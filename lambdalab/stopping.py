@@ -125,12 +125,14 @@ def spent_usd(
     """
     of_block: defaultdict[int, Decimal] = defaultdict(Decimal)
     loads = {load.label: load for load in manifest.protocol.loads}
+    messages = {arm.name: arm.messages for arm in manifest.protocol.arms}
     for row in rows:
         unknown = row.cost_total_usd is None
-        most = most_usd(prices, manifest.functions[row.arm], loads[row.label]) if unknown else Decimal()
+        function, load = manifest.functions[row.arm], loads[row.label]
+        most = most_usd(prices, function, load, messages=messages[row.arm]) if unknown else Decimal()
         of_block[row.block] += most if row.cost_total_usd is None else row.cost_total_usd
     minutes = minutes_under_way(manifest, trials, now_s)
-    sent = [result.trial.load for result in trials]
+    sent = [result.trial.load for result in trials for _ in range(result.messages)]
     queues = len({function.log_group for function in manifest.functions.values()})
     lab = lab_use(sent, blocks=len(of_block), minutes=minutes, queues=queues).usd(prices)
     dearest = max(of_block.values(), default=Decimal()) + lab / max(1, len(of_block))

@@ -7,7 +7,7 @@ the plane's own control call.
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -109,7 +109,7 @@ class AwsTarget:
             timeout_s=found["Timeout"],
             log_group=of_arm.log_group,
             code_sha256=found["CodeSha256"] if package is None else package.code_sha256,
-            batch_size=mapping["BatchSize"],
+            batch_size=arm.batch_size or mapping["BatchSize"],
             maximum_concurrency=mapping.get("ScalingConfig", {}).get("MaximumConcurrency"),
             reserved_concurrency=reserved.get("ReservedConcurrentExecutions"),
             visibility_timeout_s=int(queue["VisibilityTimeout"]),
@@ -117,27 +117,48 @@ class AwsTarget:
         )
 
     def configure(self, arm: Arm) -> None:
-        """Gives the arm's function the memory and the build the arm asks for.
+        """Gives the arm's function the memory and the build the arm asks for, and its mapping the batch size.
 
         Raises:
             UsageError: its build's folder does not hold the function.
             AccessError: Lambda refuses, or cannot be asked.
         """
         of_arm = self.resources(arm)
-        self._configurations.apply(of_arm.function_name, memory_mb=arm.memory_mb, package=self._package(arm))
+        name = of_arm.function_name
+        self._configurations.apply(name, memory_mb=arm.memory_mb, package=self._package(arm))
+        if arm.batch_size is not None:
+            with access_errors(f"queue {of_arm.queue_url}"):
+                queue = self.aws.sqs.get_queue_attributes(QueueUrl=of_arm.queue_url, AttributeNames=["QueueArn"])
+            self._configurations.batch_size(name, queue["Attributes"]["QueueArn"], arm.batch_size)
 
     def start_cold(self, of_arm: Resources) -> None:
         """Makes the arm's next invocation initialise a new environment: a configuration bump, waited for."""
         self._configurations.bump(of_arm.function_name)
 
     def restore(self) -> None:
-        """Gives every function back the configuration and the code it had."""
+        """Gives every function and mapping back the configuration and the code it had."""
         self._configurations.restore()
 
-    def send(self, of_arm: Resources, body: str) -> str:
-        """Sends one message; returns its id."""
-        with access_errors(f"queue {of_arm.queue_url}"):
-            return self.aws.sqs.send_message(QueueUrl=of_arm.queue_url, MessageBody=body)["MessageId"]
+    def send(self, of_arm: Resources, bodies: Sequence[str]) -> str:
+        """Sends up to ten messages with one call; returns the id of the first.
+
+        Raises:
+            AccessError: SQS does not take all of them.
+        """
+        url = of_arm.queue_url
+        with access_errors(f"queue {url}"):
+            if len(bodies) == 1:
+                return self.aws.sqs.send_message(QueueUrl=url, MessageBody=bodies[0])["MessageId"]
+            answer = self.aws.sqs.send_message_batch(
+                QueueUrl=url,
+                Entries=[{"Id": str(number), "MessageBody": body} for number, body in enumerate(bodies)],
+            )
+        if failed := answer.get("Failed"):
+            raise AccessError(
+                f"queue {url} did not take {len(failed)} of {len(bodies)} messages: {failed[0]['Code']}",
+                next_step="go on when it does",
+            )
+        return next(sent["MessageId"] for sent in answer["Successful"] if sent["Id"] == "0")
 
     def emptying(self, queue_url: str) -> str:
         """How a person gets rid of messages nobody wants."""

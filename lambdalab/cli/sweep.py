@@ -35,6 +35,10 @@ def sweep(
     architecture: Annotated[
         str | None, typer.Option(help="x86_64,arm64: each is built; on AWS only. As deployed by default.")
     ] = None,
+    batch_size: Annotated[
+        str | None,
+        typer.Option(help="Batch sizes of the SQS mapping, 1 to 10: each trial sends one. As deployed by default."),
+    ] = None,
     blocks: Annotated[
         int | None,
         typer.Option(min=1, max=10_000, help="How often every arm runs; 20 by default, 65 with --max-p95-ms."),
@@ -43,7 +47,7 @@ def sweep(
         float | None, typer.Option(min=0.001, help="Recommend the cheapest whose 95th percentile keeps this.")
     ] = None,
     max_usd_per_million: Annotated[
-        float | None, typer.Option(min=0.000001, help="Recommend only what a million executions at most may cost.")
+        float | None, typer.Option(min=0.000001, help="Recommend only what a million messages at most may cost.")
     ] = None,
     target: Annotated[TargetName, typer.Option(help="Where the functions run.")] = TargetName.LOCAL,
     stack_name: Annotated[str, typer.Option(help="The deployed stack, for --target aws.")] = "lambdalab",
@@ -84,6 +88,7 @@ def sweep(
                 architecture=()
                 if architecture is None
                 else _words("architecture", architecture, get_args(Architecture)),
+                batch_size=() if batch_size is None else _numbers("batch-size", batch_size),
             ),
             counts=_numbers("count", count),
             sizes_bytes=_numbers("size", size),

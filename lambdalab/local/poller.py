@@ -252,7 +252,12 @@ class Poller:
         """What one poll brings, for as many batches as have a place; with a window, what comes until it ends."""
         size = self.mapping.batch_size
         pollers = 1 if self.mapping.is_fifo else max(1, min(places, RECEIVE_MOST // size))
-        messages = await self._receive(size * pollers, WAIT_S)
+        asked = size * pollers
+        messages = await self._receive(asked, WAIT_S)
+        size = self.mapping.batch_size
+        if len(messages) == asked < size:  # it grew meanwhile: what was sent together must not be two batches
+            with contextlib.suppress(*QUEUE_ERRORS):
+                messages += await self._receive(size - asked, 0)
         batches = []
         for begin in range(0, len(messages), size):
             batches.append(Batch(self.mapping.queue_arn, time.monotonic()))

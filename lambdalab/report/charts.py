@@ -309,7 +309,7 @@ def front(arms: Sequence[str], records: Iterable[Record]) -> Spec:
     x = {"type": "quantitative", "title": "Duration in ms", "scale": scale, "axis": {"tickCount": 5}}
     y = {
         "type": "quantitative",
-        "title": "USD per million executions",
+        "title": "USD per million messages",
         "scale": scale,
         "axis": {"tickCount": 5, "titlePadding": 16},
     }

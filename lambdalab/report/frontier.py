@@ -8,7 +8,7 @@ from rich.text import Text
 from lambdalab.frontier import Frontier, Point
 from lambdalab.report.layout import new_table
 
-_COLUMNS = ("MB", "samples", "Duration ms", "interval", "p95 ms", "interval", "USD per million", "interval")
+_COLUMNS = ("MB", "batch", "samples", "Duration ms", "interval", "p95 ms", "interval", "USD per million", "interval")
 
 
 def render_frontiers(frontiers: Sequence[Frontier]) -> Group:
@@ -34,6 +34,7 @@ def _cells(point: Point) -> Iterator[str]:
     time, cost = point.duration_ms, point.usd_per_million
     yield point.arm.name
     yield str(point.memory_mb)
+    yield str(point.batch_size)
     yield str(point.n)
     yield f"{time.median:,.1f}"
     yield _interval(time.low, time.high, 1)

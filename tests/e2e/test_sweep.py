@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import platform
 import shutil
 import signal
@@ -52,8 +53,11 @@ start = "warm"
 
 
 def settings(variables: dict[str, str], language: str) -> dict[str, Any]:
-    found = clients(variables, "lambda").get_function_configuration(FunctionName=f"lambdalab-local-{language}-ingest")
-    return {key: found.get(key) for key in ("MemorySize", "CodeSha256", "Environment", "Architectures")}
+    lambda_, name = clients(variables, "lambda"), f"lambdalab-local-{language}-ingest"
+    found = lambda_.get_function_configuration(FunctionName=name)
+    (mapping,) = lambda_.list_event_source_mappings(FunctionName=name)["EventSourceMappings"]
+    named = {key: found.get(key) for key in ("MemorySize", "CodeSha256", "Environment", "Architectures")}
+    return named | {"BatchSize": mapping["BatchSize"]}
 
 
 def test_two_builds_are_measured_in_one_run(lambdalab: Run, project: Path, local_stack: dict[str, str]) -> None:
@@ -124,6 +128,43 @@ def test_ctrl_c_puts_settings_back_and_the_sweep_goes_on(
         (label, memory_mb, "6") for label in ("WARMUP", "1024Bx10") for memory_mb in ("256", "512")
     ]
     assert settings(local_stack, "go") == before
+
+
+def test_one_invocation_gets_a_whole_batch_and_ctrl_c_puts_the_batch_size_back(
+    lambdalab: Run, begin: Begin, project: Path, local_stack: dict[str, str]
+) -> None:
+    before = settings(local_stack, "go")
+    assert before["BatchSize"] == 1
+    asked = ("--batch-size", "2,5", "--memory", "512", "--language", "go", "--count", "10", "--blocks", "6")
+    process = begin("sweep", *asked)
+    run = wait_for_trials(project, process, 3)
+    assert settings(local_stack, "go")["BatchSize"] in (2, 5)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert settings(local_stack, "go") == before
+
+    done = lambdalab("sweep", "--resume", run.name)
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert settings(local_stack, "go") == before
+    rows = [row for row in rows_of(run) if not row["reason"].startswith("repeated after an interruption")]
+    assert [row["reason"] for row in rows] == [""] * 24, "no batch was split"
+    for row in rows:
+        messages, items = int(row["batch_size"]), 1 if row["label"] == "WARMUP" else 10
+        assert row["arm"] == f"go-{messages}msg"
+        assert row["written"] == str(messages * items)
+        assert row["wru"] == f"{2 * messages * items}.0"
+        assert row["cost_sqs_usd"] == "0.000001200000000000"
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["items_found"] == summary["items_expected"] == 6 * (2 + 5) * (1 + 10)
+    with (run / "cells.csv").open(newline="") as file:
+        cells = {(cell["label"], cell["batch_size"]): cell for cell in csv.DictReader(file)}
+    assert {cell["n"] for cell in cells.values()} == {"6"}
+    for label in ("WARMUP", "1024Bx10"):
+        of_label = [row for row in rows if (row["label"], row["batch_size"]) == (label, "5")]
+        paid = median(float(row["cost_total_usd"]) for row in of_label)
+        assert math.isclose(float(cells[label, "5"]["usd_per_million"]), paid * 1e6 / 5, rel_tol=1e-9)
 
 
 def test_an_architecture_is_built_for_the_stack_and_the_deployed_code_put_back(

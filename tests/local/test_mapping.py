@@ -280,6 +280,18 @@ async def test_batch_without_a_window_is_one_receive(aws: Aws, machine: Machine)
         assert sorted(len(i["got"]) for i in it.invocations) == [2, 10]
 
 
+@pytest.mark.parametrize(("before", "after", "batches"), [(1, 10, [10]), (10, 1, [1] * 10), (5, 6, [6, 4])])
+async def test_new_batch_size_holds_for_the_poll_under_way(
+    aws: Aws, machine: Machine, before: int, after: int, batches: list[int]
+) -> None:
+    async with mapped(aws, machine, batch_size=before) as it:
+        await it.until(lambda: it.poller.receives == 1)
+        it.poller.reconfigure(msgspec.structs.replace(it.poller.mapping, batch_size=after))
+        it.send(*map(str, range(10)))
+        await it.drained()
+        assert sorted((len(i["got"]) for i in it.invocations), reverse=True) == batches
+
+
 async def test_window_gathers_until_the_batch_is_full(aws: Aws, machine: Machine) -> None:
     began = time.time()
     async with mapped(aws, machine, *map(str, range(25)), batch_size=25, window_s=20) as it:

@@ -7,7 +7,7 @@ Everything the runner does is written into ``calls``; ``faults`` maps a call suc
 import json
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -44,6 +44,8 @@ class FakeTarget(AwsTarget):
         """So many items of every next message are not written."""
         self.error: dict[str, str] | None = None
         """What functions report of every next message, which then stays in its queue."""
+        self.split = 0
+        """So many messages of every next batch come in an invocation of their own."""
         self.cold: set[str] = set()
         self.configured: list[Arm] = []
         self.asked: dict[str, Any] = {}
@@ -62,7 +64,8 @@ class FakeTarget(AwsTarget):
         )
 
     def facts(self, arm: Arm) -> FunctionFacts:
-        settings = {"memory_mb": arm.memory_mb} if arm.memory_mb is not None else {}
+        asked = {"memory_mb": arm.memory_mb, "batch_size": arm.batch_size}
+        settings = {name: value for name, value in asked.items() if value is not None}
         return make_facts(arm.language, **(settings | self.changed))
 
     def configure(self, arm: Arm) -> None:
@@ -75,10 +78,11 @@ class FakeTarget(AwsTarget):
     def restore(self) -> None:
         self._call("restore")
 
-    def send(self, of_arm: Resources, body: str) -> str:
+    def send(self, of_arm: Resources, bodies: Sequence[str]) -> str:
         self._call(f"send {_language(of_arm)}")
-        message = json.loads(body)
-        self._invoke(of_arm, message)
+        messages = [json.loads(body) for body in bodies]
+        for part in (messages[: self.split], messages[self.split :]) if self.split else (messages,):
+            self._invoke(of_arm, part)
         return f"message-{self._count['send']}"
 
     def queue_depth(self, queue_url: str) -> int:
@@ -105,11 +109,37 @@ class FakeTarget(AwsTarget):
         if fault is not None:
             fault(self)
 
-    def _invoke(self, of_arm: Resources, message: dict[str, Any]) -> None:
+    def _invoke(self, of_arm: Resources, messages: Sequence[dict[str, Any]]) -> None:
         now_ms = time.time_ns() // 1_000_000
         cold = _language(of_arm) in self.cold
         self.cold.discard(_language(of_arm))
-        request_id = f"request-{self._count['send']}"
+        self._count["request"] += 1
+        request_id = f"request-{self._count['request']}"
+        records = [json.dumps(self._write(of_arm, message, request_id, now_ms, cold=cold)) for message in messages]
+        report = PlatformReport(
+            request_id=request_id,
+            duration_ms=15.74,
+            billed_ms=147 if cold else 16,
+            memory_mb=128,
+            max_memory_mb=56,
+            init_ms=130.49 if cold else None,
+        )
+        texts = (render_start(request_id), *records, render_end(request_id), render_report(report))
+        self.lines += [
+            LogLine(
+                log_group=of_arm.log_group,
+                log_stream="stream",
+                timestamp_ms=now_ms,
+                message=text,
+                event_id=f"{request_id}/{i}",
+            )
+            for i, text in enumerate(texts)
+        ]
+
+    def _write(
+        self, of_arm: Resources, message: dict[str, Any], request_id: str, now_ms: int, *, cold: bool
+    ) -> dict[str, Any]:
+        """Writes the items of a message; returns the function's record of it."""
         written = 0 if self.error else message["count"] - self.lose
         record: dict[str, Any] = {
             "_aws": {},
@@ -130,25 +160,7 @@ class FakeTarget(AwsTarget):
             record["error"] = self.error
             self.depths[of_arm.queue_url] = 1
         self.items[message["batch_id"]] += written
-        report = PlatformReport(
-            request_id=request_id,
-            duration_ms=15.74,
-            billed_ms=147 if cold else 16,
-            memory_mb=128,
-            max_memory_mb=56,
-            init_ms=130.49 if cold else None,
-        )
-        messages = (render_start(request_id), json.dumps(record), render_end(request_id), render_report(report))
-        self.lines += [
-            LogLine(
-                log_group=of_arm.log_group,
-                log_stream="stream",
-                timestamp_ms=now_ms,
-                message=text,
-                event_id=f"{request_id}/{i}",
-            )
-            for i, text in enumerate(messages)
-        ]
+        return record
 
 
 class _Aws:

@@ -56,7 +56,7 @@ def make_manifest(
         price_sheet="us-east-1 2026-11-20",
         prices=msgspec.to_builtins(PRICES),
         parameters={},
-        functions={arm.name: make_facts(arm.language) for arm in protocol.arms},
+        functions={arm.name: make_facts(arm.language, batch_size=arm.messages) for arm in protocol.arms},
         cpu_limit="cgroup v2",
         interpreters={},
         template_runtimes={"python": "python3.12", "go": "provided.al2023"},
@@ -154,12 +154,12 @@ def record_line(result: TrialResult, **changes: Any) -> str:
 
 
 def make_lines(result: TrialResult, *messages: str) -> list[LogLine]:
-    """Log events of one invocation; by default the four it has when all went well."""
+    """Log events of one invocation; by default those it has when all went well, of a single message four."""
     assert result.sent_at_ms is not None
     name = request_id(result)
     written = messages or (
         render_start(name),
-        record_line(result),
+        *(record_line(result, batch_id=batch_id) for batch_id in result.batch_ids),
         render_end(name),
         render_report(make_report(result)),
     )

@@ -172,7 +172,7 @@ def test_the_median_of_a_cost_is_exact() -> None:
 def test_one_arm_has_no_comparison() -> None:
     summary = good_run(make_manifest(arms=("go",)))
     assert summary.comparisons == ()
-    assert summary.verdict == "one arm only: there is nothing to compare it with"
+    assert summary.verdict == "there are no two arms to compare"
     assert summary.faults == ()
 
 
@@ -235,10 +235,31 @@ def test_a_run_of_which_nothing_was_measured() -> None:
             {"functions": {"python": make_facts("python", batch_size=10), "go": make_facts("go")}},
             "python ran with batch size 10 and reserved concurrency 1; one message at a time needs 1 and 1",
         ),
+        (
+            {
+                "factors": Factors(language=("go",), batch_size=(5,)),
+                "functions": {"go": make_facts("go", batch_size=5, reserved_concurrency=2)},
+            },
+            "go ran with batch size 5 and reserved concurrency 2; one batch of 5 messages at a time needs 5 and 1",
+        ),
     ],
 )
 def test_cautions_of_the_place(changes: dict[str, Any], caution: str) -> None:
     assert caution in good_run(make_manifest(blocks=6, **changes)).cautions
+
+
+def test_a_run_with_batches_is_good_and_expects_the_items_of_all_their_messages() -> None:
+    manifest = make_manifest(blocks=6, factors=Factors(language=("go",), batch_size=(1, 5)))
+    messages = {arm.name: arm.messages for arm in manifest.protocol.arms}
+    results = [
+        make_result(trial, messages=(n := messages[trial.arm]), items_found=n * trial.load.count)
+        for trial in make_trials(manifest)
+    ]
+    summary = summary_of(manifest, results)
+    assert (summary.items_found, summary.items_expected, summary.reports_found) == (6 * 6 * 101, 6 * 6 * 101, 24)
+    assert (summary.rows_valid, summary.rows_total, summary.faults) == (24, 24, ())
+    assert len(summary.cautions) == 1, "only that it is local"
+    assert summary.verdict == "there are no two arms to compare", "batches of another size are other work"
 
 
 def test_a_run_on_aws_itself_needs_no_caution() -> None:

@@ -6,12 +6,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from samples import PRICES, make_lines, make_manifest, make_results
+from samples import PRICES, make_lines, make_manifest, make_result, make_results, make_trials
 
 from lambdalab.bill import Bill, Parts, Terms, bill_of_run, month, polls_of, seed_figure
 from lambdalab.collection import join, observe
 from lambdalab.cost import Tier, ingest_wru, init_in_billed, init_is_billed, item_bytes, tiered, write_units
-from lambdalab.design import Load, Start
+from lambdalab.design import Factors, Load, Start
 
 MANIFEST = make_manifest()
 RESULTS = make_results(MANIFEST)
@@ -114,7 +114,7 @@ def test_whether_billed_duration_holds_init() -> None:
 def month_of_one_a_second(gb_s: str, *, free_tier: bool, tracing: bool) -> Parts:
     return month(
         PRICES,
-        messages_per_s=Decimal(1),
+        executions_per_s=Decimal(1),
         architecture="x86_64",
         gb_s=Decimal(gb_s),
         wru=Decimal(200),
@@ -163,6 +163,26 @@ def test_a_cell_of_a_run() -> None:
     assert (cold.mean_wru, cold.expected_wru) == (Decimal(2), 2)
     assert found.cautions == ()
     assert cold.month is None
+
+
+def test_a_batch_is_one_execution_of_all_its_messages() -> None:
+    manifest = make_manifest(factors=Factors(language=("go",), batch_size=(5,)))
+    results = [make_result(trial, messages=5, message_bytes=500) for trial in make_trials(manifest)]
+    rows = join(manifest, results, observe([line for result in results for line in make_lines(result)]), PRICES)
+    found = bill_of_run(manifest, results, rows, PRICES, Terms(per_month=Decimal(5), seed_formula=True))
+    small = found.cells[1]
+    assert (small.label, small.n, small.mean_wru, small.expected_wru) == ("SMALL", 1, Decimal(1000), 1000)
+    assert small.execution.sqs_usd == Decimal("0.0000012")  # one send, one receive, one delete
+    assert small.million_items is not None
+    assert small.million_items.sqs_usd == Decimal("0.0024")  # for 500 items
+    assert small.month is not None
+    assert small.month.lambda_requests_usd == Decimal("0.5256")  # five messages a second are one execution
+    assert small.month.dynamodb_usd == Decimal("1642.5")  # 1,000 units a second
+    assert small.seed is not None
+    assert (small.seed.wru, small.seed.per_item_usd) == (500, small.seed.total_usd / 500)
+    assert found.cautions == ()
+    assert any("batches are always full" in assumption for assumption in found.assumptions)
+    assert any("each message is sent, received and deleted alone" in assumption for assumption in bill().assumptions)
 
 
 def test_units_that_the_size_rule_does_not_give_are_cautioned() -> None:

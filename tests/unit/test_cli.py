@@ -180,6 +180,8 @@ def test_completion_knows_the_commands() -> None:
         ("sweep", 3, "no local stack is up; start one with `lambdalab up`, or add --up to a run."),
         ("sweep --memory 64", 2, "the sweep: factors.memory_mb[0] is 64; write a number from 128 to 10240."),
         ("sweep --memory 128,128", 2, "the sweep: factors.memory_mb[1] is 128; name each level once; a block"),
+        ("sweep --batch-size 11", 2, "the sweep: factors.batch_size[0] is 11; write a number from 1 to 10; more"),
+        ("sweep --batch-size ten", 2, "--batch-size is 'ten'; write whole numbers, with commas between."),
         ("sweep --memory lots", 2, "--memory is 'lots'; write whole numbers, with commas between."),
         ("sweep --memory 128,", 2, "--memory is '128,'; write whole numbers, with commas between."),
         ("sweep --mode slow", 2, "--mode is 'slow'; write sequential or concurrent or batch, with commas between."),
@@ -576,6 +578,24 @@ def test_a_sweep_measures_every_combination_and_answers(call: Call, project: Pat
     assert "no valid sample" not in ended.out
 
 
+def test_a_sweep_over_batch_sizes(call: Call, project: Path, target: FakeTarget) -> None:
+    ended = call(
+        "sweep", "--memory", "128", "--language", "go", "--batch-size", "1,10", "--count", "3", "--blocks", "6"
+    )
+    assert ended.code == 0, ended.err
+    assert {arm.batch_size for arm in target.configured} == {1, 10}
+    assert [(cell["label"], cell["arm"], cell["batch_size"], cell["n"]) for cell in cells_of(project)] == [
+        (label, f"go-{size}msg", str(size), "6") for label in ("WARMUP", "1024Bx3") for size in (1, 10)
+    ]
+    one, ten = (float(cell["usd_per_million"]) for cell in cells_of(project)[2:])
+    with (run_folder(project) / "metrics.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["label"] == "1024Bx3"]
+    of_ten = [row for row in rows if row["batch_size"] == "10"]
+    assert {(row["written"], row["valid"]) for row in of_ten} == {("30", "true")}
+    assert ten == pytest.approx(float(of_ten[0]["cost_total_usd"]) * 1e6 / 10, rel=1e-3)
+    assert ten < one, "ten messages share one execution"
+
+
 def test_a_finished_sweep_is_answered_again_without_a_target(
     call: Call, project: Path, target: FakeTarget, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -584,7 +604,7 @@ def test_a_finished_sweep_is_answered_again_without_a_target(
     rows = (run_folder(project) / "metrics.csv").read_bytes()
     ended = call("sweep", "--resume", "latest", "--max-usd-per-million", "500")
     assert ended.code == 0, ended.err
-    assert "1024Bx100: take go-128MB: the fastest of 2 that keep at most 500 USD per million executions" in ended.out
+    assert "1024Bx100: take go-128MB: the fastest of 2 that keep at most 500 USD per million messages" in ended.out
     assert [cell["arm"] for cell in cells_of(project) if cell["recommended"] == "true"] == ["go-128MB", "go-128MB"]
     ended = call("sweep", "--resume", "latest", "--max-usd-per-million", "1")
     assert "1024Bx100: no recommendation: no setting keeps at most 1 USD" in ended.out

@@ -20,6 +20,7 @@ from samples import (
 )
 
 from lambdalab.collection import join, missing_reports, observe
+from lambdalab.design import Factors
 from lambdalab.model import InvocationRow, LogLine, TrialResult
 from lambdalab.platform_log import render_report, render_start
 
@@ -52,6 +53,7 @@ def test_a_cold_sample_exactly() -> None:
         mode="sequential",
         architecture="x86_64",
         memory_mb=128,
+        batch_size=1,
         trial="b01-python-WARMUP",
         block=1,
         label="WARMUP",
@@ -85,6 +87,83 @@ def test_a_warm_sample_has_no_init_and_shares_its_cost_among_its_items() -> None
     assert (row.valid, row.reason, row.cold_start, row.init_ms, row.billed_ms) == (True, None, False, None, 16)
     assert row.cost_total_usd is not None
     assert row.cost_per_item_usd == (row.cost_total_usd / 100).quantize(Decimal("1e-18"))
+
+
+BATCHED = make_manifest(factors=Factors(language=("python",), batch_size=(3,)))
+THREE = make_result(make_trials(BATCHED)[1], message_bytes=300, messages=3, items_expected=300, items_found=300)
+NUMBERS: list[dict[str, Any]] = [
+    {"batch_id": f"{THREE.batch_id}:{n}of3", "sent_ms": BEGAN_MS + n, "started_ms": BEGAN_MS + 60 * n,
+     "finished_ms": BEGAN_MS + 60 * n + 50, "consumed_wru": 200.0 + n}
+    for n in (1, 2, 3)
+]  # fmt: skip
+
+
+def batched(*records: dict[str, Any]) -> InvocationRow:
+    """The one row of a trial of three messages, whose invocation wrote these records."""
+    written = [record_line(THREE, **changes) for changes in records]
+    lines = make_lines(THREE, *written, render_report(make_report(THREE)))
+    (row,) = join(BATCHED, [THREE], observe(lines), PRICES)
+    return row
+
+
+def test_an_invocation_with_a_whole_batch_is_one_sample_of_all_its_messages() -> None:
+    row = batched(*NUMBERS)
+    assert (row.valid, row.reason, row.trial) == (True, None, THREE.trial.trial_id)
+    assert (row.duration_ms, row.billed_ms, row.written, row.duplicates, row.wru) == (15.74, 16, 300, 0, 606.0)
+    assert (row.queue_wait_ms, row.end_to_end_ms) == (59, 229), "from the first sent to the first begun, the last done"
+    assert row.cost_sqs_usd == Decimal("0.0000012"), "one send, one receive, one delete: 3 x 0.40 per million"
+    assert row.cost_dynamodb_usd == Decimal("0.00037875")
+    assert row.cost_total_usd is not None
+    assert row.cost_per_item_usd == (row.cost_total_usd / 300).quantize(Decimal("1e-18"))
+
+
+@pytest.mark.parametrize(
+    ("records", "reason"),
+    [
+        (NUMBERS[:2], "the batch was split, and it held 2 of 3 messages"),
+        (NUMBERS[1:2], "the batch was split, and it held 1 of 3 messages"),
+        ([*NUMBERS, NUMBERS[2]], "3 of 4 messages of its invocation"),
+        ([*NUMBERS, {"batch_id": "another"}], "3 of 4 messages of its invocation"),
+        ([NUMBERS[0], NUMBERS[1], NUMBERS[2] | {"receive_count": 2}], "received 2 times"),
+        ([NUMBERS[0], NUMBERS[1] | {"sdk_retries": 1}, NUMBERS[2] | {"sdk_retries": 2}], "3 SDK retries"),
+        ([NUMBERS[0], NUMBERS[1], NUMBERS[2] | {"duplicates": 4}], "4 items were there already"),
+        (
+            [NUMBERS[0], NUMBERS[1] | {"mode": "batch", "put_ms": {"n": 5, "p50": 1, "p95": 1, "max": 1}}, NUMBERS[2]],
+            "1 calls more for items that DynamoDB left unprocessed",
+        ),
+        (
+            [NUMBERS[0], NUMBERS[1] | {"error": {"code": "WriteFailed", "message": "no table"}}, NUMBERS[2]],
+            "the function reported WriteFailed: no table",
+        ),
+    ],
+)
+def test_why_a_batch_is_not_valid(records: list[dict[str, Any]], reason: str) -> None:
+    row = batched(*records)
+    assert (row.valid, row.reason) == (False, reason)
+
+
+def test_a_batch_that_was_split_is_a_row_for_each_of_its_invocations() -> None:
+    first = make_lines(THREE, record_line(THREE, **NUMBERS[0]), text(THREE))
+    rest = [record_line(THREE, **NUMBERS[1]), record_line(THREE, **NUMBERS[2]), text(THREE)]
+    second = make_lines(THREE, *(message.replace(request_id(THREE), "second") for message in rest))
+    rows = join(BATCHED, [THREE], observe([*first, *second]), PRICES)
+    assert [(row.request_id, row.written, row.valid) for row in rows] == [
+        (request_id(THREE), 100, False), ("second", 200, False),
+    ]  # fmt: skip
+    assert [row.reason for row in rows] == [
+        f"2 invocations worked on it; the batch was split, and it held {n} of 3 messages" for n in (1, 2)
+    ]
+
+
+def test_an_invocation_that_ended_before_it_came_to_all_messages_is_not_called_a_split() -> None:
+    lines = make_lines(THREE, record_line(THREE, **NUMBERS[0]), text(THREE, status="timeout"))
+    (row,) = join(BATCHED, [THREE], observe(lines), PRICES)
+    assert row.reason == "ended with status timeout"
+
+
+def test_what_one_message_of_a_batch_does_not_say_is_not_known_of_all() -> None:
+    row = batched(NUMBERS[0], NUMBERS[1] | {"consumed_wru": None}, NUMBERS[2])
+    assert (row.valid, row.wru, row.cost_dynamodb_usd, row.cost_total_usd) == (True, None, None, None)
 
 
 def test_a_restore_is_a_cold_start_without_init() -> None:
@@ -228,7 +307,7 @@ def test_a_trial_without_any_line_has_a_row_in_which_nothing_is_zero() -> None:
     (row,) = rows_of([WARM], [])
     assert (row.valid, row.reason) == (False, "no REPORT line was found")
     planned = {"run_id", "scenario", "target", "arm", "language", "mode", "architecture", "memory_mb", "trial"}
-    planned |= {"block", "label"}
+    planned |= {"block", "label", "batch_size"}
     for column, value in msgspec.structs.asdict(row).items():
         assert (value is None) is (column not in planned | {"valid", "reason"}), column
 

@@ -1,7 +1,7 @@
 """`lambdalab compare` and `lambdalab aa` as they are typed: verdicts, exit codes, refusals, and what is kept."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -145,6 +145,7 @@ UNLIKE: dict[str, dict[str, Any]] = {
     },
     "loads WARMUP, SMALL and WARMUP": {"loads": LOADS[:1]},
     "go memory_mb 128 and 512": {"functions": {"python": make_facts("python"), "go": make_facts("go", memory_mb=512)}},
+    "go batch_size 1 and 5": {"functions": {"python": make_facts("python"), "go": make_facts("go", batch_size=5)}},
 }
 
 
@@ -271,8 +272,8 @@ def test_what_was_typed_is_wrong(typed: Typed, arguments: str, said: str) -> Non
 class Biased(FakeTarget):
     """The second of two equal arms takes twice as long, as after a mistake in the lab."""
 
-    def send(self, of_arm: Resources, body: str) -> str:
-        message = super().send(of_arm, body)
+    def send(self, of_arm: Resources, bodies: Sequence[str]) -> str:
+        message = super().send(of_arm, bodies)
         if self.configured[-1].build == "b":
             last = self.lines[-1]
             report = parse_report(last.message)
@@ -370,6 +371,7 @@ DESIGNS: list[dict[str, Any]] = [
     {"loads": LOADS[:1]},
     {"functions": {"python": make_facts("python", memory_mb=256)}},
     {"factors": Factors(language=("python",), mode=(Mode.BATCH,))},
+    {"factors": Factors(language=("python",), batch_size=(5,))},
 ]
 
 

@@ -5,7 +5,7 @@ from decimal import Decimal
 
 import pytest
 from msgspec.structs import replace
-from samples import LOADS, PRICES, make_lines, make_manifest, make_results
+from samples import LOADS, PRICES, make_lines, make_manifest, make_result, make_results, make_trials
 
 from lambdalab.collection import join, observe
 from lambdalab.design import Factors
@@ -58,8 +58,8 @@ def test_the_front_holds_what_no_other_beats() -> None:
         (220, None, "go-256MB", "the cheapest of 3 that keep p95 of Duration at most 220 ms"),
         (217, None, "go-512MB", "the cheapest of 2 that keep p95 of Duration at most 217 ms"),
         (50, None, None, "no setting keeps p95 of Duration at most 50 ms with its whole interval"),
-        (None, 2.5, "go-256MB", "the fastest of 2 that keep at most 2.5 USD per million executions"),
-        (120, 2.5, None, "no setting keeps p95 of Duration at most 120 ms and at most 2.5 USD per million executions"),
+        (None, 2.5, "go-256MB", "the fastest of 2 that keep at most 2.5 USD per million messages"),
+        (120, 2.5, None, "no setting keeps p95 of Duration at most 120 ms and at most 2.5 USD per million messages"),
         (500, 3, "go-128MB", "the cheapest of 3 that keep p95 of Duration at most 500 ms and at most 3 USD"),
     ],
 )
@@ -69,6 +69,27 @@ def test_what_to_take_under_a_limit(
     found = warm(frontiers(MANIFEST.protocol, rows_of(), Limits(max_p95_ms=max_p95_ms, max_usd_per_million=max_usd)))
     assert found.recommended == recommended
     assert found.because.startswith(because)
+
+
+def test_cost_is_that_of_a_message_since_a_larger_batch_does_more_work() -> None:
+    manifest = make_manifest(blocks=6, factors=Factors(language=("go",), batch_size=(1, 5, 10)))
+    messages = {arm.name: arm.messages for arm in manifest.protocol.arms}
+    results = [make_result(trial, messages=messages[trial.arm]) for trial in make_trials(manifest)]
+    lines = [line for result in results for line in make_lines(result)]
+    of_batch = {"go-1msg": (20.0, "0.000002"), "go-5msg": (100.0, "0.000010"), "go-10msg": (120.0, "0.000010")}
+    rows = []
+    for row in join(manifest, results, observe(lines), PRICES):
+        duration_ms, usd = of_batch[row.arm]
+        rows.append(replace(row, duration_ms=duration_ms, cost_total_usd=Decimal(usd)))
+    found = frontiers(manifest.protocol, rows, Limits(max_usd_per_million=1.5))
+    assert [
+        (point.batch_size, point.n, point.usd_per_million.median, point.on_front) for point in warm(found).points
+    ] == [(1, 6, 2.0, True), (5, 6, 2.0, False), (10, 6, 1.0, True)]
+    assert warm(found).recommended == "go-10msg"
+    lines_of_csv = swept_cells(manifest.protocol, found)
+    assert [(line.arm, line.batch_size, line.usd_per_million) for line in lines_of_csv[3:]] == [
+        ("go-1msg", 1, 2.0), ("go-5msg", 5, 2.0), ("go-10msg", 10, 1.0),
+    ]  # fmt: skip
 
 
 def test_with_too_few_samples_no_percentile_is_made_up() -> None:

@@ -13,7 +13,7 @@ from samples import PRICES, make_facts, make_lines, make_manifest, make_result, 
 
 from lambdalab.account import UNCHECKED, account_limits
 from lambdalab.comparison import needed_blocks
-from lambdalab.design import Caps, Protocol, Stop
+from lambdalab.design import Caps, Factors, Protocol, Stop
 from lambdalab.errors import PriceSheetError, UsageError
 from lambdalab.model import Manifest
 from lambdalab.plan import Expected, Experience, Plan, find_experience, make_plan
@@ -51,6 +51,20 @@ def test_messages_and_items_are_those_of_the_protocol() -> None:
     assert (plan.items_least, plan.items_most) == (7 * 2 * 101, 7 * 2 * 101)
     assert [(arm.arm, arm.messages, arm.items) for arm in plan.arms] == [("python", 2, 101), ("go", 2, 101)]
     assert plan.minutes_least == plan.minutes_most
+
+
+def test_an_arm_with_a_batch_size_sends_so_many_messages_to_each_invocation() -> None:
+    plan = planned(make_manifest(blocks=7, factors=Factors(language=("go",), batch_size=(1, 10))))
+    assert [(arm.arm, arm.messages, arm.items) for arm in plan.arms] == [("go-1msg", 2, 101), ("go-10msg", 20, 1010)]
+    assert (plan.messages_most, plan.items_most) == (7 * 22, 7 * 1111)
+    one, ten = plan.arms
+    assert one.seconds < ten.seconds
+    assert one.usd < ten.usd < 10 * one.usd
+    # as below, with 2,000 units and ten times the log; still one execution and three requests of less than 64 KB
+    by_hand = Decimal("0.00062500125") + Decimal("0.0000002") + Decimal("0.00125") + Decimal("0.0000012")
+    small = make_manifest().protocol.loads[1]
+    most = most_usd(PRICES, FUNCTIONS["go"], small, messages=10)
+    assert most == by_hand + Decimal(40960) / 2**30 * Decimal("0.50")
 
 
 @pytest.mark.parametrize(
@@ -136,6 +150,8 @@ def test_the_newest_run_that_fits_is_taken_and_damaged_ones_are_passed_over(tmp_
     finished_run(tmp_path, "20261122-100000-ingest-cccc", target="aws")
     finished_run(tmp_path, "20261123-100000-ingest-dddd", loads=fits.protocol.loads[:1])
     finished_run(tmp_path, "20261124-100000-ingest-eeee", arms=("go",))
+    batched = Factors(language=("python", "go"), batch_size=(5,))
+    finished_run(tmp_path, "20261124-110000-ingest-eeef", factors=batched)
     more = {name: make_facts(name, memory_mb=512) for name in FUNCTIONS}
     finished_run(tmp_path, "20261125-100000-ingest-ffff", functions=more)
     finished_run(tmp_path, "20261126-100000-ingest-0000")

@@ -51,6 +51,19 @@ def test_arms_are_every_combination_and_named_by_what_differs() -> None:
     }
 
 
+def test_a_batch_size_is_a_factor_and_how_many_messages_a_trial_sends() -> None:
+    factors = Factors(language=("go",), mode=(Mode.SEQUENTIAL, Mode.BATCH), batch_size=(1, 10))
+    arms = make_manifest(factors=factors).protocol.arms
+    assert [(arm.name, arm.batch_size, arm.messages) for arm in arms] == [
+        ("go-sequential-1msg", 1, 1),
+        ("go-sequential-10msg", 10, 10),
+        ("go-batch-1msg", 1, 1),
+        ("go-batch-10msg", 10, 10),
+    ]
+    as_deployed = make_manifest().protocol.arms[0]
+    assert (as_deployed.name, as_deployed.batch_size, as_deployed.messages) == ("python", None, 1)
+
+
 def test_precise_ends_on_precision_or_at_a_cap_and_strict_has_a_fixed_number(strict: Protocol) -> None:
     precise = load_protocol("precise")
     assert precise.stop == Stop(precision=0.05, min_blocks=10)
@@ -114,6 +127,9 @@ def test_an_unknown_name_lists_what_there_is(monkeypatch: pytest.MonkeyPatch) ->
         ('["python", "go"]', '["go", "go"]', 'factors.language[1] is "go"; name each level once'),
         ('["python", "go"]', '["go", 1]', "factors.language[1] is 1; expected `str`, got `int`."),
         ('"go"]', '"go"]\nmemory_mb = [128, 64]', "factors.memory_mb[1] is 64; write a number from 128 to 10240."),
+        ('"go"]', '"go"]\nbatch_size = [1, 0]', "factors.batch_size[1] is 0; write a number from 1 to 10; more needs"),
+        ('"go"]', '"go"]\nbatch_size = [11]', "factors.batch_size[0] is 11; write a number from 1 to 10; more needs"),
+        ('"go"]', '"go"]\nbatch_size = [5, 5]', "factors.batch_size[1] is 5; name each level once"),
         ('"go"]', '"go"]\nmode = ["batsh"]', 'factors.mode[0] is "batsh"; invalid enum value'),
         ('"go"]', '"go"]\nmode = []', "factors.mode is []; name at least one of: sequential, concurrent, batch."),
         ('"go"]', '"go"]\nbuild = ["a", "b c"]', 'factors.build[1] is "b c"; use 1 to 32'),
@@ -138,7 +154,6 @@ def test_an_unknown_name_lists_what_there_is(monkeypatch: pytest.MonkeyPatch) ->
         ("[factors]", "[stop]\nprecision = 0\n[factors]", "stop.precision is 0.0; write a share of the median from"),
         ("[factors]", "[stop]\nprecision = 5\n[factors]", "stop.precision is 5.0; write a share"),
         ("[factors]", "[stop]\nprecision = nan\n[factors]", "stop.precision is nan; write a share"),
-        ("[factors]", '[stop]\nmetric = "cost"\n[factors]', 'stop.metric is "cost"; invalid enum value'),
         ("[factors]", "[stop]\nmin_blocks = 5\n[factors]", "stop.min_blocks is 5; write a number from 6, the fewest"),
         ("[factors]", "[stop]\nmin_blocks = 11\n[factors]", "stop.min_blocks is 11; write a number from 6"),
         ("[factors]", "[stop]\np_value = 1\n[factors]", 'key "stop.p_value" is unknown; there are: precision'),

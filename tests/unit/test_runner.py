@@ -13,6 +13,7 @@ from samples import LOADS, RUN_ID, make_facts, make_manifest, make_result, make_
 from lambdalab import runner
 from lambdalab.collection import join, observe
 from lambdalab.cost import PriceSheet
+from lambdalab.design import Factors
 from lambdalab.errors import AccessError, InvalidRunError, StackError, StorageError
 from lambdalab.model import InvocationRow, LogLine, Manifest, Trial
 from lambdalab.protocol import schedule
@@ -139,6 +140,36 @@ def test_message_bytes_are_those_of_the_message_sent(run: Run) -> None:
     first = run.store.trials()[0]
     body = f'{{"batch_id":"{first.batch_id}","size_bytes":1024,"count":1,"label":"WARMUP","mode":"sequential"}}'
     assert first.message_bytes == len(body)
+
+
+@pytest.mark.parametrize("split", [0, 2])
+def test_an_arm_with_a_batch_size_sends_a_batch_and_one_invocation_must_get_all_of_it(
+    tmp_path: Path, split: int
+) -> None:
+    run = Run(tmp_path, make_manifest(factors=Factors(language=("go",), batch_size=(1, 5))))
+    run.target.split = split
+    run.go()
+    one, five = ([result for result in run.store.trials() if result.trial.arm == arm] for arm in ("go-1msg", "go-5msg"))
+    assert run.target.calls.count("send go") == len(one) + len(five) == 4
+    assert {arm.batch_size for arm in run.target.configured} == {1, 5}
+    for result in five:
+        count = result.trial.load.count
+        assert result.batch_ids == tuple(f"{result.batch_id}:{number}of5" for number in range(1, 6))
+        assert [run.target.items[batch_id] for batch_id in result.batch_ids] == [count] * 5
+        assert (result.items_found, result.items_expected, result.messages) == (5 * count, 5 * count, 5)
+        body = '{"batch_id":"%s","size_bytes":1024,"count":%d,"label":"%s","mode":"sequential"}'
+        sent = [body % (batch_id, count, result.trial.load.label) for batch_id in result.batch_ids]
+        assert result.message_bytes == len("".join(sent))
+    rows = [row for row in run.rows() if row.arm == "go-5msg"]
+    if not split:
+        assert [(row.label, row.valid, row.written, row.batch_size) for row in rows] == [
+            ("WARMUP", True, 5, 5), ("SMALL", True, 500, 5),
+        ]  # fmt: skip
+        return
+    assert [(row.valid, row.written) for row in rows] == [(False, 2), (False, 3), (False, 200), (False, 300)]
+    reasons = [f"2 invocations worked on it; the batch was split, and it held {n} of 5 messages" for n in (2, 3)]
+    assert [row.reason for row in rows[2:]] == reasons
+    assert rows[0].reason == reasons[0]
 
 
 def test_the_next_message_waits_until_the_queue_reads_empty_often_enough(run: Run) -> None:

@@ -13,16 +13,18 @@ from typing import Any
 import msgspec
 import pytest
 from fake_target import FakeTarget
-from samples import BEGAN_MS, make_lines, make_manifest, make_report, make_result, make_trials, record_line
+from samples import BEGAN_MS, PRICES, make_lines, make_manifest, make_report, make_result, make_trials, record_line
 
 from lambdalab import runner
 from lambdalab.analysis import Summary
-from lambdalab.design import Caps, Stop
+from lambdalab.collection import join, observe
+from lambdalab.design import Caps, Factors, Stop
 from lambdalab.experiment import conclude, execute, resume_run, trials_left
 from lambdalab.model import Manifest, Trial, TrialResult
 from lambdalab.platform_log import render_report
+from lambdalab.spending import lab_use, most_usd
 from lambdalab.stats import median_estimate
-from lambdalab.stopping import StoppingRule, minutes_under_way
+from lambdalab.stopping import StoppingRule, minutes_under_way, spent_usd
 from lambdalab.store import RunDirectory
 
 Duration = Callable[[Trial], float]
@@ -171,6 +173,16 @@ def test_what_is_not_known_yet_is_taken_to_cost_the_most(tmp_path: Path) -> None
     assert reason_of(store, spends=True) is None
     (store.folder / "platform.jsonl").unlink()  # 300 s at 128 MB: 0.0006 USD each
     assert reason_of(store, spends=True) == "usd cap"
+
+
+def test_a_batch_that_is_not_known_yet_is_taken_to_cost_the_most_of_all_its_messages() -> None:
+    manifest = make_manifest(factors=Factors(language=("go",), batch_size=(5,)))
+    results = [make_result(trial, messages=5) for trial in make_trials(manifest)]
+    spent, _ = spent_usd(manifest, results, join(manifest, results, observe([]), PRICES), PRICES, BEGAN_S)
+    one, hundred = manifest.protocol.loads
+    of_go = manifest.functions["go"]
+    batches = most_usd(PRICES, of_go, one, messages=5) + most_usd(PRICES, of_go, hundred, messages=5)
+    assert spent == batches + lab_use([one] * 5 + [hundred] * 5, blocks=1, minutes=0, queues=1).usd(PRICES)
 
 
 def test_the_time_of_an_interruption_is_left_out() -> None:

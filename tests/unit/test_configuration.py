@@ -1,0 +1,75 @@
+"""What is asked of Lambda to change a mapping's batch size, and to put it back: the real thing is in tests/e2e."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from lambdalab import configuration
+from lambdalab.configuration import Configurations
+from lambdalab.errors import AccessError
+
+
+class Mapping:
+    """Lambda with one mapping that refuses a change while another is under way, which ends when it was looked at."""
+
+    def __init__(self) -> None:
+        self.batch_size = 3
+        self.changes: list[int] = []
+        self.looks_until_done = 0
+        self.never_done = False
+
+    def list_event_source_mappings(self, **asked: str) -> dict[str, Any]:
+        assert asked == {"FunctionName": "f", "EventSourceArn": "arn:queue"}
+        return {"EventSourceMappings": [self.get_event_source_mapping(UUID="u")]}
+
+    def get_event_source_mapping(self, *, UUID: str) -> dict[str, Any]:  # noqa: N803 - Lambda's own word
+        assert UUID == "u"
+        self.looks_until_done -= not self.never_done
+        state = "Updating" if self.looks_until_done > 0 else "Enabled"
+        return {"UUID": "u", "BatchSize": self.batch_size, "State": state}
+
+    def update_event_source_mapping(self, *, UUID: str, BatchSize: int) -> None:  # noqa: N803
+        assert UUID == "u"
+        assert self.looks_until_done <= 0, "ResourceInUseException"
+        self.batch_size = BatchSize
+        self.changes.append(BatchSize)
+        self.looks_until_done = 3
+
+
+@pytest.fixture
+def mapping(monkeypatch: pytest.MonkeyPatch) -> Mapping:
+    monkeypatch.setattr("lambdalab.configuration.time.sleep", lambda _: None)
+    return Mapping()
+
+
+def of(mapping: Mapping) -> Configurations:
+    aws: Any = SimpleNamespace(lambda_=mapping)
+    return Configurations(aws)
+
+
+def test_a_change_is_waited_for_and_what_was_found_is_put_back(mapping: Mapping) -> None:
+    settings = of(mapping)
+    for wanted in (5, 5, 10):
+        settings.batch_size("f", "arn:queue", wanted)
+        assert (mapping.batch_size, mapping.looks_until_done <= 0) == (wanted, True)
+    settings.restore()
+    settings.restore()
+    assert mapping.changes == [5, 10, 3], "nothing is changed that is so already"
+
+
+def test_a_change_that_was_interrupted_is_waited_for_before_it_is_undone(mapping: Mapping) -> None:
+    settings = of(mapping)
+    settings.batch_size("f", "arn:queue", 5)
+    mapping.looks_until_done = 3
+    settings.restore()
+    assert mapping.changes == [5, 3]
+
+
+def test_a_mapping_that_stays_busy_is_said(mapping: Mapping, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(configuration, "MAPPING_WAIT_S", 0.0)
+    mapping.never_done, mapping.looks_until_done = True, 1
+    with pytest.raises(AccessError) as caught:
+        of(mapping).batch_size("f", "arn:queue", 5)
+    assert str(caught.value) == "event source mapping u is still Updating after 0 s; try it again."
+    assert mapping.changes == []
