@@ -16,6 +16,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -32,6 +33,8 @@ from lambdalab.stats import median_estimate
 from lambdalab.tools import interpreter_for, search_path
 
 BLOCKS: Final = 20
+LIMIT_S: Final = 200
+"""No block begins later than this: on a machine that does other work a block may take several times as long."""
 COUNT: Final = 50
 SIZE_BYTES: Final = 1024
 WAYS: Final = ("plain", "sequential", "concurrent", "batch")
@@ -62,17 +65,21 @@ def main() -> int:
         print(f"quota: {stack.status()['cpu_limit']}, load {os.getloadavg()[0]:.1f}", flush=True)
         lambda_ = stack.aws().lambda_
         times: dict[Arm, list[float]] = {arm: [] for arm in arms}
+        begin = time.monotonic()
         for block in range(BLOCKS + 1):  # the first is not counted: it holds the cold starts and first connections
+            if time.monotonic() - begin > LIMIT_S:
+                break
             for arm in random.sample(arms, len(arms)):
                 duration_ms = _duration_ms(lambda_, arm, block)
                 if block:
                     times[arm].append(duration_ms)
+            print(f"block {block} of {BLOCKS}, {time.monotonic() - begin:.0f} s", file=sys.stderr, flush=True)
     print(f"{COUNT} items of {SIZE_BYTES} bytes, Duration ms of warm invocations, load {os.getloadavg()[0]:.1f}")
     print(f"{'':8} {'MB':>6} {'way':12} {'n':>4} {'median':>9} {'/ plain':>25} {'/ sequential':>25}")
     held = True
     for arm, found in times.items():
         ratios = {way: _ratio(found, times[Arm(arm.language, arm.memory_mb, way)]) for way in WAYS[:2]}
-        shown = [f"{ratio.median:.3f} ({ratio.low:.3f} to {ratio.high:.3f})" for ratio in ratios.values()]
+        shown = [f"{ratio.median:.3f} ({_ends(ratio)})" for ratio in ratios.values()]
         print(
             f"{arm.language:8} {arm.memory_mb:>6} {arm.way:12} {len(found):>4} {median_estimate(found).median:>9.2f} "
             f"{shown[0]:>25} {shown[1]:>25}"
@@ -84,6 +91,10 @@ def main() -> int:
 
 def _ratio(times: list[float], others: list[float]) -> Estimate:
     return median_estimate([one / other for one, other in zip(times, others, strict=True)])
+
+
+def _ends(ratio: Estimate) -> str:
+    return "no interval" if ratio.low is None or ratio.high is None else f"{ratio.low:.3f} to {ratio.high:.3f}"
 
 
 def _duration_ms(lambda_: Any, arm: Arm, block: int) -> float:
