@@ -20,7 +20,7 @@ from lambdalab.analysis import CPU_LIMIT_UNKNOWN, Summary, summarise
 from lambdalab.aws import LOCAL_REGION
 from lambdalab.bill import Terms, bill_of_run
 from lambdalab.calibration import last_calibration
-from lambdalab.collection import join, observe_blocks
+from lambdalab.collection import join
 from lambdalab.comparison import Comparison
 from lambdalab.cost import PriceSheet, load_price_sheet
 from lambdalab.deployment import local_parameters
@@ -28,6 +28,7 @@ from lambdalab.design import Protocol
 from lambdalab.errors import StorageError, UsageError
 from lambdalab.frontier import NO_LIMITS, Limits, SweptCell, frontiers, swept_cells
 from lambdalab.model import FunctionFacts, InvocationRow, Manifest, Trial, TrialResult
+from lambdalab.observations import observe_blocks
 from lambdalab.pairing import Resolutions, compare_arms
 from lambdalab.plan import EFFECT, Plan, find_experience, make_plan
 from lambdalab.project import project_root

@@ -14,12 +14,13 @@ from typing import Final
 
 import msgspec
 
-from lambdalab.collection import join, observe
+from lambdalab.collection import join
 from lambdalab.comparison import MARGIN, arm_pairs, needed_blocks
 from lambdalab.cost import PriceSheet
 from lambdalab.design import Arm, Load, Protocol, Start
 from lambdalab.errors import LambdalabError, UsageError
 from lambdalab.model import FunctionFacts, Manifest, TrialResult
+from lambdalab.observations import observe
 from lambdalab.spending import invocation_usd, lab_use, most_usd
 from lambdalab.store import RunDirectory
 

@@ -18,6 +18,7 @@ from lambdalab import collection, ingest
 from lambdalab.design import Arm, Start
 from lambdalab.errors import InvalidRunError, LambdalabError, StackError
 from lambdalab.model import Trial, TrialResult
+from lambdalab.observations import observe
 from lambdalab.store import RunDirectory
 from lambdalab.target import AwsTarget, Resources
 
@@ -193,7 +194,7 @@ class Runner:
     def _reported_failure(self, of_arm: Resources, batch_id: str, sent_ms: int) -> str | None:
         """What went wrong with a batch, when its function has said so."""
         lines = self._target.log_lines(of_arm.log_group, sent_ms - CLOCK_SKEW_MS)
-        for observed in collection.observe(lines).of_batch().get(batch_id, []):
+        for observed in observe(lines).of_batch().get(batch_id, []):
             for record in observed.records:
                 if record.batch_id == batch_id and record.error is not None:
                     return f"the function reported {record.error.code}: {record.error.message}"

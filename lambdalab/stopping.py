@@ -14,9 +14,10 @@ from typing import Final
 
 import msgspec
 
-from lambdalab.collection import REPEATED, join, observe
+from lambdalab.collection import REPEATED, join
 from lambdalab.cost import PriceSheet
 from lambdalab.model import InvocationRow, Manifest, TrialResult
+from lambdalab.observations import observe
 from lambdalab.spending import lab_use, most_usd
 from lambdalab.stats import LEVEL, median_estimate
 from lambdalab.store import RunDirectory

@@ -19,8 +19,9 @@ from samples import (
     request_id,
 )
 
-from lambdalab.collection import join, missing_reports, observe
+from lambdalab.collection import join, missing_reports
 from lambdalab.model import InvocationRow, LogLine, TrialResult
+from lambdalab.observations import observe
 from lambdalab.platform_log import render_report, render_start
 
 MANIFEST = make_manifest(arms=("python",))

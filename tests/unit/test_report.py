@@ -13,8 +13,9 @@ from rich.console import Console
 from samples import PRICES, make_lines, make_manifest, make_report, make_result, make_trials, record_line
 
 from lambdalab.analysis import Summary, summarise
-from lambdalab.collection import join, observe
+from lambdalab.collection import join
 from lambdalab.model import LogLine
+from lambdalab.observations import observe
 from lambdalab.platform_log import render_report
 from lambdalab.report.layout import print_whole
 from lambdalab.report.status import render_status

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from samples import make_manifest
 
 from lambdalab import store as store_module
-from lambdalab.collection import Observations, Observed, observe_blocks
 from lambdalab.errors import StorageError
 from lambdalab.model import LogLine
+from lambdalab.observations import Observations, Observed, observe_blocks
 from lambdalab.report_lines import Block, read_block
 from lambdalab.store import RunDirectory
 

@@ -18,9 +18,10 @@ from pyarrow import parquet
 from samples import PRICES, ROOT, RUN_ID, make_lines, make_manifest, make_result, make_trials, record_line, request_id
 
 from lambdalab import store as store_module
-from lambdalab.collection import join, observe
+from lambdalab.collection import join
 from lambdalab.errors import StorageError, UsageError
 from lambdalab.model import InvocationRow
+from lambdalab.observations import observe
 from lambdalab.store import RunDirectory
 
 MANIFEST = make_manifest()
