@@ -1,10 +1,10 @@
-"""What collected log lines say of each invocation, by request id. Pure."""
+"""What collected log lines say of each invocation, by request id."""
 
 import gc
 import math
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 
@@ -17,10 +17,11 @@ from lambdalab.platform_log import (
     parse_report,
     request_id_of,
 )
-from lambdalab.report_lines import Block, Reports
+from lambdalab.report_lines import Block, Reports, read_block
+from lambdalab.store import RunDirectory
 
 
-class Observed(msgspec.Struct, kw_only=True):
+class Observed(msgspec.Struct, kw_only=True, gc=False):
     """Everything the logs hold of one request id. ``damaged`` tells of lines that could not be read.
 
     ``log_bytes`` is what its lines count when CloudWatch Logs takes them in.
@@ -30,9 +31,9 @@ class Observed(msgspec.Struct, kw_only=True):
     log_group: str
     began_ms: int
     log_bytes: int = 0
-    reports: list[PlatformReport] = []
-    records: list[FunctionRecord] = []
-    damaged: list[str] = []
+    reports: tuple[PlatformReport, ...] = ()
+    records: tuple[FunctionRecord, ...] = ()
+    damaged: tuple[str, ...] = ()
 
 
 class Observations:
@@ -55,9 +56,9 @@ class Observations:
     def add(self, block: Block) -> None:
         """Takes in a block of lines."""
         row, taken = len(self._columns["began_ms"]), 0
-        ids: list[str] = []
+        ids: Sequence[str] = []
         if block.reports is not None:
-            ids = block.reports.request_ids.split(" ")
+            ids = block.reports.request_ids
             log_group = block.reports.log_group + len(self._log_groups)
             self._log_groups += block.reports.log_groups
             for name, column in self._columns.items():
@@ -93,7 +94,7 @@ class Observations:
                         found[batch_id].append(observed)
         return dict(found)
 
-    def _add_reports(self, request_ids: list[str], row: int) -> None:
+    def _add_reports(self, request_ids: Sequence[str], row: int) -> None:
         rows = list(range(row, row + len(request_ids)))
         known = list(map(self._requests.setdefault, request_ids, rows))
         if known == rows:
@@ -119,9 +120,9 @@ class Observations:
             log_group=line.log_group,
             began_ms=line.timestamp_ms,
             log_bytes=ingested_bytes([line.message]),
-            reports=[] if report is None else [report],
-            records=[] if record is None else [record],
-            damaged=[] if problem is None else [problem],
+            reports=() if report is None else (report,),
+            records=() if record is None else (record,),
+            damaged=() if problem is None else (problem,),
         )
         if self._requests.setdefault(request_id, found) is not found:
             self._merge(self.of_request(request_id), found)
@@ -149,7 +150,7 @@ class Observations:
             log_group=self._log_groups[found["log_group"]],
             began_ms=found["began_ms"],
             log_bytes=found["message_bytes"] + LOG_EVENT_OVERHEAD_BYTES,
-            reports=[report],
+            reports=(report,),
         )
 
 
@@ -159,8 +160,17 @@ def observe(lines: Iterable[LogLine]) -> Observations:
     return observe_blocks([Block(None, others, range(len(others)))])
 
 
+def observe_run(store: RunDirectory) -> Observations:
+    """Sorts the log lines of a run by request id, as many of them as there may be.
+
+    Raises:
+        StorageError: a line is damaged, or the file cannot be read.
+    """
+    return observe_blocks(store.log_blocks(read_block))
+
+
 def observe_blocks(blocks: Iterable[Block]) -> Observations:
-    """Sorts log lines by request id, a block at a time, as ``RunDirectory.log_blocks(read_block)`` reads them."""
+    """Sorts log lines by request id, a block at a time."""
     observations = Observations()
     collected = gc.isenabled()
     gc.disable()  # millions of small objects come, none of them in a cycle

@@ -16,12 +16,8 @@ finds the old content or the new. A line cut off by a crash is ignored when read
 
 import contextlib
 import csv
-import functools
-import gc
 import io
-import multiprocessing
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -34,9 +30,7 @@ from lambdalab.model import InvocationRow, LogLine, Manifest, TrialResult
 
 SCHEMA_VERSION: Final = 4
 _NEXT_STEP: Final = "check the folder's owner and the free space, or choose another with --results"
-_SPAN_BYTES: Final = 2**21
-_LARGE_SPANS: Final = 16
-"""From so many pieces on (32 MB, a hundred thousand lines) other processes are worth their start."""
+_BLOCK_BYTES: Final = 2**21
 _ROWS_AT_ONCE: Final = 10_000
 T = TypeVar("T", bound=msgspec.Struct)
 R = TypeVar("R")
@@ -135,36 +129,35 @@ class RunDirectory:
     def log_blocks(self, read: Callable[[bytes], R]) -> Iterator[R]:
         """What ``read`` makes of all log lines collected so far, some thousands at a time and in their order.
 
-        A file of any size takes little memory. A large one is read by as many processes as there are cores, so
-        ``read`` must be a function of a module, and what it returns must pickle. It gets the lines as they are in the
-        file, and raises ValueError for one that is no log line.
+        A file of any size takes little memory. ``read`` gets the lines as they are in the file, each with its line
+        end, and raises ValueError for one that is no log line.
         """
         path = self.folder / "platform.jsonl"
         with _storage(path, "read"):
             if not path.exists():
                 return
-            spans = list(_spans(path))
-        read_span = functools.partial(_read_span, path, read)
-        workers = len(os.sched_getaffinity(0))
-        # A fork beside other threads may inherit a lock that nobody will release.
-        if len(spans) < _LARGE_SPANS or workers == 1 or threading.active_count() > 1:
-            for span in spans:
-                with _storage(path, "read"):
-                    yield read_span(span)
-            return
-        with multiprocessing.get_context("fork").Pool(workers, initializer=gc.disable) as pool:  # no cycles there
-            for span, found in zip(spans, pool.imap(functools.partial(_quietly, read_span), spans), strict=True):
-                with _storage(path, "read"):
-                    yield read_span(span) if found is None else found  # read again here, where it fails in words
+            with path.open("rb") as file:
+                begin = 0
+                while content := _whole_lines(file, begin):
+                    try:
+                        found = read(content)
+                    except ValueError:
+                        _decoded(LogLine, path, content[:-1], begin)  # says which line it is
+                        raise
+                    yield found
+                    begin += len(content)
 
     def write_rows(self, rows: Sequence[InvocationRow]) -> None:
         """Replaces ``metrics.csv`` and ``metrics.parquet``; money keeps its exact decimals in both."""
-        self._replace("metrics.csv", _csv(rows, InvocationRow))
-        self._replace("metrics.parquet", _parquet(rows))
+        with _replacing(self.folder / "metrics.csv") as file:
+            _write_csv(file, rows, InvocationRow)
+        with _replacing(self.folder / "metrics.parquet") as file:
+            _write_parquet(file, rows)
 
     def write_cells(self, cells: Sequence[msgspec.Struct], kind: type[msgspec.Struct]) -> None:
         """Replaces ``cells.csv``."""
-        self._replace("cells.csv", _csv(cells, kind))
+        with _replacing(self.folder / "cells.csv") as file:
+            _write_csv(file, cells, kind)
 
     def write_summary(self, summary: msgspec.Struct) -> None:
         """Replaces ``summary.json``."""
@@ -229,51 +222,34 @@ def write_records(path: Path, records: Sequence[msgspec.Struct]) -> None:
 
 
 def _replace(path: Path, content: bytes) -> None:
+    with _replacing(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write into, which takes the place of another when it is whole and on the disk."""
     unfinished = path.with_name(f"{path.name}.unfinished")
     with _storage(path, "written"):
         try:
             with unfinished.open("wb") as file:
-                file.write(content)
+                yield file
                 _to_disk(file)
             unfinished.replace(path)
-        except OSError:
+        except BaseException:
             with contextlib.suppress(OSError):
                 unfinished.unlink(missing_ok=True)
             raise
 
 
-def _spans(path: Path) -> Iterator[tuple[int, int]]:
-    """Cuts a file at line ends: where each piece begins and ends."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        begin = 0
-        while begin < size:
-            file.seek(begin + _SPAN_BYTES)
-            file.readline()
-            end = min(file.tell(), size)
-            yield begin, end
-            begin = end
-
-
-def _read_span(path: Path, read: Callable[[bytes], R], span: tuple[int, int]) -> R:
-    begin, end = span
-    with path.open("rb") as file:
-        file.seek(begin)
-        content = file.read(end - begin)
-    if not content.endswith(b"\n"):
-        content = content[: content.rfind(b"\n") + 1]
-    try:
-        return read(content)
-    except ValueError:
-        _decoded(LogLine, path, content[:-1], begin)  # says which line it is
-        raise
-
-
-def _quietly(read_span: Callable[[tuple[int, int]], R], span: tuple[int, int]) -> R | None:
-    try:
-        return read_span(span)
-    except (OSError, StorageError):
-        return None
+def _whole_lines(file: BinaryIO, begin: int) -> bytes:
+    """Some thousand lines from a byte on; what a crash left after the last line is none."""
+    file.seek(begin + _BLOCK_BYTES)
+    file.readline()
+    length = file.tell() - begin
+    file.seek(begin)
+    content = file.read(length)
+    return content if content.endswith(b"\n") else content[: content.rfind(b"\n") + 1]
 
 
 def _decoded(kind: type[T], path: Path, content: bytes, begin: int) -> list[T]:
@@ -325,13 +301,13 @@ def _pretty(record: msgspec.Struct | Sequence[msgspec.Struct]) -> bytes:
     return msgspec.json.format(msgspec.json.encode(record)) + b"\n"
 
 
-def _csv(rows: Sequence[msgspec.Struct], kind: type[msgspec.Struct]) -> bytes:
+def _write_csv(file: BinaryIO, rows: Sequence[msgspec.Struct], kind: type[msgspec.Struct]) -> None:
     columns = kind.__struct_fields__
-    text = io.StringIO()
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows([_cell(getattr(row, column)) for column in columns] for row in rows)
-    return text.getvalue().encode()
+    text.detach()  # what it holds is written, and the file stays open
 
 
 def _cell(value: object) -> str:
@@ -348,17 +324,15 @@ def _cell(value: object) -> str:
             return str(value)
 
 
-def _parquet(rows: Sequence[InvocationRow]) -> bytes:
+def _write_parquet(file: BinaryIO, rows: Sequence[InvocationRow]) -> None:
     import pyarrow as pa  # here, because the import takes 0.2 s and most commands never need it
     from pyarrow import parquet
 
     schema = pa.schema([(field.name, _arrow_type(pa, field.type)) for field in msgspec.structs.fields(InvocationRow)])
-    content = io.BytesIO()
-    with parquet.ParquetWriter(content, schema) as writer:
+    with parquet.ParquetWriter(file, schema) as writer:
         for begin in range(0, len(rows) or 1, _ROWS_AT_ONCE):  # as dictionaries they take far more memory
             some = [msgspec.structs.asdict(row) for row in rows[begin : begin + _ROWS_AT_ONCE]]
             writer.write_table(pa.Table.from_pylist(some, schema=schema))
-    return content.getvalue()
 
 
 def _arrow_type(pa: Any, annotation: Any) -> Any:

@@ -251,6 +251,28 @@ def test_a_reader_never_sees_half_a_file(run: RunDirectory, monkeypatch: pytest.
     assert (run.folder / "summary.json").read_bytes() != before
 
 
+def test_rows_that_are_interrupted_while_written_leave_what_was_there(run: RunDirectory) -> None:
+    class Interrupted(list[InvocationRow]):
+        def __iter__(self) -> Iterator[InvocationRow]:
+            yield from super().__iter__()
+            raise KeyboardInterrupt
+
+    run.write_rows(sample_rows()[:1])
+    before = {path: path.read_bytes() for path in run.folder.iterdir()}
+    with pytest.raises(KeyboardInterrupt):
+        run.write_rows(Interrupted(sample_rows()))
+    assert {path: path.read_bytes() for path in run.folder.iterdir()} == before
+
+
+def test_rows_of_several_pieces_are_all_written(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "_ROWS_AT_ONCE", 2)
+    rows = sample_rows()
+    run.write_rows(rows)
+    table = parquet.read_table(run.folder / "metrics.parquet")
+    assert [InvocationRow(**row) for row in table.to_pylist()] == rows
+    assert len((run.folder / "metrics.csv").read_text().splitlines()) == 1 + len(rows) + 1, "one reason has a line end"
+
+
 @pytest.mark.parametrize("results", ["a file", "/proc/nothing/can/be/made/here"])
 def test_a_results_folder_that_cannot_be_written(tmp_path: Path, results: str) -> None:
     (tmp_path / "a file").write_text("")
