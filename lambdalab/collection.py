@@ -5,15 +5,19 @@ in the file, with its reasons.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from decimal import Context, Decimal
-from typing import Final
+from typing import Final, NamedTuple
+
+import msgspec
 
 from lambdalab.cost import PriceSheet, invocation_cost
-from lambdalab.design import Mode, Start
-from lambdalab.model import Cost, FunctionRecord, InvocationRow, LogLine, Manifest, PlatformReport, TrialResult
-from lambdalab.observations import Observations, Observed, observe
+from lambdalab.design import Arm, Mode, Start
+from lambdalab.errors import StorageError
+from lambdalab.model import Cost, FunctionRecord, InvocationRow, Manifest, PlatformReport, TrialResult
+from lambdalab.observations import Observations, Observed, observe_run
+from lambdalab.store import RunDirectory
 
 NO_REPORT: Final = "no REPORT line was found"
 REPEATED: Final = "repeated after an interruption"
@@ -22,9 +26,37 @@ _LONGEST_MS: Final = (1_209_600 + 900) * 1000
 _CONTEXT: Final = Context(prec=60)
 
 
-def missing_reports(manifest: Manifest, trials: Sequence[TrialResult], lines: Iterable[LogLine]) -> list[TrialResult]:
+class MeasuredRun(NamedTuple):
+    """A run as it was measured: everything its numbers follow from."""
+
+    manifest: Manifest
+    prices: PriceSheet
+    trials: list[TrialResult]
+    rows: list[InvocationRow]
+    damaged_lines: int
+
+
+def read_run(store: RunDirectory) -> MeasuredRun:
+    """Reads what a run measured so far; nothing is written.
+
+    Raises:
+        StorageError: a file of the run is damaged.
+    """
+    manifest = store.manifest()
+    try:
+        prices = msgspec.convert(manifest.prices, PriceSheet)
+    except msgspec.ValidationError as error:
+        raise StorageError(
+            f"{store.folder / 'run.json'} is damaged: {error} of prices", next_step="restore it, or measure again"
+        ) from error
+    trials, observations = store.trials(), observe_run(store)
+    rows = join(manifest, trials, observations, prices)
+    return MeasuredRun(manifest, prices, trials, rows, observations.damaged_lines)
+
+
+def missing_reports(manifest: Manifest, trials: Sequence[TrialResult], observations: Observations) -> list[TrialResult]:
     """Trials whose last attempt was sent and has no invocation with a REPORT line among the lines yet."""
-    invocations = _invocations(manifest, trials, observe(lines))
+    invocations = _invocations(manifest, trials, observations)
     last = {result.trial.trial_id: result.batch_id for result in trials}
     return [
         result
@@ -47,13 +79,14 @@ def join(
         prices: the price sheet of the run.
     """
     last = {result.trial.trial_id: result.batch_id for result in trials}
+    arms = {arm.name: arm for arm in manifest.protocol.arms}
     rows = []
     for result, found in zip(trials, _invocations(manifest, trials, observations), strict=True):
         reasons = [] if last[result.trial.trial_id] == result.batch_id else [REPEATED]
         if len(found) > 1:
             reasons.append(f"{len(found)} invocations worked on it")
         none_or_more: Sequence[Observed | None] = found or [None]
-        rows += [_row(manifest, result, item, reasons, prices) for item in none_or_more]
+        rows += [_row(manifest, arms[result.trial.arm], result, item, reasons, prices) for item in none_or_more]
     return rows
 
 
@@ -84,6 +117,7 @@ def _invocations(manifest: Manifest, trials: Sequence[TrialResult], observations
 
 def _row(
     manifest: Manifest,
+    arm: Arm,
     result: TrialResult,
     observed: Observed | None,
     known_reasons: Sequence[str],
@@ -92,8 +126,7 @@ def _row(
     report = observed.reports[0] if observed is not None and len(observed.reports) == 1 else None
     record = None if observed is None else next((r for r in observed.records if r.batch_id == result.batch_id), None)
     reasons = [*known_reasons, *_faults(result, observed, report, record)]
-    function = manifest.functions[result.trial.arm]
-    arm = next(arm for arm in manifest.protocol.arms if arm.name == result.trial.arm)
+    function = manifest.functions[arm.name]
     cost = _cost(function.architecture, result, observed, report, record, prices)
     trial = result.trial
     return InvocationRow(

@@ -14,11 +14,12 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from lambdalab import collection, ingest
+from lambdalab import ingest
+from lambdalab.collection import missing_reports
 from lambdalab.design import Arm, Start
 from lambdalab.errors import InvalidRunError, LambdalabError, StackError
 from lambdalab.model import Trial, TrialResult
-from lambdalab.observations import observe
+from lambdalab.observations import observe, observe_run
 from lambdalab.store import RunDirectory
 from lambdalab.target import AwsTarget, Resources
 
@@ -211,7 +212,7 @@ class Runner:
         since_ms = self._begin_ms
         while True:
             self._collect(since_ms)
-            missing = collection.missing_reports(self._manifest, trials, self._store.log_lines())
+            missing = missing_reports(self._manifest, trials, observe_run(self._store))
             if not missing or time.monotonic() > deadline:
                 return
             since_ms = min(trial.sent_at_ms or self._begin_ms for trial in missing) - CLOCK_SKEW_MS

@@ -17,9 +17,9 @@ from lambdalab.console import make_console, say, trial_progress
 from lambdalab.errors import InvalidRunError, UsageError
 
 if TYPE_CHECKING:
+    from lambdalab.collection import MeasuredRun
     from lambdalab.comparison import Comparison
     from lambdalab.design import Protocol
-    from lambdalab.experiment import MeasuredRun
     from lambdalab.store import RunDirectory
     from lambdalab.target import AwsTarget
 
@@ -154,7 +154,7 @@ def _print(found: "tuple[Comparison, ...]", notes: list[str], *, markdown: bool)
 def _measured(results: Path, run_id: str) -> "MeasuredRun":
     """A run that may be used."""
     from lambdalab.analysis import summarise
-    from lambdalab.experiment import read_run
+    from lambdalab.collection import read_run
     from lambdalab.store import RunDirectory
 
     store = RunDirectory.open(results, run_id)
