@@ -4,6 +4,7 @@ Pure: the same files in, the same rows out. A row is valid only under the rules 
 in the file, with its reasons.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -50,8 +51,10 @@ def read_run(store: RunDirectory) -> MeasuredRun:
             f"{store.folder / 'run.json'} is damaged: {error} of prices", next_step="restore it, or measure again"
         ) from error
     trials, observations = store.trials(), observe_run(store)
-    rows = join(manifest, trials, observations, prices)
-    return MeasuredRun(manifest, prices, trials, rows, observations.damaged_lines)
+    damaged_lines, invocations = observations.damaged_lines, _invocations(manifest, trials, observations)
+    del observations  # a million invocations take a gigabyte less when what was observed goes as rows come
+    rows = _rows(manifest, trials, invocations, prices)
+    return MeasuredRun(manifest, prices, trials, rows, damaged_lines)
 
 
 def missing_reports(manifest: Manifest, trials: Sequence[TrialResult], observations: Observations) -> list[TrialResult]:
@@ -78,10 +81,19 @@ def join(
         observations: what the log lines say.
         prices: the price sheet of the run.
     """
+    return _rows(manifest, trials, _invocations(manifest, trials, observations), prices)
+
+
+def _rows(
+    manifest: Manifest, trials: Sequence[TrialResult], invocations: list[list[Observed]], prices: PriceSheet
+) -> list[InvocationRow]:
+    """As ``join``. Empties the invocations."""
     last = {result.trial.trial_id: result.batch_id for result in trials}
     arms = {arm.name: arm for arm in manifest.protocol.arms}
     rows = []
-    for result, found in zip(trials, _invocations(manifest, trials, observations), strict=True):
+    invocations.reverse()
+    for result in trials:
+        found = invocations.pop()
         reasons = [] if last[result.trial.trial_id] == result.batch_id else [REPEATED]
         if len(found) > 1:
             reasons.append(f"{len(found)} invocations worked on it")
@@ -247,6 +259,7 @@ def _per_item(cost: Cost, record: FunctionRecord | None) -> Decimal | None:
     return _money(cost.total_usd / record.written)
 
 
+@functools.lru_cache(maxsize=2**16)  # most of a run's amounts are few, and each of its rows has six
 def _money(amount: Decimal | None) -> Decimal | None:
     """Eighteen decimals, as the columns of ``metrics`` have."""
     return None if amount is None else amount.quantize(Decimal("1e-18"), context=_CONTEXT)
