@@ -58,7 +58,7 @@ class Observations:
         row, taken = len(self._columns["began_ms"]), 0
         ids: Sequence[str] = []
         if block.reports is not None:
-            ids = block.reports.request_ids
+            ids = block.reports.request_ids.split(" ")
             log_group = block.reports.log_group + len(self._log_groups)
             self._log_groups += block.reports.log_groups
             for name, column in self._columns.items():
