@@ -137,7 +137,7 @@ def _read(reader: str, folder: Path) -> None:
 
 
 def _lambdalab(folder: Path) -> Any:
-    from lambdalab.collection import observe_blocks
+    from lambdalab.observations import observe_blocks
     from lambdalab.report_lines import read_block
     from lambdalab.store import RunDirectory
 

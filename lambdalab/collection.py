@@ -4,28 +4,21 @@ Pure: the same files in, the same rows out. A row is valid only under the rules 
 in the file, with its reasons.
 """
 
-import gc
+import functools
 import math
-from array import array
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from decimal import Context, Decimal
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from lambdalab.cost import LOG_EVENT_OVERHEAD_BYTES, PriceSheet, ingested_bytes, invocation_cost
-from lambdalab.design import Mode, Start
-from lambdalab.model import Cost, FunctionRecord, InvocationRow, LogLine, Manifest, PlatformReport, TrialResult
-from lambdalab.platform_log import (
-    MalformedRecordError,
-    MalformedReportError,
-    parse_record,
-    parse_report,
-    request_id_of,
-)
-from lambdalab.report_lines import Block, Reports
+from lambdalab.cost import PriceSheet, invocation_cost
+from lambdalab.design import Arm, Mode, Start
+from lambdalab.errors import StorageError
+from lambdalab.model import Cost, FunctionRecord, InvocationRow, Manifest, PlatformReport, TrialResult
+from lambdalab.observations import Observations, Observed, observe_run
+from lambdalab.store import RunDirectory
 
 NO_REPORT: Final = "no REPORT line was found"
 REPEATED: Final = "repeated after an interruption"
@@ -40,162 +33,39 @@ _OF_ALL: Final[dict[str, Callable[[list[Any]], Any]]] = {
 """How one number of several messages of an invocation is made."""
 
 
-class Observed(msgspec.Struct, kw_only=True):
-    """Everything the logs hold of one request id. ``damaged`` tells of lines that could not be read.
+class MeasuredRun(NamedTuple):
+    """A run as it was measured: everything its numbers follow from."""
 
-    ``log_bytes`` is what its lines count when CloudWatch Logs takes them in.
+    manifest: Manifest
+    prices: PriceSheet
+    trials: list[TrialResult]
+    rows: list[InvocationRow]
+    damaged_lines: int
+
+
+def read_run(store: RunDirectory) -> MeasuredRun:
+    """Reads what a run measured so far; nothing is written.
+
+    Raises:
+        StorageError: a file of the run is damaged.
     """
-
-    request_id: str
-    log_group: str
-    began_ms: int
-    log_bytes: int = 0
-    reports: list[PlatformReport] = []
-    records: list[FunctionRecord] = []
-    damaged: list[str] = []
-
-
-class Observations:
-    """What the collected log lines say, by request id; texts are not kept.
-
-    An invocation of which nothing but an ordinary REPORT line is known yet is a row of ``_columns``, and becomes an
-    ``Observed`` when another line comes or somebody asks: a million such lines take some 300 MB.
-    ``damaged_lines`` counts those that could not be read, whosever they are.
-    """
-
-    def __init__(self) -> None:
-        self.damaged_lines = 0
-        self._requests: dict[str, Observed | int] = {}
-        self._log_groups: list[str] = []
-        self._columns = {
-            name: array("q" if name in ("log_group", "began_ms", "message_bytes") else "d")
-            for name in Reports.__struct_fields__[2:]
-        }
-
-    def add(self, block: Block) -> None:
-        """Takes in a block of lines."""
-        row, taken = len(self._columns["began_ms"]), 0
-        ids: list[str] = []
-        if block.reports is not None:
-            ids = block.reports.request_ids.split(" ")
-            log_group = block.reports.log_group + len(self._log_groups)
-            self._log_groups += block.reports.log_groups
-            for name, column in self._columns.items():
-                column.frombytes((log_group if name == "log_group" else getattr(block.reports, name)).tobytes())
-        for number, (place, line) in enumerate(zip(block.places, block.others, strict=True)):
-            above = place - number
-            self._add_reports(ids[taken:above], row + taken)
-            self._add_other(line)
-            taken = above
-        self._add_reports(ids[taken:], row + taken)
-
-    def of_request(self, request_id: str) -> Observed:
-        """All that is known of one request."""
-        known = self._requests[request_id]
-        if isinstance(known, int):
-            known = self._requests[request_id] = self._observed(known, request_id)
-        return known
-
-    def __iter__(self) -> Iterator[Observed]:
-        """Every request, in the order of their first lines."""
-        return map(self.of_request, self._requests)
-
-    def __len__(self) -> int:
-        return len(self._requests)
-
-    def of_batch(self) -> dict[str, list[Observed]]:
-        """Which invocations worked on which batch, by the functions' own records."""
-        found: defaultdict[str, list[Observed]] = defaultdict(list)
-        for observed in self._requests.values():
-            if isinstance(observed, Observed):  # of the others there is no record
-                for batch_id in dict.fromkeys(record.batch_id for record in observed.records):
-                    if batch_id is not None:
-                        found[batch_id].append(observed)
-        return dict(found)
-
-    def _add_reports(self, request_ids: list[str], row: int) -> None:
-        rows = list(range(row, row + len(request_ids)))
-        known = list(map(self._requests.setdefault, request_ids, rows))
-        if known == rows:
-            return
-        for request_id, mine, first in zip(request_ids, rows, known, strict=True):
-            if first != mine:
-                again = self._observed(mine, request_id)
-                self._merge(self.of_request(request_id), again)
-
-    def _add_other(self, line: LogLine) -> None:
-        problem = report = record = None
-        try:
-            report = parse_report(line.message)
-            record = parse_record(line.message) if report is None else None
-        except (MalformedReportError, MalformedRecordError) as error:
-            problem = str(error)
-            self.damaged_lines += 1
-        request_id = request_id_of(line.message)
-        if request_id is None:
-            return
-        found = Observed(
-            request_id=request_id,
-            log_group=line.log_group,
-            began_ms=line.timestamp_ms,
-            log_bytes=ingested_bytes([line.message]),
-            reports=[] if report is None else [report],
-            records=[] if record is None else [record],
-            damaged=[] if problem is None else [problem],
-        )
-        if self._requests.setdefault(request_id, found) is not found:
-            self._merge(self.of_request(request_id), found)
-
-    @staticmethod
-    def _merge(known: Observed, found: Observed) -> None:
-        known.began_ms = min(known.began_ms, found.began_ms)
-        known.log_bytes += found.log_bytes
-        known.reports += found.reports
-        known.records += found.records
-        known.damaged += found.damaged
-
-    def _observed(self, row: int, request_id: str) -> Observed:
-        found = {name: column[row] for name, column in self._columns.items()}
-        report = PlatformReport(
-            request_id=request_id,
-            duration_ms=found["duration_ms"],
-            billed_ms=found["billed_ms"],
-            memory_mb=int(found["memory_mb"]),
-            max_memory_mb=int(found["max_memory_mb"]),
-            init_ms=None if math.isnan(found["init_ms"]) else found["init_ms"],
-        )
-        return Observed(
-            request_id=request_id,
-            log_group=self._log_groups[found["log_group"]],
-            began_ms=found["began_ms"],
-            log_bytes=found["message_bytes"] + LOG_EVENT_OVERHEAD_BYTES,
-            reports=[report],
-        )
-
-
-def observe(lines: Iterable[LogLine]) -> Observations:
-    """Sorts log lines by request id."""
-    others = list(lines)
-    return observe_blocks([Block(None, others, range(len(others)))])
-
-
-def observe_blocks(blocks: Iterable[Block]) -> Observations:
-    """Sorts log lines by request id, a block at a time, as ``RunDirectory.log_blocks(read_block)`` reads them."""
-    observations = Observations()
-    collected = gc.isenabled()
-    gc.disable()  # millions of small objects come, none of them in a cycle
+    manifest = store.manifest()
     try:
-        for block in blocks:
-            observations.add(block)
-    finally:
-        if collected:
-            gc.enable()
-    return observations
+        prices = msgspec.convert(manifest.prices, PriceSheet)
+    except msgspec.ValidationError as error:
+        raise StorageError(
+            f"{store.folder / 'run.json'} is damaged: {error} of prices", next_step="restore it, or measure again"
+        ) from error
+    trials, observations = store.trials(), observe_run(store)
+    damaged_lines, invocations = observations.damaged_lines, _invocations(manifest, trials, observations)
+    del observations  # a million invocations take a gigabyte less when what was observed goes as rows come
+    rows = _rows(manifest, trials, invocations, prices)
+    return MeasuredRun(manifest, prices, trials, rows, damaged_lines)
 
 
-def missing_reports(manifest: Manifest, trials: Sequence[TrialResult], lines: Iterable[LogLine]) -> list[TrialResult]:
+def missing_reports(manifest: Manifest, trials: Sequence[TrialResult], observations: Observations) -> list[TrialResult]:
     """Trials whose last attempt was sent and has no invocation with a REPORT line among the lines yet."""
-    invocations = _invocations(manifest, trials, observe(lines))
+    invocations = _invocations(manifest, trials, observations)
     last = {result.trial.trial_id: result.batch_id for result in trials}
     return [
         result
@@ -217,14 +87,24 @@ def join(
         observations: what the log lines say.
         prices: the price sheet of the run.
     """
+    return _rows(manifest, trials, _invocations(manifest, trials, observations), prices)
+
+
+def _rows(
+    manifest: Manifest, trials: Sequence[TrialResult], invocations: list[list[Observed]], prices: PriceSheet
+) -> list[InvocationRow]:
+    """As ``join``. Empties the invocations."""
     last = {result.trial.trial_id: result.batch_id for result in trials}
+    arms = {arm.name: arm for arm in manifest.protocol.arms}
     rows = []
-    for result, found in zip(trials, _invocations(manifest, trials, observations), strict=True):
+    invocations.reverse()
+    for result in trials:
+        found = invocations.pop()
         reasons = [] if last[result.trial.trial_id] == result.batch_id else [REPEATED]
         if len(found) > 1:
             reasons.append(f"{len(found)} invocations worked on it")
         none_or_more: Sequence[Observed | None] = found or [None]
-        rows += [_row(manifest, result, item, reasons, prices) for item in none_or_more]
+        rows += [_row(manifest, arms[result.trial.arm], result, item, reasons, prices) for item in none_or_more]
     return rows
 
 
@@ -256,6 +136,7 @@ def _invocations(manifest: Manifest, trials: Sequence[TrialResult], observations
 
 def _row(
     manifest: Manifest,
+    arm: Arm,
     result: TrialResult,
     observed: Observed | None,
     known_reasons: Sequence[str],
@@ -264,8 +145,7 @@ def _row(
     report = observed.reports[0] if observed is not None and len(observed.reports) == 1 else None
     record = None if observed is None else _together(_own_records(result, observed))
     reasons = [*known_reasons, *_faults(result, observed, report, record)]
-    function = manifest.functions[result.trial.arm]
-    arm = next(arm for arm in manifest.protocol.arms if arm.name == result.trial.arm)
+    function = manifest.functions[arm.name]
     cost = _cost(function.architecture, result, observed, report, record, prices)
     trial = result.trial
     return InvocationRow(
@@ -409,6 +289,7 @@ def _per_item(cost: Cost, record: FunctionRecord | None) -> Decimal | None:
     return _money(cost.total_usd / record.written)
 
 
+@functools.lru_cache(maxsize=2**16)  # most of a run's amounts are few, and each of its rows has six
 def _money(amount: Decimal | None) -> Decimal | None:
     """Eighteen decimals, as the columns of ``metrics`` have."""
     return None if amount is None else amount.quantize(Decimal("1e-18"), context=_CONTEXT)

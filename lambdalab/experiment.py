@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 from urllib.parse import urlsplit
 
 import msgspec
@@ -20,20 +20,19 @@ from lambdalab.analysis import CPU_LIMIT_UNKNOWN, Summary, summarise
 from lambdalab.aws import LOCAL_REGION
 from lambdalab.bill import Terms, bill_of_run
 from lambdalab.calibration import last_calibration
-from lambdalab.collection import join, observe_blocks
+from lambdalab.collection import read_run
 from lambdalab.comparison import Comparison
-from lambdalab.cost import PriceSheet, load_price_sheet
+from lambdalab.cost import load_price_sheet
 from lambdalab.deployment import local_parameters
 from lambdalab.design import Protocol
-from lambdalab.errors import StorageError, UsageError
+from lambdalab.errors import UsageError
 from lambdalab.frontier import NO_LIMITS, Limits, SweptCell, frontiers, swept_cells
-from lambdalab.model import FunctionFacts, InvocationRow, Manifest, Trial, TrialResult
+from lambdalab.model import FunctionFacts, Manifest, Trial, TrialResult
 from lambdalab.pairing import Resolutions, compare_arms
 from lambdalab.plan import EFFECT, Plan, find_experience, make_plan
 from lambdalab.project import project_root
 from lambdalab.protocol import schedule
 from lambdalab.report.html import render_html
-from lambdalab.report_lines import read_block
 from lambdalab.resolution import Record, design_of, make_record, resolutions_of
 from lambdalab.runner import Progress, Runner, remaining, require_empty_queues
 from lambdalab.stopping import StoppingRule
@@ -44,16 +43,6 @@ from lambdalab.template import parameter_default
 _SEED_BITS: Final = 32
 _AA: Final = "aa.json"
 _AWS_DOMAINS: Final = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
-
-
-class MeasuredRun(NamedTuple):
-    """A run as it was measured: everything its numbers follow from."""
-
-    manifest: Manifest
-    prices: PriceSheet
-    trials: list[TrialResult]
-    rows: list[InvocationRow]
-    damaged_lines: int
 
 
 def new_run(target: AwsTarget, protocol: Protocol, results: Path, *, seed: int | None = None) -> RunDirectory:
@@ -210,25 +199,6 @@ def conclude(store: RunDirectory, terms: Terms | None = None, limits: Limits = N
     store.write_summary(summary)
     store.write_report(render_html(summary, manifest, rows))
     return summary
-
-
-def read_run(store: RunDirectory) -> MeasuredRun:
-    """Reads what a run measured; nothing is written.
-
-    Raises:
-        StorageError: a file of the run is damaged.
-    """
-    manifest = store.manifest()
-    try:
-        prices = msgspec.convert(manifest.prices, PriceSheet)
-    except msgspec.ValidationError as error:
-        raise StorageError(
-            f"{store.folder / 'run.json'} is damaged: {error} of prices", next_step="restore it, or measure again"
-        ) from error
-    trials = store.trials()
-    observations = observe_blocks(store.log_blocks(read_block))
-    rows = join(manifest, trials, observations, prices)
-    return MeasuredRun(manifest, prices, trials, rows, observations.damaged_lines)
 
 
 def known_resolutions(store: RunDirectory, manifest: Manifest, trials: Collection[TrialResult]) -> Resolutions:

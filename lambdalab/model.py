@@ -18,7 +18,7 @@ EpochMs = Annotated[int, msgspec.Meta(ge=0, le=253_402_300_799_999)]
 a record outside is damaged, and must not end the analysis of the others."""
 
 
-class Trial(msgspec.Struct, frozen=True, kw_only=True):
+class Trial(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One planned message. ``position`` counts from 0 over the whole run and is the order of execution."""
 
     trial_id: str
@@ -28,7 +28,7 @@ class Trial(msgspec.Struct, frozen=True, kw_only=True):
     load: Load
 
 
-class TrialResult(msgspec.Struct, frozen=True, kw_only=True):
+class TrialResult(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What the runner saw of one trial; one line of ``trials.jsonl``.
 
     ``reason`` is None when the queue drained and the table holds exactly the items asked for. ``drained_at_ms`` is None
@@ -154,7 +154,7 @@ class PlatformReport(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return Start.WARM if self.init_ms is None and self.restore_ms is None else Start.COLD
 
 
-class PutTimes(msgspec.Struct, frozen=True, kw_only=True):
+class PutTimes(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Time of the single puts of one message, in milliseconds, by nearest rank."""
 
     n: Count
@@ -163,7 +163,7 @@ class PutTimes(msgspec.Struct, frozen=True, kw_only=True):
     max: Amount
 
 
-class RecordError(msgspec.Struct, frozen=True, kw_only=True):
+class RecordError(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The error a function wrote in its own record."""
 
     code: str
@@ -171,7 +171,7 @@ class RecordError(msgspec.Struct, frozen=True, kw_only=True):
     field: str | None = None
 
 
-class FunctionRecord(msgspec.Struct, frozen=True, kw_only=True):
+class FunctionRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The function's own log record (``contracts/log_record.schema.json``), without the EMF header."""
 
     request_id: str
@@ -221,7 +221,7 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
         return None if any(part is None for part in parts) else sum((p for p in parts if p is not None), Decimal())
 
 
-class InvocationRow(msgspec.Struct, frozen=True, kw_only=True):
+class InvocationRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One line of ``metrics.csv``: one invocation, or a trial for which none was found. Missing is None, never 0.
 
     Of several messages in an invocation everything is of all of them (docs/method.md); ``batch_size`` is the mapping's.

@@ -14,12 +14,12 @@ from typing import Final
 
 import msgspec
 
-from lambdalab.collection import join, observe
+from lambdalab.collection import MeasuredRun, read_run
 from lambdalab.comparison import MARGIN, arm_pairs, needed_blocks
 from lambdalab.cost import PriceSheet
 from lambdalab.design import Arm, Load, Protocol, Start
 from lambdalab.errors import LambdalabError, UsageError
-from lambdalab.model import FunctionFacts, Manifest, TrialResult
+from lambdalab.model import FunctionFacts, TrialResult
 from lambdalab.spending import DRAIN_GRACE_S, invocation_usd, lab_use, most_usd
 from lambdalab.store import RunDirectory
 
@@ -202,19 +202,17 @@ def find_experience(
                 for arm in manifest.protocol.arms
                 if arm.name in manifest.functions
             }
-            if settings.items() <= theirs.items() and (found := _experience(store, manifest, protocol)):
+            if settings.items() <= theirs.items() and (found := _experience(read_run(store), protocol)):
                 return found
         except LambdalabError:
             continue
     return None
 
 
-def _experience(store: RunDirectory, manifest: Manifest, protocol: Protocol) -> Experience | None:
+def _experience(run: MeasuredRun, protocol: Protocol) -> Experience | None:
     """What a run took; None when a cell has fewer than two valid samples."""
-    trials = store.trials()
-    prices = msgspec.convert(manifest.prices, PriceSheet)
-    rows = [row for row in join(manifest, trials, observe(store.log_lines()), prices) if row.valid]
-    seconds = _seconds(trials)
+    rows = [row for row in run.rows if row.valid]
+    seconds = _seconds(run.trials)
     cells = {}
     for arm in protocol.arms:
         for load in protocol.loads:
@@ -229,7 +227,7 @@ def _experience(store: RunDirectory, manifest: Manifest, protocol: Protocol) -> 
                 usd=statistics.median(costs),
                 cv=statistics.stdev(durations) / statistics.mean(durations),
             )
-    return Experience(run_id=manifest.run_id, blocks=len({row.block for row in rows}), cells=cells)
+    return Experience(run_id=run.manifest.run_id, blocks=len({row.block for row in rows}), cells=cells)
 
 
 def _seconds(trials: Iterable[TrialResult]) -> dict[tuple[str, str], list[float]]:

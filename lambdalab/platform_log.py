@@ -80,6 +80,7 @@ _MS = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ms")
 _MB = re.compile(r"([0-9]{1,12}) MB")
 _TIMES = ("Duration", "Billed Duration", "Init Duration", "Restore Duration", "Billed Restore Duration")
 _QUANTITIES = dict.fromkeys(_TIMES, _MS) | dict.fromkeys(("Memory Size", "Max Memory Used"), _MB)
+_REQUEST = "REPORT RequestId"
 _NEEDED = ("Duration", "Billed Duration", "Memory Size")
 
 PRINT_SLACK_MS: Final = 0.005
@@ -164,6 +165,8 @@ def _text_report(message: str) -> PlatformReport:
             raise MalformedReportError(f"field {label!r} has no value", message)
         if fields.setdefault(label, value) != value:
             raise MalformedReportError(f"{label} stands twice with different values", message)
+    if _REQUEST not in fields:
+        raise MalformedReportError(f"{_REQUEST} is missing", message)
     numbers: dict[str, float] = {}
     for label, pattern in _QUANTITIES.items():
         if label in fields:
@@ -184,7 +187,7 @@ def _text_report(message: str) -> PlatformReport:
         doubts.append("durations are whole milliseconds, where Lambda prints two decimals")
     return _judged(
         PlatformReport(
-            request_id=fields["REPORT RequestId"],
+            request_id=fields[_REQUEST],
             duration_ms=numbers["Duration"],
             billed_ms=numbers["Billed Duration"],
             memory_mb=int(numbers["Memory Size"]),

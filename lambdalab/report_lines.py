@@ -1,15 +1,16 @@
 r"""REPORT lines by the million: blocks of ``platform.jsonl`` into columns, without an object for each line. Pure.
 
-One expression over the bytes of a block finds the lines that are exactly an ordinary REPORT line of Lambda's (its
-fields in Lambda's order, no status) as ``RunDirectory`` writes it, so these are never decoded. Those whose numbers also
-pass every check of ``platform_log.parse_report`` become columns; every other line is left to the JSON decoder and that
-tolerant reader. So the result is the same as reading line by line; a differential test holds the two together.
+An ordinary REPORT line, as Lambda prints it and ``RunDirectory`` writes it, is a row of known texts with a value
+between each two. So its *marks* (quotes, backslashes, line ends) are known too: numpy finds the marks of a whole block
+at once, sees whether every text stands where its marks say, and reads the values. Ordinary lines that also pass every
+check of ``platform_log.parse_report`` become columns; every other line is left to the JSON decoder and that tolerant
+reader. So the result is the same as reading line by line; a differential test holds the two together.
 """
 
 import re
-from collections.abc import Mapping, Sequence
-from itertools import compress
-from typing import TYPE_CHECKING, Final
+from collections.abc import Sequence
+from itertools import accumulate, compress
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -22,17 +23,27 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
     Integers = NDArray[np.int64]
+    Flags = NDArray[np.bool_]
 
-_TEXT: Final = r"[ !#-\[\]-~]*"
-"""What stands in JSON as it is: printable ASCII without quote and backslash."""
-_TIME: Final = r"([0-9]{1,12}\.[0-9]{1,6}) ms"
-_ORDINARY: Final = re.compile(
-    rf'{{"log_group":"({_TEXT})","log_stream":"{_TEXT}","timestamp_ms":(0|[1-9][0-9]{{0,14}}),"message":"'
-    rf"(REPORT RequestId: ([0-9A-Za-z-]+)\\tDuration: {_TIME}\\tBilled Duration: ([0-9]{{1,12}}) ms"
-    rf"\\tMemory Size: ([1-9][0-9]{{0,11}}) MB\\tMax Memory Used: ([1-9][0-9]{{0,11}}) MB"
-    rf"(?:\\tInit Duration: {_TIME})?(?:\\t)?(?:\\r)?(?:\\n)?)"
-    rf'","event_id":"{_TEXT}"}}\n|([^\n]*)\n'.encode()
+_BEGIN: Final = b"REPORT RequestId: "
+_WARM: Final = (
+    b'{"log_group":"',
+    b'","log_stream":"',
+    b'","timestamp_ms":',
+    b',"message":"' + _BEGIN,
+    rb"\tDuration: ",
+    rb" ms\tBilled Duration: ",
+    rb" ms\tMemory Size: ",
+    rb" MB\tMax Memory Used: ",
+    rb' MB\t\n","event_id":"',
+    b'"}\n',
 )
+_COLD: Final = (*_WARM[:8], rb" MB\tInit Duration: ", rb' ms\t\n","event_id":"', b'"}\n')
+_MARK: Final = re.compile(rb'["\\\n]')
+_IS_MARK: Final = bytes(not 32 <= code <= 126 or code in b'"\\' for code in range(256))
+"""What is not printable ASCII as well, so that in a line with such a byte no text stands where its marks say."""
+_LONGEST_NAME: Final = 128
+"""Of a log group; the rest of an ordinary line is longer."""
 _DECODER: Final = msgspec.json.Decoder(LogLine)
 
 
@@ -72,53 +83,156 @@ def read_block(content: bytes) -> Block:
     """
     import numpy as np  # here, because most commands never need it
 
-    rows = _ORDINARY.findall(content)
-    ordinary = np.array([bool(row[1]) for row in rows], bool)
-    reports, others = None, [row[-1] for row in compress(rows, ~ordinary)]
-    if reported := list(compress(rows, ordinary)) if others else rows:
-        reports, passed = _columns(reported)
-        ordinary[ordinary] = passed
-        if not passed.all():
-            others = list(compress(content.split(b"\n"), ~ordinary))
-    return Block(reports, [_DECODER.decode(line) for line in others], np.flatnonzero(~ordinary).tolist())
-
-
-def _columns(rows: Sequence[tuple[bytes, ...]]) -> "tuple[Reports | None, NDArray[np.bool_]]":
-    """The reports that pass every check, and which these are."""
-    import numpy as np
-
-    groups, began, messages, ids, durations, billed, memory, peaks, inits, _ = zip(*rows, strict=True)
-    names: dict[bytes, int] = {}
-    columns = {
-        "log_group": np.array([names.setdefault(group, len(names)) for group in groups], np.int64),
-        "began_ms": np.array([*map(int, began)], np.int64),
-        "message_bytes": np.array([len(message) - message.count(b"\\") for message in messages], np.int64),
-        "duration_ms": np.array([*map(float, durations)]),
-        "billed_ms": np.array([*map(float, billed)]),
-        "memory_mb": np.array([*map(float, memory)]),
-        "max_memory_mb": np.array([*map(float, peaks)]),
-        "init_ms": np.array([float(init or b"nan") for init in inits]),
-    }
-    passed = _passes(columns)
-    if not passed.all():
-        ids = tuple(compress(ids, passed))
-        columns = {name: column[passed] for name, column in columns.items()}
-    if not ids:
-        return None, passed
-    return Reports(b" ".join(ids).decode(), [name.decode() for name in names], **columns), passed
-
-
-def _passes(columns: "Mapping[str, Floats]") -> "NDArray[np.bool_]":
-    """Whether ``parse_report`` would take the report for a measurement; the same arithmetic, term by term."""
-    import numpy as np
-
-    init_ms, billed_ms = columns["init_ms"], columns["billed_ms"]
-    cold = ~np.isnan(init_ms)
-    total = columns["duration_ms"] + np.where(cold, init_ms, 0) + 0
-    slack = np.where(cold, 2 * PRINT_SLACK_MS, PRINT_SLACK_MS)
-    least = np.ceil(total - slack - BINARY_SLACK_MS)
-    most = np.ceil(total + slack - BINARY_SLACK_MS)
-    passed: NDArray[np.bool_] = (
-        (least <= billed_ms) & (billed_ms <= most) & (columns["max_memory_mb"] != columns["memory_mb"])
+    marks = np.flatnonzero(np.frombuffer(content.translate(_IS_MARK), bool))
+    last_marks = np.flatnonzero(np.frombuffer(content, np.uint8)[marks] == ord("\n"))
+    ends = marks[last_marks] + 1
+    warm_lines, warm = _find(content, marks, last_marks, _WARM)
+    cold_lines, cold = _find(content, marks, last_marks, _COLD)
+    order = np.argsort(np.concatenate([warm_lines, cold_lines]))
+    warm = warm[[*range(9), 8, 9]]  # a warm line gets an Init Duration that has no room
+    reports, passed = _columns(content, np.concatenate([warm, cold], axis=1)[:, order])
+    other = np.ones(len(ends), bool)
+    other[np.concatenate([warm_lines, cold_lines])[order][passed]] = False
+    others = zip(np.append(0, ends[:-1])[other].tolist(), (ends[other] - 1).tolist(), strict=True)
+    return Block(
+        reports if passed.any() else None,
+        [_DECODER.decode(content[begin:end]) for begin, end in others],
+        np.flatnonzero(other).tolist(),
     )
-    return passed
+
+
+def _find(
+    content: bytes, marks: "Integers", last_marks: "Integers", texts: Sequence[bytes]
+) -> "tuple[Integers, Integers]":
+    """Finds the lines that are made of certain texts and values between them: which, and where each text begins.
+
+    Args:
+        content: the lines.
+        marks: where its marks are.
+        last_marks: which of the marks end a line.
+        texts: ``_WARM`` or ``_COLD``.
+    """
+    import numpy as np
+
+    counts = [len(_MARK.findall(known)) for known in texts]
+    before = np.append(-1, last_marks)
+    lines = np.flatnonzero(np.diff(before) == sum(counts))
+    places = np.empty((len(texts), len(lines)), np.int64)
+    same = np.ones(len(lines), bool)
+    for number, (known, passed_by) in enumerate(zip(texts, accumulate(counts, initial=1), strict=False)):
+        places[number] = marks[before[lines] + passed_by] - len(_MARK.split(known)[0])
+        same &= _windows(content, f"S{len(known)}", places[number]) == known
+    same &= places[0] == np.append(-1, marks[last_marks])[lines] + 1
+    return lines[same], places[:, same]
+
+
+def _columns(content: bytes, places: "Integers") -> "tuple[Reports, Flags]":
+    """The reports that pass every check, and which these are.
+
+    Args:
+        content: the lines.
+        places: where in each ordinary line the texts of ``_COLD`` begin.
+    """
+    import numpy as np
+
+    begins, ends = places[:-1] + np.array([[len(known)] for known in _COLD[:-1]]), places[1:]
+    group, _, began, request_id, duration, billed, memory, max_memory, init, _ = zip(begins, ends, strict=True)
+    numbers = [(began[0], began[1] - 8), (began[1] - 8, began[1]), billed, memory, max_memory]
+    numbers += [part for begin, end in (duration, init) for part in ((begin, end - 3), (end - 2, end))]
+    early, late, billed_ms, memory_mb, max_memory_mb, *parts = _whole(content, np.array(numbers).swapaxes(0, 1))
+    codes = np.frombuffer(content, np.uint8)
+    # exact to the last bit, as both sides of the quotient are
+    duration_ms, init_ms = (
+        np.where(codes[end - 3] == ord("."), (whole * 100 + hundredths) / 100, np.nan)
+        for (_, end), whole, hundredths in zip((duration, init), parts[::2], parts[1::2], strict=True)
+    )
+    began_ms = early * 1e8 + late
+    cold = places[-3] < places[-2]
+    ids = [content[begin:end].decode() for begin, end in zip(*(edge.tolist() for edge in request_id), strict=True)]
+    passed = (
+        (group[1] - group[0] <= _LONGEST_NAME)
+        & np.array([one != "" and " " not in one for one in ids], bool)
+        & (began[1] - began[0] == 13)
+        & (began_ms >= 1e12)  # JSON has no number that begins with 0
+        & (memory_mb > 0)
+        & (max_memory_mb > 0)
+        & (max_memory_mb != memory_mb)
+        & _is_billed(duration_ms, np.where(cold, init_ms, 0), cold, billed_ms)
+    )
+    names, log_group = _log_groups(content, group[0][passed], group[1][passed])
+    quote = places[-2] + _COLD[-2].index(b'"')
+    reports = Reports(
+        request_ids=" ".join(compress(ids, passed)),
+        log_groups=names,
+        log_group=log_group,
+        began_ms=began_ms[passed].astype(np.int64),
+        message_bytes=(quote - request_id[0] + len(_BEGIN) - b"".join(_WARM).count(b"\\") - cold)[passed],
+        duration_ms=duration_ms[passed],
+        billed_ms=billed_ms[passed],
+        memory_mb=memory_mb[passed],
+        max_memory_mb=max_memory_mb[passed],
+        init_ms=init_ms[passed],
+    )
+    return reports, passed
+
+
+def _is_billed(duration_ms: "Floats", init_ms: "Floats", cold: "Flags", billed_ms: "Floats") -> "Flags":
+    """Whether the times allow what was billed: the arithmetic of ``parse_report``, term by term. NaN passes nothing."""
+    import numpy as np
+
+    total = duration_ms + init_ms + 0
+    slack = np.where(cold, 2 * PRINT_SLACK_MS, PRINT_SLACK_MS)
+    least, most = np.ceil(total - slack - BINARY_SLACK_MS), np.ceil(total + slack - BINARY_SLACK_MS)
+    allowed: Flags = (least <= billed_ms) & (billed_ms <= most)
+    return allowed
+
+
+def _log_groups(content: bytes, begins: "Integers", ends: "Integers") -> "tuple[list[str], Integers]":
+    """The names that stand there, and at which of them each stands."""
+    import numpy as np
+
+    names: list[str] = []
+    places, left = np.empty(len(begins), np.int64), np.arange(len(begins))
+    while left.size:  # a run has few of them
+        name = content[begins[left[0]] : ends[left[0]] + 1]  # with its quote
+        same = _windows(content, f"S{len(name)}", begins[left]) == name
+        places[left[same]] = len(names)
+        names.append(name[:-1].decode())
+        left = left[~same]
+    return names, places
+
+
+def _whole(content: bytes, edges: "Integers") -> "Floats":
+    """Numbers of one to eight digits; NaN where there is none.
+
+    The digits of a number are taken together, in one word of 64 bits: first to pairs, then to fours, then to eight.
+
+    Args:
+        content: what they stand in.
+        edges: where they begin, and where they end.
+    """
+    import numpy as np
+
+    begins, ends = edges
+    lengths = ends - begins
+    known = (lengths >= 1) & (lengths <= 8)
+    empty = (64 - 8 * np.where(known, lengths, 8)).astype(np.uint64)
+    ones, zeros, high, six = (np.uint64(byte * 0x0101010101010101) for byte in (0xFF, 0x30, 0xF0, 0x06))
+    words = _windows(content, "<u8", begins) << empty | zeros & ~(ones << empty)
+    known &= (words & high == zeros) & (words + six & high == zeros)
+    words -= zeros
+    words = words * 10 + (words >> 8) & 0x00FF00FF00FF00FF
+    words = words * 100 + (words >> 16) & 0x0000FFFF0000FFFF
+    words = words * 10_000 + (words >> 32) & 0x00000000FFFFFFFF
+    return np.where(known, words.astype(np.float64), np.nan)
+
+
+def _windows(content: bytes, kind: str, places: "Integers") -> "NDArray[Any]":
+    """What begins at these places, as values of a kind; where one would reach beyond the end, the last one instead."""
+    import numpy as np
+
+    dtype = np.dtype(kind)
+    if len(content) < dtype.itemsize:
+        return np.empty(places.shape, dtype)
+    found = np.ndarray(len(content) - dtype.itemsize + 1, dtype, content, strides=(1,))
+    return found[np.minimum(places, len(found) - 1)]

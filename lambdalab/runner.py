@@ -15,10 +15,12 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from lambdalab import collection, ingest
+from lambdalab import ingest
+from lambdalab.collection import missing_reports
 from lambdalab.design import Arm, Start
 from lambdalab.errors import InvalidRunError, LambdalabError, StackError
 from lambdalab.model import Trial, TrialResult, message_batch_ids
+from lambdalab.observations import observe, observe_run
 from lambdalab.spending import DRAIN_GRACE_S, MISSING_ITEMS_POLLS
 from lambdalab.store import RunDirectory
 from lambdalab.target import AwsTarget, Resources
@@ -192,7 +194,7 @@ class Runner:
     def _reported_failure(self, of_arm: Resources, sent: TrialResult, sent_ms: int) -> str | None:
         """What went wrong with a message, when its function has said so."""
         lines = self._target.log_lines(of_arm.log_group, sent_ms - CLOCK_SKEW_MS)
-        for observed in collection.observe(lines):
+        for observed in observe(lines):
             for record in observed.records:
                 if record.batch_id in sent.batch_ids and record.error is not None:
                     return f"the function reported {record.error.code}: {record.error.message}"
@@ -209,7 +211,7 @@ class Runner:
         since_ms = self._begin_ms
         while True:
             self._collect(since_ms)
-            missing = collection.missing_reports(self._manifest, trials, self._store.log_lines())
+            missing = missing_reports(self._manifest, trials, observe_run(self._store))
             if not missing or time.monotonic() > deadline:
                 return
             since_ms = min(trial.sent_at_ms or self._begin_ms for trial in missing) - CLOCK_SKEW_MS

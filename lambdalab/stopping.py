@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from lambdalab.collection import REPEATED, join, observe
+from lambdalab.collection import REPEATED, read_run
 from lambdalab.cost import PriceSheet
 from lambdalab.model import InvocationRow, Manifest, TrialResult
 from lambdalab.spending import lab_use, most_usd
@@ -56,9 +56,8 @@ class StoppingRule:
         if not done or (protocol.stop is None and not any(msgspec.structs.astuple(protocol.caps))):
             return None
         if self._looks_at_rows(manifest, done):
-            prices = msgspec.convert(manifest.prices, PriceSheet)
-            rows = join(manifest, trials, observe(self._store.log_lines()), prices)
-            if (reason := self._by_rows(manifest, trials, rows, prices)) is not None:
+            run = read_run(self._store)
+            if (reason := self._by_rows(manifest, trials, run.rows, run.prices)) is not None:
                 return reason
         caps = protocol.caps
         attempts = Counter((result.trial.arm, result.trial.load.label) for result in trials)

@@ -159,12 +159,15 @@ class RunDirectory:
 
     def write_rows(self, rows: Sequence[InvocationRow]) -> None:
         """Replaces ``metrics.csv`` and ``metrics.parquet``; money keeps its exact decimals in both."""
-        self._replace("metrics.csv", _csv(rows, InvocationRow))
-        self._replace("metrics.parquet", _parquet(rows))
+        with _replacing(self.folder / "metrics.csv") as file:
+            _write_csv(file, rows, InvocationRow)
+        with _replacing(self.folder / "metrics.parquet") as file:
+            _write_parquet(file, rows)
 
     def write_cells(self, cells: Sequence[msgspec.Struct], kind: type[msgspec.Struct]) -> None:
         """Replaces ``cells.csv``."""
-        self._replace("cells.csv", _csv(cells, kind))
+        with _replacing(self.folder / "cells.csv") as file:
+            _write_csv(file, cells, kind)
 
     def write_summary(self, summary: msgspec.Struct) -> None:
         """Replaces ``summary.json``."""
@@ -229,14 +232,21 @@ def write_records(path: Path, records: Sequence[msgspec.Struct]) -> None:
 
 
 def _replace(path: Path, content: bytes) -> None:
+    with _replacing(path) as file:
+        file.write(content)
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write into, which takes the place of another when it is whole and on the disk."""
     unfinished = path.with_name(f"{path.name}.unfinished")
     with _storage(path, "written"):
         try:
             with unfinished.open("wb") as file:
-                file.write(content)
+                yield file
                 _to_disk(file)
             unfinished.replace(path)
-        except OSError:
+        except BaseException:
             with contextlib.suppress(OSError):
                 unfinished.unlink(missing_ok=True)
             raise
@@ -325,13 +335,13 @@ def _pretty(record: msgspec.Struct | Sequence[msgspec.Struct]) -> bytes:
     return msgspec.json.format(msgspec.json.encode(record)) + b"\n"
 
 
-def _csv(rows: Sequence[msgspec.Struct], kind: type[msgspec.Struct]) -> bytes:
+def _write_csv(file: BinaryIO, rows: Sequence[msgspec.Struct], kind: type[msgspec.Struct]) -> None:
     columns = kind.__struct_fields__
-    text = io.StringIO()
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(columns)
     writer.writerows([_cell(getattr(row, column)) for column in columns] for row in rows)
-    return text.getvalue().encode()
+    text.detach()  # what it holds is written, and the file stays open
 
 
 def _cell(value: object) -> str:
@@ -348,17 +358,15 @@ def _cell(value: object) -> str:
             return str(value)
 
 
-def _parquet(rows: Sequence[InvocationRow]) -> bytes:
+def _write_parquet(file: BinaryIO, rows: Sequence[InvocationRow]) -> None:
     import pyarrow as pa  # here, because the import takes 0.2 s and most commands never need it
     from pyarrow import parquet
 
     schema = pa.schema([(field.name, _arrow_type(pa, field.type)) for field in msgspec.structs.fields(InvocationRow)])
-    content = io.BytesIO()
-    with parquet.ParquetWriter(content, schema) as writer:
+    with parquet.ParquetWriter(file, schema) as writer:
         for begin in range(0, len(rows) or 1, _ROWS_AT_ONCE):  # as dictionaries they take far more memory
             some = [msgspec.structs.asdict(row) for row in rows[begin : begin + _ROWS_AT_ONCE]]
             writer.write_table(pa.Table.from_pylist(some, schema=schema))
-    return content.getvalue()
 
 
 def _arrow_type(pa: Any, annotation: Any) -> Any:

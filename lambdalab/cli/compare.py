@@ -24,9 +24,9 @@ from lambdalab.errors import InvalidRunError, UsageError
 
 if TYPE_CHECKING:
     from lambdalab.analysis import Summary
+    from lambdalab.collection import MeasuredRun
     from lambdalab.comparison import Comparison
     from lambdalab.design import Protocol
-    from lambdalab.experiment import MeasuredRun
     from lambdalab.store import RunDirectory
     from lambdalab.target import AwsTarget
 
@@ -161,7 +161,7 @@ def _print(found: "tuple[Comparison, ...]", notes: list[str], *, markdown: bool)
 def _measured(results: Path, run_id: str) -> "MeasuredRun":
     """A run that may be used."""
     from lambdalab.analysis import summarise
-    from lambdalab.experiment import read_run
+    from lambdalab.collection import read_run
     from lambdalab.store import RunDirectory
 
     store = RunDirectory.open(results, run_id)

@@ -7,9 +7,10 @@ from samples import LOADS, PRICES, make_lines, make_manifest, make_report, make_
 
 from lambdalab.analysis import Summary, summarise
 from lambdalab.bill import Terms, bill_of_run
-from lambdalab.collection import join, observe
+from lambdalab.collection import join
 from lambdalab.design import Load, Start
 from lambdalab.model import InvocationRow, LogLine, Manifest
+from lambdalab.observations import observe
 from lambdalab.platform_log import render_report
 from lambdalab.report.html import render_html
 

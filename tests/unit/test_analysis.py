@@ -20,10 +20,11 @@ from samples import (
 )
 
 from lambdalab.analysis import Cell, Summary, summarise
-from lambdalab.collection import join, observe
+from lambdalab.collection import join
 from lambdalab.comparison import Metric, Verdict
 from lambdalab.design import Factors, Start
 from lambdalab.model import LogLine, Manifest, Trial, TrialResult
+from lambdalab.observations import observe
 from lambdalab.platform_log import render_report
 
 

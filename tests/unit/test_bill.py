@@ -9,9 +9,10 @@ import pytest
 from samples import PRICES, make_lines, make_manifest, make_result, make_results, make_trials
 
 from lambdalab.bill import Bill, Parts, Terms, bill_of_run, month, polls_of, seed_figure
-from lambdalab.collection import join, observe
+from lambdalab.collection import join
 from lambdalab.cost import Tier, ingest_wru, init_in_billed, init_is_billed, item_bytes, tiered, write_units
 from lambdalab.design import Factors, Load, Start
+from lambdalab.observations import observe
 
 MANIFEST = make_manifest()
 RESULTS = make_results(MANIFEST)

@@ -9,7 +9,8 @@ import pytest
 from command_line import Call, call_fixture, one_sentence, project_fixture  # noqa: F401
 from samples import PRICES, ROOT, RUN_ID, make_lines, make_manifest, make_results
 
-from lambdalab.collection import join, observe
+from lambdalab.collection import join
+from lambdalab.observations import observe
 from lambdalab.store import RunDirectory
 
 COUNTS = "select label, count(*) as n, max(init_ms) as init from metrics where valid group by label order by label desc"

@@ -19,9 +19,10 @@ from samples import (
     request_id,
 )
 
-from lambdalab.collection import join, missing_reports, observe
+from lambdalab.collection import join, missing_reports
 from lambdalab.design import Factors
 from lambdalab.model import InvocationRow, LogLine, TrialResult
+from lambdalab.observations import observe
 from lambdalab.platform_log import render_report, render_start
 
 MANIFEST = make_manifest(arms=("python",))
@@ -435,12 +436,12 @@ def test_what_is_still_missing() -> None:
     never_sent = msgspec.structs.replace(WARM, message_id=None)
     superseded, again = WARM, make_result(WARM.trial, attempt=2)
     no_report = make_lines(WARM, record_line(WARM))
-    assert missing_reports(MANIFEST, [COLD, WARM], [*make_lines(COLD), *no_report]) == [WARM]
-    assert missing_reports(MANIFEST, [COLD, WARM], [*make_lines(COLD), *make_lines(WARM)]) == []
-    assert missing_reports(MANIFEST, [never_sent], []) == []
-    assert missing_reports(MANIFEST, [superseded, again], make_lines(again)) == []
+    assert missing_reports(MANIFEST, [COLD, WARM], observe([*make_lines(COLD), *no_report])) == [WARM]
+    assert missing_reports(MANIFEST, [COLD, WARM], observe([*make_lines(COLD), *make_lines(WARM)])) == []
+    assert missing_reports(MANIFEST, [never_sent], observe([])) == []
+    assert missing_reports(MANIFEST, [superseded, again], observe(make_lines(again))) == []
     timed_out = make_lines(WARM, render_start(request_id(WARM)), text(WARM, status="timeout"))
-    assert missing_reports(MANIFEST, [WARM], timed_out) == []
+    assert missing_reports(MANIFEST, [WARM], observe(timed_out)) == []
 
 
 def test_a_json_log_gives_the_same_sample_as_a_text_log() -> None:

@@ -156,6 +156,7 @@ def test_the_newest_run_that_fits_is_taken_and_damaged_ones_are_passed_over(tmp_
     finished_run(tmp_path, "20261125-100000-ingest-ffff", functions=more)
     finished_run(tmp_path, "20261126-100000-ingest-0000")
     (tmp_path / "20261126-100000-ingest-0000" / "trials.jsonl").write_text("{}\n")
+    finished_run(tmp_path, "20261127-100000-ingest-1111", prices={})
     assert learned(tmp_path, fits.protocol).run_id == fits.run_id
     assert learned(tmp_path, fits.protocol, target="aws").run_id.endswith("cccc")
     assert learned(tmp_path / "nothing", fits.protocol) is None

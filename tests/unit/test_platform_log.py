@@ -223,6 +223,7 @@ def without(label: str) -> str:
         pytest.param(COLD.replace("\t", "  "), id="tabs lost"),
         pytest.param(COLD[:-30], id="cut in a label"),
         pytest.param("REPORT RequestId: ", id="nothing"),
+        pytest.param(COLD.replace("RequestId: ", "RequestId:: "), id="no request id"),
         pytest.param(as_json(COLD_METRICS)[:-20], id="JSON cut"),
         pytest.param(as_json(COLD_METRICS | {"durationMs": -1}), id="JSON negative"),
         pytest.param(as_json(COLD_METRICS | {"durationMs": "15.74"}), id="JSON text for a number"),

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from samples import PRICES, make_lines, make_manifest, make_results
 
-from lambdalab.collection import join, observe
+from lambdalab.collection import join
 from lambdalab.errors import UsageError
+from lambdalab.observations import observe
 from lambdalab.query import query
 from lambdalab.store import RunDirectory
 

@@ -12,8 +12,9 @@ from rich.console import Console
 from samples import NUMBER, PRICES, make_lines, make_manifest, make_report, make_results, record_line, values_in
 
 from lambdalab.analysis import Summary, summarise
-from lambdalab.collection import join, observe
+from lambdalab.collection import join
 from lambdalab.model import LogLine
+from lambdalab.observations import observe
 from lambdalab.platform_log import render_report
 from lambdalab.report.layout import print_whole
 from lambdalab.report.status import render_status

@@ -8,12 +8,12 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from samples import make_manifest
+from samples import BEGAN_MS, make_manifest
 
 from lambdalab import store as store_module
-from lambdalab.collection import Observations, Observed, observe_blocks
 from lambdalab.errors import StorageError
 from lambdalab.model import LogLine
+from lambdalab.observations import Observations, Observed, observe_blocks, observe_run
 from lambdalab.report_lines import Block, read_block
 from lambdalab.store import RunDirectory
 
@@ -23,6 +23,7 @@ FIELDS = [
     *("Billed Duration: 147 ms", "Billed Duration: 16 ms", "Billed Duration: 2 ms", "Billed Duration: 3 ms"),
     *("Memory Size: 128 MB", "Memory Size: 0 MB", "Max Memory Used: 56 MB", "Max Memory Used: 0 MB"),
     *("Max Memory Used: 128 MB", "Init Duration: 130.49 ms", "Init Duration: 130 ms", "Init Duration: nan ms"),
+    *("Init Duration: ms", "Duration: ms", "Billed Duration: ms", "Memory Size: MB"),
     *("Restore Duration: 398.97 ms", "Billed Restore Duration: 182 ms", "Status: timeout", "Status: error"),
     *("Error Type: Runtime.ExitError", "XRAY TraceId: 1-5e34", "Colour Depth: 24 bit", ""),
 ]
@@ -35,6 +36,13 @@ GOOD = [
     ["Duration: 2.00 ms", "Billed Duration: 3 ms", "Memory Size: 128 MB", "Max Memory Used: 56 MB"],
     ["Duration: 2.00 ms", "Billed Duration: 4 ms", "Memory Size: 128 MB", "Max Memory Used: 56 MB"],
     ["Duration: 15.74 ms", "Billed Duration: 16 ms", "Memory Size: 128 MB", "Max Memory Used: 128 MB"],
+    [
+        "Duration: 15.74 ms",
+        "Billed Duration: 16 ms",
+        "Memory Size: 128 MB",
+        "Max Memory Used: 56 MB",
+        "Init Duration: ms",
+    ],
 ]
 FEW_IDS = st.sampled_from([ID, "a", "b", "c-d", "\u00e9", "", "two words"])
 ENDS = st.sampled_from(["", "\n", "\t\n", "\r\n", "\t", "\n\n", "\0", " "])
@@ -54,7 +62,7 @@ LINES = st.lists(
         LogLine,
         log_group=st.sampled_from(["/aws/lambda/one", "/aws/lambda/two"]),
         log_stream=st.just("s"),
-        timestamp_ms=st.integers(0, 2**40),
+        timestamp_ms=st.one_of(st.integers(0, 2**50), st.integers(10**12 - 2, 10**13 + 2)),
         message=st.one_of(REPORTS, REPORTS, OTHERS),
         event_id=st.just("e"),
     )
@@ -81,6 +89,59 @@ def test_blocks_and_single_lines_give_the_same(lines: list[LogLine]) -> None:
     assert found(blocks) == found(line_by_line(lines))
 
 
+def decoded(content: bytes) -> list[LogLine] | None:
+    """Whole lines; None when one of them is no log line."""
+    try:
+        return [msgspec.json.decode(line, type=LogLine) for line in content.split(b"\n")[:-1]]
+    except ValueError:
+        return None
+
+
+@pytest.mark.parametrize("fields", GOOD[:2], ids=["warm", "cold"])
+def test_an_ordinary_line_with_any_byte_taken_out_changed_or_put_in(fields: list[str]) -> None:
+    """Also when that makes it no JSON, or two lines."""
+    ordinary = written(
+        [
+            LogLine(
+                log_group="/aws/lambda/one",
+                log_stream="2026/11/21/[$LATEST]0",
+                timestamp_ms=BEGAN_MS,
+                message="\t".join([f"REPORT RequestId: {ID}", *fields]) + "\t\n",
+                event_id="e",
+            )
+        ]
+    )
+    whole, lines = [ordinary], decoded(ordinary) or []
+    for place in range(len(ordinary) - 1):
+        for put in (
+            b"",
+            b"0",
+            b"7",
+            b"/",
+            b":",
+            b".",
+            b",",
+            b" ",
+            b"m",
+            b'"',
+            b"\\",
+            b"\n",
+            b"\0",
+            b"\x7f",
+            b"\xc3\xa9",
+        ):
+            for after in (place, place + 1):
+                changed = ordinary[:place] + put + ordinary[after:]
+                if (read := decoded(changed)) is not None:
+                    whole.append(changed)
+                    lines += read
+                else:
+                    with pytest.raises(ValueError):  # noqa: PT011 - the store says where it is
+                        read_block(changed)
+    assert len(lines) > 1000
+    assert found(observe_blocks([read_block(b"".join(whole))])) == found(line_by_line(lines))
+
+
 @dataclass
 class Log:
     store: RunDirectory
@@ -96,7 +157,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Log:
         LogLine(
             log_group="/aws/lambda/one",
             log_stream="s",
-            timestamp_ms=n,
+            timestamp_ms=BEGAN_MS + n,
             message="\t".join([f"REPORT RequestId: request-{n % 150}", *GOOD[n % 5]]) + "\t\n",
             event_id=f"{n}",
         )
@@ -112,7 +173,7 @@ def test_a_file_in_pieces_is_read_whole_and_in_order(log: Log, monkeypatch: pyte
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
     with (log.store.folder / "platform.jsonl").open("ab") as file:
         file.write(b'{"log_group":"cut off by a cra')
-    assert found(observe_blocks(log.store.log_blocks(read_block))) == found(line_by_line(log.lines))
+    assert found(observe_run(log.store)) == found(line_by_line(log.lines))
 
 
 @pytest.mark.parametrize("large", [1, 10**6], ids=["several processes", "one process"])

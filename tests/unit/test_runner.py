@@ -11,11 +11,12 @@ from fake_target import FakeTarget
 from samples import LOADS, RUN_ID, make_facts, make_manifest, make_result, make_trials
 
 from lambdalab import runner
-from lambdalab.collection import join, observe
+from lambdalab.collection import join
 from lambdalab.cost import PriceSheet
 from lambdalab.design import Factors
 from lambdalab.errors import AccessError, InvalidRunError, StackError, StorageError
 from lambdalab.model import InvocationRow, LogLine, Manifest, Trial
+from lambdalab.observations import observe
 from lambdalab.protocol import schedule
 from lambdalab.runner import INTERRUPTED, Runner, remaining
 from lambdalab.store import RunDirectory

@@ -17,10 +17,12 @@ from samples import BEGAN_MS, PRICES, make_lines, make_manifest, make_report, ma
 
 from lambdalab import runner
 from lambdalab.analysis import Summary
-from lambdalab.collection import join, observe
+from lambdalab.collection import join
 from lambdalab.design import Caps, Factors, Stop
+from lambdalab.errors import StorageError
 from lambdalab.experiment import conclude, execute, resume_run, trials_left
 from lambdalab.model import Manifest, Trial, TrialResult
+from lambdalab.observations import observe
 from lambdalab.platform_log import render_report
 from lambdalab.spending import lab_use, most_usd
 from lambdalab.stats import median_estimate
@@ -72,6 +74,11 @@ def test_it_ends_when_every_interval_is_narrow_enough_and_not_before_the_least_b
     manifest = wanted(stop=Stop(precision=0.05, min_blocks=10))
     assert reason_of(run_of(tmp_path / "9", manifest, trials=18, duration=NARROW)) is None
     assert reason_of(run_of(tmp_path / "10", manifest, trials=20, duration=NARROW)) == "precision reached"
+
+
+def test_damaged_prices_are_named(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match=r"run\.json is damaged: Object missing required field `\w+` of prices"):
+        reason_of(run_of(tmp_path, wanted(stop=Stop(), prices={}), trials=20))
 
 
 def test_one_wide_cell_keeps_it_going(tmp_path: Path) -> None:

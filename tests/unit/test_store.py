@@ -18,9 +18,10 @@ from pyarrow import parquet
 from samples import PRICES, ROOT, RUN_ID, make_lines, make_manifest, make_result, make_trials, record_line, request_id
 
 from lambdalab import store as store_module
-from lambdalab.collection import join, observe
+from lambdalab.collection import join
 from lambdalab.errors import StorageError, UsageError
 from lambdalab.model import InvocationRow
+from lambdalab.observations import observe
 from lambdalab.store import RunDirectory
 
 MANIFEST = make_manifest()
@@ -248,6 +249,28 @@ def test_a_reader_never_sees_half_a_file(run: RunDirectory, monkeypatch: pytest.
     run.write_summary(RESULTS[1])
     assert seen == [before]
     assert (run.folder / "summary.json").read_bytes() != before
+
+
+def test_rows_that_are_interrupted_while_written_leave_what_was_there(run: RunDirectory) -> None:
+    class Interrupted(list[InvocationRow]):
+        def __iter__(self) -> Iterator[InvocationRow]:
+            yield from super().__iter__()
+            raise KeyboardInterrupt
+
+    run.write_rows(sample_rows()[:1])
+    before = {path: path.read_bytes() for path in run.folder.iterdir()}
+    with pytest.raises(KeyboardInterrupt):
+        run.write_rows(Interrupted(sample_rows()))
+    assert {path: path.read_bytes() for path in run.folder.iterdir()} == before
+
+
+def test_rows_of_several_pieces_are_all_written(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_module, "_ROWS_AT_ONCE", 2)
+    rows = sample_rows()
+    run.write_rows(rows)
+    table = parquet.read_table(run.folder / "metrics.parquet")
+    assert [InvocationRow(**row) for row in table.to_pylist()] == rows
+    assert len((run.folder / "metrics.csv").read_text().splitlines()) == 1 + len(rows) + 1, "one reason has a line end"
 
 
 @pytest.mark.parametrize("results", ["a file", "/proc/nothing/can/be/made/here"])
