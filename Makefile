@@ -29,7 +29,7 @@ setup: .venv/setup-done ## Put lambdalab and an isolated sam into .venv/bin
 bench: setup ## Compare the Python and the Go function on this machine (ARGS are passed to `lambdalab run`)
 	@$(BIN)/lambdalab run ingest --protocol strict --target local --up $(ARGS)
 
-test: setup ## Run every test this machine can run, and name those it cannot (or `pytest` with ARGS)
+test: setup ## Run every test this machine can run, and name those it cannot
 	cd src/go/ingest && PATH="$$(../../../$(BIN)/python -m lambdalab.tools --go-folder):$$PATH" go test ./...
 	$(BIN)/python tests/run.py $(ARGS)
 
