@@ -122,20 +122,39 @@ class Configurations:
             self._set_variables(function_name, found.variables | {COLD_START_VARIABLE: marker})
 
     def restore(self) -> None:
-        """Gives every function and mapping back what it had; what was put back is forgotten, so it may be repeated."""
-        while self._found:
-            name, found = next(iter(self._found.items()))
-            self.apply(name, memory_mb=None, package=None)
-            with access_errors(f"the configuration of {name}"):
-                now = self._lambda.get_function_configuration(FunctionName=name)
-                if now.get("Environment", {}).get("Variables", {}) != found.variables:
-                    self._set_variables(name, found.variables)
-            del self._found[name]
-        while self._batch_sizes:
-            name, (uuid, before) = next(iter(self._batch_sizes.items()))
-            with access_errors(f"the event source mapping of {name}"):
-                self._set_batch_size(uuid, before)
-            del self._batch_sizes[name]
+        """Gives every function and mapping back what it had; what was put back is forgotten, so it may be repeated.
+
+        Raises:
+            AccessError: of the first that could not be put back, after all others were tried; they are its notes.
+        """
+        failures: list[AccessError] = []
+        for remembered, put_back in (
+            (self._found, self._restore_function),
+            (self._batch_sizes, self._restore_mapping),
+        ):
+            for name in tuple(remembered):
+                try:
+                    put_back(name)
+                except AccessError as failure:
+                    failures.append(failure)
+                else:
+                    del remembered[name]
+        if failures:
+            for another in failures[1:]:
+                failures[0].add_note(str(another))
+            raise failures[0]
+
+    def _restore_function(self, name: str) -> None:
+        self.apply(name, memory_mb=None, package=None)
+        with access_errors(f"the configuration of {name}"):
+            now = self._lambda.get_function_configuration(FunctionName=name)
+            if now.get("Environment", {}).get("Variables", {}) != self._found[name].variables:
+                self._set_variables(name, self._found[name].variables)
+
+    def _restore_mapping(self, name: str) -> None:
+        uuid, before = self._batch_sizes[name]
+        with access_errors(f"the event source mapping of {name}"):
+            self._set_batch_size(uuid, before)
 
     def _remember(self, name: str) -> _Found:
         if name not in self._found:

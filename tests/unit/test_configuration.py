@@ -4,6 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from lambdalab import configuration
 from lambdalab.configuration import Configurations
@@ -73,3 +74,39 @@ def test_a_mapping_that_stays_busy_is_said(mapping: Mapping, monkeypatch: pytest
         of(mapping).batch_size("f", "arn:queue", 5)
     assert str(caught.value) == "event source mapping u is still Updating after 0 s; try it again."
     assert mapping.changes == []
+
+
+class Three:
+    """Lambda with a mapping for each of three functions, named alike, that refuses what it is told to."""
+
+    def __init__(self) -> None:
+        self.batch_sizes = {"f": 3, "g": 3, "h": 3}
+        self.refused: set[str] = set()
+
+    def list_event_source_mappings(self, **asked: str) -> dict[str, Any]:
+        return {"EventSourceMappings": [self.get_event_source_mapping(UUID=asked["FunctionName"])]}
+
+    def get_event_source_mapping(self, *, UUID: str) -> dict[str, Any]:  # noqa: N803
+        return {"UUID": UUID, "BatchSize": self.batch_sizes[UUID], "State": "Enabled"}
+
+    def update_event_source_mapping(self, *, UUID: str, BatchSize: int) -> None:  # noqa: N803
+        if UUID in self.refused:
+            raise ClientError({"Error": {"Code": "AccessDenied", "Message": "no"}}, "UpdateEventSourceMapping")
+        self.batch_sizes[UUID] = BatchSize
+
+
+def test_what_cannot_be_put_back_keeps_nothing_else_from_it() -> None:
+    three = Three()
+    aws: Any = SimpleNamespace(lambda_=three)
+    settings = Configurations(aws)
+    for function in three.batch_sizes:
+        settings.batch_size(function, "arn:queue", 5)
+    three.refused = {"f", "g"}
+    with pytest.raises(AccessError, match="the event source mapping of f") as caught:
+        settings.restore()
+    (also,) = caught.value.__notes__
+    assert "the event source mapping of g" in also
+    assert three.batch_sizes == {"f": 5, "g": 5, "h": 3}
+    three.refused = set()
+    settings.restore()
+    assert set(three.batch_sizes.values()) == {3}
