@@ -145,11 +145,7 @@ def test_a_replay_sends_as_many_as_its_file_has(aws: FakeAws, start: Start, tmp_
     ("arguments", "said", "code"),
     [
         (["--rate", "0"], "rate is 0; write a number above 0", 2),
-        (["--rate", "fast"], '--rate is "fast"; write for example 10', 2),
         (["--mix", "TINY"], '--mix has label "TINY"', 2),
-        (["--shape", "spike", "--rate", "60"], "peak rate is 50; write one above the rate, 60", 2),
-        (["--duration", "5h"], "max time is 14400; the plan takes 18000 s", 2),
-        (["--stack-name", "lambdalab-load", "--replay", "nowhere.csv", "--shape", "replay"], "cannot be read", 2),
     ],
 )
 def test_bad_arguments_are_said_before_anything_is_asked(
