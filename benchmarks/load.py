@@ -169,8 +169,7 @@ def show_rates(held: dict[int, dict[str, Any]], arrivals: str) -> list[str]:
     print(f"| {arrivals}, messages/s | sent within {HOLD_S} s | allowed | p of their times | lag p99, ms | lag max |")
     print("|---|---|---|---|---|---|")
     for rate, found in held.items():
-        start_ms = min(found["due_ms"]) if arrivals == "constant" else found["began_at_ms"]
-        times = sorted((began - start_ms) / 1000 for began in found["began_ms"])
+        times = sorted((began - found["start_ms"]) / 1000 for began in found["began_ms"])
         sent = sum(at < HOLD_S for at in times)
         offered = rate * HOLD_S
         p_value = None

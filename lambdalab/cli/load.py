@@ -27,7 +27,7 @@ def load(
 ) -> None:
     """Put load on the pipeline with Locust: its web UI on 127.0.0.1:8089, or --headless.
 
-    Every other option is Locust's, or one of those that `locust -f load --help` lists under "lambdalab".
+    Every other option is Locust's, or one of those that `locust -f load --help` lists first.
     """
     command = _locust(context.args)
     if not up:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from load.conftest import Locust
+from load.conftest import Locust, free_port
 from load.fake_aws import FakeAws, refusal
 
 Start = Callable[..., Locust]
@@ -30,6 +30,11 @@ def until(condition: Callable[[], object], why: str, seconds: float = 60) -> Non
     while not condition():
         assert time.monotonic() < deadline, why
         time.sleep(0.02)
+
+
+def two_workers() -> list[str]:
+    port = str(free_port())
+    return ["--processes", "2", "--master-bind-port", port, "--master-port", port]
 
 
 def test_a_constant_rate_arrives_whole_and_as_asked(aws: FakeAws, start: Start) -> None:
@@ -68,8 +73,7 @@ def test_batches_hold_ten_messages_and_entries_that_fail_are_counted_one_by_one(
 
 
 def test_two_workers_split_the_rate_exactly(aws: FakeAws, start: Start) -> None:
-    locust = start("--processes", "2", "--master-bind-port", str(aws.port + 1), "--master-port", str(aws.port + 1),
-                   "--rate", "50", "--duration", "4s")  # fmt: skip
+    locust = start(*two_workers(), "--rate", "50", "--duration", "4s")
     assert locust.wait() == 0, locust.log
     numbers = [body["batch_id"].split("-")[-2:] for body in aws.bodies()]
     assert sorted(int(number) for _, number in numbers) == list(range(200))
@@ -79,10 +83,7 @@ def test_two_workers_split_the_rate_exactly(aws: FakeAws, start: Start) -> None:
 
 
 def test_a_worker_that_dies_is_reported_and_its_share_stated(aws: FakeAws, start: Start) -> None:
-    port = str(aws.port + 1)
-    locust = start(
-        "--processes", "2", "--master-bind-port", port, "--master-port", port, "--rate", "20", "--duration", "12s"
-    )
+    locust = start(*two_workers(), "--rate", "20", "--duration", "12s")
     until(lambda: len(aws.messages) > 20, "nothing was sent")
     workers = [pid for pid in locust.members() if pid != locust.process.pid]
     assert len(workers) == 2
@@ -98,9 +99,7 @@ def test_a_worker_that_dies_is_reported_and_its_share_stated(aws: FakeAws, start
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_ctrl_c_leaves_nothing_behind_and_loses_no_count(aws: FakeAws, start: Start, processes: int) -> None:
-    port = str(aws.port + 1)
-    distributed = ["--processes", "2", "--master-bind-port", port, "--master-port", port] if processes == 2 else []
-    locust = start(*distributed, "--rate", "30", "--duration", "10m")
+    locust = start(*(two_workers() if processes == 2 else []), "--rate", "30", "--duration", "10m")
     until(lambda: len(aws.messages) > 20, "nothing was sent")
     locust.interrupt()
     locust.wait()
