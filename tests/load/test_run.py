@@ -193,3 +193,11 @@ def test_what_is_refused_during_the_run_is_counted_and_said_at_its_end(aws: Fake
     assert counts["accepted"] == len(aws.messages)
     assert counts["failed"] == 90 - len(aws.messages)
     assert f"{counts['failed']} x ExpiredToken: The security token included in the request is expired" in locust.log
+
+
+def test_workers_whose_master_was_killed_send_no_more(aws: FakeAws, start: Start) -> None:
+    locust = start(*two_workers(), "--rate", "30", "--duration", "10m")
+    until(lambda: len(aws.messages) > 20, "nothing was sent")
+    os.kill(locust.process.pid, signal.SIGKILL)
+    until(lambda: locust.log.count("this worker sends no more") == 2, "the workers did not notice")
+    until(lambda: time.monotonic() - aws.messages[-1][1] > 1, "something is still sent", 20)
