@@ -63,12 +63,17 @@ class Factors(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     architecture: tuple[Architecture, ...] = ()
 
 
-class Load(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One message shape of a protocol: how many items of which size, and the start it must meet."""
+class Items(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a message asks for: how many items of which size."""
 
     label: str
     size_bytes: int
     count: int
+
+
+class Load(Items, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One message shape of a protocol, and the start it must meet."""
+
     start: Start
 
 

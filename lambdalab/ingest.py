@@ -6,11 +6,11 @@ The only module of the lab that knows DynamoDB; contracts are in ``contracts/`` 
 import json
 
 from lambdalab.aws import Aws, access_errors
-from lambdalab.design import Load, Mode
+from lambdalab.design import Items, Mode
 from lambdalab.target import Resources
 
 
-def message(batch_id: str, load: Load, mode: Mode) -> str:
+def message(batch_id: str, load: Items, mode: Mode) -> str:
     """The body of one work message."""
     return json.dumps(
         {"batch_id": batch_id, "size_bytes": load.size_bytes, "count": load.count, "label": load.label, "mode": mode},
