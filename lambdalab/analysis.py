@@ -320,6 +320,8 @@ def _off_target(stop: Stop, summary: Summary) -> Iterable[str]:
 
 def _faults(manifest: Manifest, summary: Summary) -> Iterable[str]:
     if manifest.load is not None:
+        if manifest.stopped is None:
+            yield "interrupted before its sender said that it had ended"
         yield from ("no message was sent",) if summary.load is None else summary.load.faults
         return
     if summary.stopped is None and manifest.protocol.stop is not None:

@@ -326,8 +326,6 @@ def _cautions(whole: Flow, messages: Sequence[Message], ending: Ending | None) -
 
 
 def _faults(whole: Flow, ending: Ending | None) -> Iterator[str]:
-    if ending is None:
-        yield "interrupted before its books were closed"
     if whole.lost:
         yield f"{whole.lost} of {whole.sent} messages are lost: neither processed nor in any queue"
     if whole.still_queued and ending is not None:

@@ -1,8 +1,8 @@
 """The run directory of a load run: made before the first message, kept while they come, closed when all have gone.
 
-Whoever sends makes a ``Recorder`` and tells it of every message. It has a process of its own (this module, started with
-the folder) that looks at the pipeline every second, waits for the drain, counts what arrived and closes the books; it
-does so as well when the sender is killed.
+Whoever sends has a ``Recording`` and tells it of every message. Each run has a process of its own (this module, started
+with the folder) that looks at the pipeline every second, waits for the drain, counts what arrived and closes the books;
+it does so as well when the sender is killed.
 """
 
 import contextlib
@@ -17,8 +17,10 @@ import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from itertools import accumulate
 from pathlib import Path
 from typing import Final
+from typing import Protocol as Interface
 
 import msgspec
 from msgspec.structs import asdict, replace
@@ -26,11 +28,11 @@ from msgspec.structs import asdict, replace
 from lambdalab import collection, ingest
 from lambdalab.console import make_console
 from lambdalab.design import Factors, Load, Protocol, Start, as_cold
-from lambdalab.errors import AccessError, InvalidRunError, LambdalabError, PlaneError
+from lambdalab.errors import AccessError, InvalidRunError, LambdalabError, PlaneError, SetupError
 from lambdalab.experiment import conclude, new_run
 from lambdalab.load.ledger import Ending, PipelineSample, Send, Sending
 from lambdalab.load.pipeline import CLOCK_SKEW_MS, Pipeline
-from lambdalab.load.schedule import LoadPlan, length_s
+from lambdalab.load.schedule import LoadPlan, arrivals, length_s
 from lambdalab.local.stack import running_stack
 from lambdalab.model import Manifest, Trial, TrialResult
 from lambdalab.report.terminal import show
@@ -52,70 +54,99 @@ class Stopped(msgspec.Struct, frozen=True, kw_only=True):
     generator: dict[str, object] | None = None
 
 
-class Recorder:
-    """One load run, seen from whoever sends.
+class Report(Interface):
+    """What is read of a generator's report (``generator.GeneratorReport``, whose module brings gevent)."""
+
+    @property
+    def offered(self) -> int: ...
+
+    @property
+    def dropped_of_step(self) -> dict[int, int]: ...
+
+    @property
+    def limits(self) -> tuple[str, ...]: ...
+
+
+class Recording:
+    """Keeps load runs, one after the other, seen from whoever sends (``shape.Recorder``).
 
     Args:
-        target: where messages go.
-        plan: what is offered.
         results: the folder of run directories.
 
     Attributes:
-        store: the run's directory.
-
-    Raises:
-        StackError, AccessError, StorageError: see ``new_run``; the queues must be empty.
+        store: the directory of the run that is under way, or of the last one; None before the first.
     """
 
-    def __init__(self, target: AwsTarget, plan: LoadPlan, results: Path) -> None:
-        self.store = new_run(target, protocol_of(plan), results, seed=plan.seed, load=msgspec.to_builtins(plan))
+    def __init__(self, results: Path) -> None:
+        self.store: RunDirectory | None = None
+        self._results = results
+
+    def begin(self, plan: LoadPlan, target: AwsTarget) -> str:
+        """Makes the run's directory and starts the process that keeps its books; returns the run's id.
+
+        Raises:
+            StackError, AccessError, StorageError: see ``new_run``; the queues must be empty.
+        """
+        self.store = new_run(target, protocol_of(plan), self._results, seed=plan.seed, load=msgspec.to_builtins(plan))
         self._manifest = self.store.manifest()
         self._loads = {load.label: load for load in self._manifest.protocol.loads}
-        self._block_s = block_seconds(plan)
-        self._told = 0
+        self._plan, self._told = plan, 0
         self._process = subprocess.Popen(
             [sys.executable, "-m", "lambdalab.load.recording", str(self.store.folder)],
             stdin=subprocess.PIPE,
-            start_new_session=True,  # Ctrl-C is for the sender; it then says that it stops
+            start_new_session=True,  # Ctrl-C is for the sender, which then ends the run
         )
-
-    @property
-    def run_id(self) -> str:
-        """Begins every batch id of the run."""
         return self._manifest.run_id
 
-    def add(self, sends: Sequence[Send]) -> None:
+    def sends(self, sends: Sequence[Send]) -> None:
         """Writes down how messages were sent, in any order."""
-        if sends:
-            self.store.append_trial(
-                *(
-                    trial_of(self._manifest, send, self._loads[send.label], self._told + i, self._block_s)
-                    for i, send in enumerate(sends)
-                )
+        assert self.store is not None
+        block_s = block_seconds(self._plan)
+        self.store.append_trial(
+            *(
+                trial_of(self._manifest, send, self._loads[send.label], self._told + i, block_s)
+                for i, send in enumerate(sends)
             )
-            self._told += len(sends)
+        )
+        self._told += len(sends)
 
-    def stop(self, stopped: Stopped) -> None:
-        """Says that nothing more will be sent, which begins the drain; saying it twice does no harm."""
+    def end(self, report: Report) -> None:
+        """Nothing is sent any more: waits for the drain and until the books are closed; Ctrl-C ends the wait.
+
+        Raises:
+            InvalidRunError: the result must not be used; ``summary.json`` says why.
+            SetupError: the books could not be closed; why has been said.
+        """
+        stopped = Stopped(
+            why="the plan was over" if self._is_over(report) else "stopped by hand",
+            dropped=report.dropped_of_step,
+            generator_limits=report.limits,
+            generator=msgspec.to_builtins(report),
+        )
         assert self._process.stdin is not None
-        if not self._process.stdin.closed:
-            with contextlib.suppress(BrokenPipeError):  # it has ended; its exit code tells
-                self._process.stdin.write(msgspec.json.encode(stopped) + b"\n")
-                self._process.stdin.close()
-
-    def hurry(self) -> None:
-        """Ends the wait for the drain; what is in the queues then is still queued."""
-        if self._process.poll() is None:
+        with contextlib.suppress(BrokenPipeError):  # it has ended; its exit code tells
+            self._process.stdin.write(msgspec.json.encode(stopped) + b"\n")
+            self._process.stdin.close()
+        try:
+            code = self._process.wait()
+        except KeyboardInterrupt:
             self._process.send_signal(signal.SIGTERM)
+            code = self._process.wait()
+        run_id = self._manifest.run_id
+        if code == InvalidRunError.exit_code:
+            raise InvalidRunError(
+                f"run {run_id} is invalid", next_step=f"see why with `lambdalab report {run_id}`, and run it again"
+            )
+        if code:
+            raise SetupError(
+                f"the books of run {run_id} were not closed",
+                next_step=f"see what there is with `lambdalab report {run_id}`",
+            )
 
-    @property
-    def is_closed(self) -> bool:
-        """Whether the books are closed, or given up."""
-        return self._process.poll() is not None
-
-    def wait(self) -> int:
-        """Waits until the books are closed; 0, or the exit code of what was wrong (4: the result must not be used)."""
-        return self._process.wait()
+    def _is_over(self, report: Report) -> bool:
+        """Whether everything in the plan was due."""
+        messages = accumulate(len(arrival.messages) for arrival in arrivals(self._plan))
+        return all(number <= report.offered for number in messages)
 
 
 def protocol_of(plan: LoadPlan) -> Protocol:
@@ -339,30 +370,26 @@ def target_of(manifest: Manifest) -> AwsTarget:
 def main() -> int:
     """Keeps the books of the run in the folder given, until standard input ends; then closes them and shows them."""
     store = RunDirectory(Path(sys.argv[1]))
-    hurry, ended, said = threading.Event(), threading.Event(), []
+    hurry, ended, said = threading.Event(), threading.Event(), bytearray()
     signal.signal(signal.SIGTERM, lambda *_: hurry.set())
 
     def listen() -> None:
-        said.append(sys.stdin.buffer.readline())
+        while part := os.read(sys.stdin.fileno(), 65536):
+            said.extend(part)
         ended.set()
 
     threading.Thread(target=listen, daemon=True).start()
     try:
         keeper = Bookkeeper(target_of(store.manifest()), store, hurry)
         keeper.watch(ended)
-        keeper.close(msgspec.json.decode(said[0], type=Stopped) if said[0].endswith(b"\n") else None)
+        keeper.close(msgspec.json.decode(said, type=Stopped) if said.endswith(b"\n") else None)
         summary = conclude(store)
         show(summary, make_console())
         print(f"page: {os.path.relpath(store.folder)}/report.html", flush=True)
-        if summary.faults:
-            raise InvalidRunError(
-                f"run {summary.run_id} is invalid: {'; '.join(summary.faults)}",
-                next_step=f"read its books with `lambdalab report {summary.run_id}` and run it again",
-            )
     except LambdalabError as error:
         print(error, file=sys.stderr, flush=True)
         return error.exit_code
-    return 0
+    return InvalidRunError.exit_code if summary.faults else 0
 
 
 if __name__ == "__main__":

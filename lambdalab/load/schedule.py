@@ -90,7 +90,7 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     peak_s: float = 10.0
     times_s: tuple[float, ...] = ()
     blocks: int = 10
-    languages: dict[str, int] = {"python": 1, "go": 1}
+    languages: dict[str, int] = msgspec.field(default_factory=lambda: dict.fromkeys(LANGUAGES, 1))
     mix: tuple[Message, ...] = (Message(label="1024Bx10", size_bytes=1024, count=10),)
     batch_size: int = 1
     max_messages: int = 1_000_000

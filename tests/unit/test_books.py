@@ -174,7 +174,7 @@ def test_a_run_that_was_killed_loses_nothing_that_may_still_be_in_its_queues() -
     books = closed(trials, [done(trials[0], 0.1)], [], None)
     assert counts(books.whole) == (2, 1, 0, 1, 0)
     assert books.whole.items_found is None
-    assert books.faults == ("interrupted before its books were closed",)
+    assert books.faults == ()  # that the run has no end, its summary says
 
 
 def test_a_message_that_was_given_up_and_done_all_the_same_counts_as_sent() -> None:
@@ -220,9 +220,11 @@ def test_a_sweep_finds_the_knee() -> None:
     assert [flow.offered_per_s for flow in books.steps()] == pytest.approx([5, 10, 20])
     assert (below.achieved_per_s, below.backlog, below.keeps_up) == (5, 0, True)
     # the message due at 19.9 is begun at 19.91 and done after the step
-    assert (at.achieved_per_s, at.backlog, at.keeps_up) == (pytest.approx(9.9), 0, True)
+    assert at.achieved_per_s == pytest.approx(9.9)
+    assert (at.backlog, at.keeps_up) == (0, True)
     # 200 come, 100 are done: at 30 s numbers 0 to 99 of them have begun, the last at 29.91
-    assert (above.achieved_per_s, above.backlog, above.keeps_up) == (pytest.approx(10), 100, False)
+    assert above.achieved_per_s == pytest.approx(10)
+    assert (above.backlog, above.keeps_up) == (100, False)
     assert books.knees == {ALL: 3}
     assert books.whole.achieved_per_s == pytest.approx(249 / 30)
     # the last was answered 2 ms after 29.95 s
@@ -302,7 +304,8 @@ def test_a_run_whose_emulator_was_the_limit_says_so_and_is_no_result() -> None:
 
     books = closed(trials, rows, samples, ENDED)
 
-    assert (books.emulator_busy, books.plane_busy) == (pytest.approx(0.95), pytest.approx(0.2))
+    assert books.emulator_busy == pytest.approx(0.95)
+    assert books.plane_busy == pytest.approx(0.2)
     assert books.bound == ("emulator-bound: the emulator took 95% of a core",)
     assert books.faults == books.bound
 
