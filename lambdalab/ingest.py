@@ -3,7 +3,7 @@
 The only module of the lab that knows DynamoDB; contracts are in ``contracts/`` and docs/contracts.md.
 """
 
-import json
+import msgspec
 
 from lambdalab.aws import Aws, access_errors
 from lambdalab.design import Items, Mode
@@ -12,10 +12,14 @@ from lambdalab.target import Resources
 
 def message(batch_id: str, load: Items, mode: Mode) -> str:
     """The body of one work message."""
-    return json.dumps(
-        {"batch_id": batch_id, "size_bytes": load.size_bytes, "count": load.count, "label": load.label, "mode": mode},
-        separators=(",", ":"),
-    )
+    asked = {
+        "batch_id": batch_id,
+        "size_bytes": load.size_bytes,
+        "count": load.count,
+        "label": load.label,
+        "mode": mode,
+    }
+    return msgspec.json.encode(asked).decode()
 
 
 def count_items(aws: Aws, of_arm: Resources, batch_id: str) -> int:
