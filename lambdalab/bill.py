@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from lambdalab.cost import BYTES_PER_GB, PriceSheet, ingest_wru, init_in_billed, sqs_requests, tiered
-from lambdalab.design import Load
+from lambdalab.design import Load, as_cold
 from lambdalab.model import InvocationRow, Manifest, TrialResult
 
 MONTH_S: Final = 730 * 3600
@@ -229,7 +229,7 @@ def _cell(
 ) -> CellBill:
     function = manifest.functions[arm]
     mine = [row for row in rows if row.valid and row.arm == arm and row.label == load.label]
-    sent = {t.trial.trial_id: t for t in trials if t.trial.arm == arm and t.trial.load.label == load.label}
+    sent = {t.trial.trial_id: t for t in trials if t.trial.arm == arm and load in (t.trial.load, as_cold(t.trial.load))}
     price = sheet.lambda_.usd_per_gb_s[function.architecture]
     billed, wru = _mean(row.billed_ms for row in mine), _mean(row.wru for row in mine)
     memory_mb = mine[0].memory_mb if mine else function.memory_mb
@@ -263,14 +263,14 @@ def _cell(
             free_tier=terms.free_tier,
             tracing=terms.tracing,
         )
-    batch_id = next((trial.batch_id for trial in sent.values()), manifest.run_id)
+    batch_id, label = next(((t.batch_id, t.trial.load.label) for t in sent.values()), (manifest.run_id, load.label))
     return CellBill(
         arm=arm,
         label=load.label,
         n=len(mine),
         mean_billed_ms=billed,
         mean_wru=wru,
-        expected_wru=ingest_wru(function.language, len(batch_id), load.label, load.size_bytes, load.count),
+        expected_wru=ingest_wru(function.language, len(batch_id), label, load.size_bytes, load.count),
         execution=execution,
         execution_usd=_money(total),
         init_usd=_money(_init_usd(mine, price)),

@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from lambdalab.cost import LOG_EVENT_OVERHEAD_BYTES, PriceSheet, ingested_bytes, invocation_cost
-from lambdalab.design import Mode, Start
+from lambdalab.design import Mode, Start, as_cold
 from lambdalab.model import Cost, FunctionRecord, InvocationRow, LogLine, Manifest, PlatformReport, TrialResult
 from lambdalab.platform_log import (
     MalformedRecordError,
@@ -225,11 +225,13 @@ def join(
 def _invocations(manifest: Manifest, trials: Sequence[TrialResult], observations: Observations) -> list[list[Observed]]:
     """The invocations of each trial.
 
-    They are found by the batch in the function's own record. One that timed out or crashed leaves none; as
-    messages are sent one at a time, it belongs to the trial of its function that was under way when it began. Without a
-    record such a sample is never valid, so that this only tells what happened.
+    They are found by the batch in the function's own record. One that timed out or crashed leaves none; where
+    messages are sent one at a time, it belongs to the trial of its function that was under way when it began, and in a
+    load run to none. Without a record such a sample is never valid, so that this only tells what happened.
     """
     of_batch = observations.of_batch()
+    if manifest.load is not None:
+        return [of_batch.get(result.batch_id, []) for result in trials]
     anonymous: list[Observed] | None = None
     ends: dict[str, float] = {}
     found: list[list[Observed]] = []
@@ -261,6 +263,7 @@ def _row(
     arm = next(arm for arm in manifest.protocol.arms if arm.name == result.trial.arm)
     cost = _cost(function.architecture, result, observed, report, record, prices)
     trial = result.trial
+    comes_cold = manifest.load is not None and report is not None and report.start is Start.COLD
     return InvocationRow(
         run_id=manifest.run_id,
         scenario=manifest.protocol.scenario,
@@ -268,12 +271,12 @@ def _row(
         latency_model=manifest.latency_model,
         arm=arm.name,
         language=function.language,
-        mode=arm.mode.value,
+        mode=arm.mode.value if record is None or record.mode is None else record.mode,
         architecture=function.architecture,
         memory_mb=function.memory_mb if report is None else report.memory_mb,
         trial=trial.trial_id,
         block=trial.block,
-        label=trial.load.label,
+        label=as_cold(trial.load).label if comes_cold else trial.load.label,
         request_id=None if observed is None else observed.request_id,
         started_at=None if record is None else _timestamp(record.started_ms),
         cold_start=None if report is None else report.start is Start.COLD,
@@ -347,7 +350,7 @@ def _report_faults(result: TrialResult, report: PlatformReport) -> list[str]:
     if report.refused is not None:
         return [*faults, f"the REPORT line is no measurement: {report.refused}"]
     wanted = result.trial.load.start
-    if report.start is not wanted:
+    if report.start is not wanted and result.sending is None:  # under load it comes as it comes
         faults.append(f"a {report.start.value} start where the protocol wants a {wanted.value} one")
     return faults
 

@@ -44,23 +44,19 @@ def variables(endpoint_url: str | None) -> dict[str, str]:
     }
 
 
-def local_parameters(changes: dict[str, str]) -> dict[str, str]:
-    """The parameters of a local stack: samconfig's, then this machine's, then ``changes``."""
-    return _written("local") | host_parameters() | changes
+def local_parameters(changes: dict[str, str], settings: str = "local") -> dict[str, str]:
+    """The parameters of a local stack: samconfig's, then this machine's, then ``changes``.
 
-
-def load_parameters() -> dict[str, str]:
-    """What of a local stack's parameters differs for load: samconfig's of the environment ``load``."""
-    local = _written("local")
-    kept = {"Architecture", "PythonRuntime", "SavedQueries"}
-    return {key: value for key, value in _written("load").items() if key not in kept and value != local[key]}
-
-
-def _written(environment: str) -> dict[str, str]:
-    """The parameters of an environment of samconfig."""
-    settings = tomllib.loads((project_root() / "samconfig.toml").read_text())
-    written: list[str] = settings[environment]["global"]["parameters"]["parameter_overrides"]
-    return {key: value.strip('"') for key, value in (pair.split("=", 1) for pair in written)}
+    Args:
+        changes: what differs.
+        settings: an environment of samconfig.toml; of ``load`` everything is taken but what the emulator lacks.
+    """
+    written = tomllib.loads((project_root() / "samconfig.toml").read_text())
+    settled: dict[str, str] = {}
+    for name in ("local", settings):
+        pairs: list[str] = written[name]["global"]["parameters"]["parameter_overrides"]
+        settled |= {key: value.strip('"') for key, value in (pair.split("=", 1) for pair in pairs)}
+    return settled | {"SavedQueries": "false"} | host_parameters() | changes
 
 
 def overrides(parameters: dict[str, str]) -> list[str]:

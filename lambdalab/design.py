@@ -77,6 +77,11 @@ class Load(Items, frozen=True, kw_only=True, forbid_unknown_fields=True):
     start: Start
 
 
+def as_cold(load: Load) -> Load:
+    """The load under which a load run's invocations count that turn out to be cold, apart from its warm ones."""
+    return msgspec.structs.replace(load, label=f"{load.label}-cold", start=Start.COLD)
+
+
 class Stop(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """When a run knows enough: every cell's 95 % interval of the median is within ``precision`` of it.
 

@@ -159,7 +159,7 @@ def _measured(results: Path, run_id: str) -> "MeasuredRun":
 
     store = RunDirectory.open(results, run_id)
     run = read_run(store)
-    if faults := summarise(run.manifest, run.trials, run.rows, damaged_lines=run.damaged_lines).faults:
+    if faults := summarise(run.manifest, run.trials, run.rows, damaged_lines=run.damaged_lines, books=run.books).faults:
         raise InvalidRunError(
             f"run {run.manifest.run_id} is invalid: {'; '.join(faults)}",
             next_step=f"see the reasons with `lambdalab report {store.folder.name}`, and run it again",

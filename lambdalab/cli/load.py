@@ -32,10 +32,9 @@ def load(
     command = _locust(context.args)
     if not up:
         os.execv(command[0], command)  # noqa: S606 - Locust takes this process over, and every signal with it
-    from lambdalab.deployment import load_parameters
     from lambdalab.local.stack import stack_for_a_while
 
-    with stack_for_a_while(say, parameters=load_parameters()):
+    with stack_for_a_while(say, settings="load"):
         raise typer.Exit(_run(command))
 
 

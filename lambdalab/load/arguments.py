@@ -54,6 +54,7 @@ ARGUMENTS: Final[Mapping[str, Argument]] = {
     "max-time": Argument("4h", "Nothing is sent later."),
     "target": Argument("local", "The local stack, or one on AWS by the ordinary AWS environment.", TARGETS),
     "stack-name": Argument("lambdalab-load", "The deployed stack on AWS."),
+    "results": Argument("results", "The folder of run directories; empty: a run leaves nothing behind."),
     "seed": Argument("", "Of random arrivals and orders; drawn when empty."),
 }
 """Every argument, in the order of the form."""

@@ -2,6 +2,7 @@
 
 import sys
 from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
 from flask import Response, jsonify, request
@@ -12,6 +13,7 @@ from locust.web import WebUI
 
 from lambdalab.errors import LambdalabError
 from lambdalab.load.arguments import add_arguments
+from lambdalab.load.recording import Recording
 from lambdalab.load.shape import Lead, Recorder, Unrecorded, checked_plan
 from lambdalab.load.user import Sending
 
@@ -21,14 +23,15 @@ def attach(events: Events, recorder: Recorder | None = None) -> None:
 
     Args:
         events: ``locust.events``.
-        recorder: told of every run; without one a run leaves nothing behind.
+        recorder: told of every run; by default one that keeps run directories where ``--results`` says.
     """
     events.init_command_line_parser.add_listener(add_arguments)
-    told = recorder or Unrecorded()
 
     def begin(environment: Environment, web_ui: WebUI | None = None, **_: Any) -> None:
         if not isinstance(environment.runner, WorkerRunner):
-            Lead(environment, told)
+            assert environment.parsed_options is not None
+            results = environment.parsed_options.results
+            Lead(environment, recorder or (Recording(Path(results)) if results else Unrecorded()))
             _refuse_early(environment, web_ui)
         if not isinstance(environment.runner, MasterRunner):
             Sending(environment)

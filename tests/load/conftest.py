@@ -53,6 +53,8 @@ class Locust:
             "load",
             "--target",
             "aws",
+            "--results",
+            "",
             *(["--headless", "--only-summary"] if headless else []),
         ]
         with self.log_file.open("wb") as log:
