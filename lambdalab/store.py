@@ -140,6 +140,11 @@ class RunDirectory:
         """Writes how a load run's pipeline was at a moment."""
         self._append("pipeline.jsonl", [sample])
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody has begun to write down how the pipeline is."""
+        return (self.folder / "pipeline.jsonl").exists()
+
     def samples(self) -> list[PipelineSample]:
         """How the pipeline was, moment by moment; none but of a load run."""
         return self._lines("pipeline.jsonl", PipelineSample)

@@ -43,6 +43,7 @@ from lambdalab.target import AwsTarget, LocalTarget, aws_target, local_target
 SAMPLE_S: Final = 1.0
 BLOCKS_AT_MOST: Final = 100
 _COUNTERS: Final = 8
+_READY_S: Final = 0.05
 
 
 class Stopped(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,6 +87,7 @@ class Recording:
 
         Raises:
             StackError, AccessError, StorageError: see ``new_run``; the queues must be empty.
+            SetupError: the process cannot work; why has been said.
         """
         self.store = new_run(target, protocol_of(plan), self._results, seed=plan.seed, load=msgspec.to_builtins(plan))
         self._manifest = self.store.manifest()
@@ -96,6 +98,13 @@ class Recording:
             stdin=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for the sender, which then ends the run
         )
+        while not self.store.is_watched:  # else the first messages would be in no count
+            if self._process.poll() is not None:
+                raise SetupError(
+                    f"the books of run {self._manifest.run_id} cannot be kept, as its own process said",
+                    next_step="repair that, and begin again",
+                )
+            time.sleep(_READY_S)
         return self._manifest.run_id
 
     def sends(self, sends: Sequence[Send]) -> None:
@@ -217,7 +226,12 @@ class Bookkeeper:
         self._problem: str | None = None
 
     def watch(self, ended: threading.Event) -> None:
-        """Looks at the pipeline until the sender has ended."""
+        """Looks at the pipeline until the sender has ended.
+
+        Raises:
+            AccessError, PlaneError: the target does not answer the first time.
+        """
+        self._pipeline.sample()
         while not ended.wait(SAMPLE_S):
             self._look(draining=False)
 
