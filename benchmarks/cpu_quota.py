@@ -5,10 +5,9 @@ memory of CPU-bound work has to be constant up to one core; beyond it one worker
 scale of one half it has to take twice as long; init, which Lambda does not throttle, must not depend on memory. Cases
 are measured in blocks, in random order, so that a machine whose speed wanders treats all alike. Beside each Duration
 stands the CPU time the function used: where that grows, the processor did the same work more slowly; where the share
-that was delivered is off, the quota is. Processes that run only when nothing else wants a core keep the cores awake: a
-virtual core that fell idle in the pause after a slice comes back slowly and with cold caches, which is not the quota's
-doing (not beside two workers, nor while init is measured). Exit code 0: all holds; 1: something does not; 3: no
-control groups.
+that was delivered is off, the quota is. Beside work that gets less than a core, processes that run only when nothing
+else wants one keep the cores awake: a virtual core that fell idle in the pause after a slice comes back slowly and with
+cold caches, which is not the quota's doing. Exit code 0: all holds; 1: something does not; 3: no control groups.
 """
 
 import argparse
@@ -120,14 +119,14 @@ async def measure(scaled: Mapping[float, Cgroups], spec: FunctionSpec) -> bool:
     samples: dict[Case, list[Sample]] = {case: [] for case in CASES}
     for _ in range(BLOCKS):
         for case in random.sample(CASES, len(CASES)):
-            # Two workers need two cores, and a core that looks busy is not always found by the second.
-            with awake_cores() if case.workers == 1 else contextlib.nullcontext():
+            with awake_cores() if cpu_share(case.memory_mb, case.cpu_scale) < 1 else contextlib.nullcontext():
                 sample = await run(scaled[case.cpu_scale], at(case.memory_mb), iterations, case.workers)
             samples[case].append(sample)
     inits: dict[int, list[float]] = {memory_mb: [] for memory_mb in BELOW_ONE_CORE_MB}
-    for _ in range(INITS[spec.name]):
-        for memory_mb in random.sample(BELOW_ONE_CORE_MB, len(BELOW_ONE_CORE_MB)):
-            inits[memory_mb].append((await run(cgroups, at(memory_mb), 1)).init_ms)
+    # In no blocks: there a size hardly ever follows itself, and after a throttled environment init takes longer.
+    order = list(BELOW_ONE_CORE_MB) * INITS[spec.name]
+    for memory_mb in random.sample(order, len(order)):
+        inits[memory_mb].append((await run(cgroups, at(memory_mb), 1)).init_ms)
 
     work = {case: statistics.median(s.work_ms for s in found) for case, found in samples.items()}
     cpu = {case: statistics.median(s.cpu_ms for s in found) for case, found in samples.items()}
