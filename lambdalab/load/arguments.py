@@ -62,9 +62,8 @@ ARGUMENTS: Final[Mapping[str, Argument]] = {
 
 def add_arguments(parser: Any) -> None:
     """Adds the arguments to Locust's parser (its event ``init_command_line_parser``)."""
-    group = parser.add_argument_group("lambdalab", "What is sent, how fast, and where to (docs/load.md).")
-    for name, argument in ARGUMENTS.items():
-        group.add_argument(f"--{name}", default=argument.default, help=argument.help, choices=argument.choices)
+    for name, argument in ARGUMENTS.items():  # not in a group of their own, which the form would leave out
+        parser.add_argument(f"--{name}", default=argument.default, help=argument.help, choices=argument.choices)
 
 
 def plan_of(options: Namespace, seed: int) -> LoadPlan:

@@ -187,9 +187,14 @@ def take_down(stack: LocalStack) -> None:
 
 @contextlib.contextmanager
 def stack_for_a_while(
-    progress: Progress, *, port: int = 0, latency: str | None = None, cpu_scale: float | None = None
+    progress: Progress,
+    *,
+    port: int = 0,
+    latency: str | None = None,
+    cpu_scale: float | None = None,
+    settings: str = "local",
 ) -> Iterator[LocalStack]:
-    """The stack that is up, or one that lives only as long as the block.
+    """The stack that is up, with whatever settings, or one that lives only as long as the block.
 
     Raises:
         UsageError: a latency model or a CPU scale is asked for, and the stack that is up has another or none.
@@ -211,7 +216,8 @@ def stack_for_a_while(
     if found is not None:
         progress("clearing away a local stack that has ended")
         take_down(found)
-    stack = bring_up(progress, port=port, latency=latency, cpu_scale=1.0 if cpu_scale is None else cpu_scale)
+    scale = 1.0 if cpu_scale is None else cpu_scale
+    stack = bring_up(progress, port=port, latency=latency, cpu_scale=scale, settings=settings)
     try:
         yield stack
     except StorageError as error:

@@ -4,6 +4,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,14 @@ from load.fake_aws import FakeAws
 
 ROOT = Path(__file__).parents[2]
 LOCUST = Path(sys.executable).parent / "locust"
+
+
+def free_port() -> int:
+    """One that nothing listens on."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
 
 
 @pytest.fixture

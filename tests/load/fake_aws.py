@@ -3,8 +3,10 @@
 It checks nothing but what it is asked to get wrong: it answers late, not at all, or with the refusal of a test.
 """
 
+import contextlib
 import hashlib
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -36,6 +38,7 @@ class FakeAws:
         frozen_until: nothing is answered before.
         drop: how many requests are next cut off without an answer.
         reservation: the stack's ReservedConcurrency.
+        connections: how many were made.
     """
 
     def __init__(self) -> None:
@@ -46,6 +49,7 @@ class FakeAws:
         self.frozen_until = 0.0
         self.drop = 0
         self.reservation = ""
+        self.connections = 0
         self.lock = threading.Lock()
         self._start(0)
 
@@ -140,6 +144,7 @@ class _Server(ThreadingHTTPServer):
 
     def process_request(self, request: Any, client_address: Any) -> None:
         self.open.add(request)
+        self.fake.connections += 1
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
@@ -148,6 +153,8 @@ class _Server(ThreadingHTTPServer):
 
     def close_all(self) -> None:
         for request in list(self.open):
+            with contextlib.suppress(OSError):
+                request.shutdown(socket.SHUT_RDWR)  # both ways, so that nothing is taken whose answer cannot leave
             super().shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:

@@ -57,6 +57,13 @@ def test_poisson_arrivals_are_a_poisson_process() -> None:
     assert correlation.pvalue > 0.001, "one gap says nothing of the next"
 
 
+def test_the_number_of_poisson_arrivals_is_in_its_95_percent_band_as_often_as_it_must_be() -> None:
+    low, high = stats.poisson.interval(0.95, 200)
+    counts = [len(due(rate=20.0, duration_s=10.0, arrivals=Arrivals.POISSON, seed=seed)) for seed in range(400)]
+    within = len([count for count in counts if low <= count <= high])
+    assert stats.binomtest(within, 400, stats.poisson.cdf(high, 200) - stats.poisson.cdf(low - 1, 200)).pvalue > 0.001
+
+
 def test_a_poisson_process_whose_rate_changes_has_that_rate_in_each_step() -> None:
     found = due(shape=Shape.STEPS, rates=(5.0, 20.0, 80.0), hold_s=100.0, arrivals=Arrivals.POISSON, seed=3)
     for step, rate in enumerate((5, 20, 80), 1):
