@@ -133,7 +133,7 @@ def test_on_aws_functions_are_counted_by_cloudwatch_since_the_run_began() -> Non
 def test_trials_are_read_from_where_the_last_look_ended(tmp_path: Path) -> None:
     store = RunDirectory.create(tmp_path, make_manifest())
     assert store.trials_from(0) == ([], 0)
-    store.append_trial(message(0, 1000), message(1, 2000))
+    store.append_trials([message(0, 1000), message(1, 2000)])
     first, position = store.trials_from(0)
     assert [one.batch_id for one in first] == ["batch-0", "batch-1"]
     assert store.trials_from(position) == ([], position)
