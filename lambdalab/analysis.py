@@ -257,7 +257,7 @@ def _cautions(manifest: Manifest, summary: Summary) -> Iterable[str]:
         if wanted is not None and wanted != function.runtime:
             yield f"{arm} ran on {function.runtime}; the template's default is {wanted}"
         if manifest.load is not None:
-            if function.reserved_concurrency == 1:
+            if function.reserved_concurrency == 1 and manifest.load.get("shape") != "strict":
                 yield (
                     f"{arm} ran with reserved concurrency 1, which under load throttles and in the end dead-letters; "
                     "deploy with the load settings"

@@ -11,8 +11,9 @@
     results/latest -> <run_id>
     results/aa.json                   what A/A runs resolved, by machine and design
 
-Lines are appended and reach the disk before the run goes on; the other files are replaced whole, so that a reader
-finds the old content or the new. A line cut off by a crash is ignored when read and overwritten when the run goes on.
+Lines are appended and, but for those of a load run, reach the disk before the run goes on; the other files are replaced
+whole, so that a reader finds the old content or the new. A line cut off by a crash is ignored when read and overwritten
+when the run goes on.
 """
 
 import contextlib
@@ -113,9 +114,13 @@ class RunDirectory:
             next_step="read it with the lambdalab version it names",
         )
 
-    def append_trial(self, *results: TrialResult) -> None:
-        """Writes one trial, or several, and waits until they are on the disk."""
-        self._append("trials.jsonl", results)
+    def append_trial(self, result: TrialResult) -> None:
+        """Writes one trial and waits until it is on the disk."""
+        self._append("trials.jsonl", [result])
+
+    def append_trials(self, results: Iterable[TrialResult]) -> None:
+        """Writes many trials and does not wait for the disk, as whoever sends messages at a rate cannot."""
+        self._append("trials.jsonl", results, waits=False)
 
     def write_trials(self, results: Iterable[TrialResult]) -> None:
         """Replaces ``trials.jsonl``: what becomes of a load run's messages is known when it has ended."""
@@ -138,7 +143,12 @@ class RunDirectory:
 
     def append_sample(self, sample: PipelineSample) -> None:
         """Writes how a load run's pipeline was at a moment."""
-        self._append("pipeline.jsonl", [sample])
+        self._append("pipeline.jsonl", [sample], waits=False)
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody has begun to write down how the pipeline is."""
+        return (self.folder / "pipeline.jsonl").exists()
 
     def samples(self) -> list[PipelineSample]:
         """How the pipeline was, moment by moment; none but of a load run."""
@@ -222,12 +232,13 @@ class RunDirectory:
     def _replace(self, name: str, content: bytes) -> None:
         _replace(self.folder / name, content)
 
-    def _append(self, name: str, records: Iterable[msgspec.Struct]) -> None:
+    def _append(self, name: str, records: Iterable[msgspec.Struct], *, waits: bool = True) -> None:
         path = self.folder / name
         with _storage(path, "written"), path.open("ab+") as file:
             _cut_unfinished_line(file)
             file.write(_as_lines(records))
-            _to_disk(file)
+            if waits:
+                _to_disk(file)
 
     def _lines(self, name: str, kind: type[T]) -> list[T]:
         path = self.folder / name

@@ -50,18 +50,18 @@ class Pipeline:
         manifest = store.manifest()
         self._arms: dict[str, Resources] = {arm.name: target.resources(arm) for arm in manifest.protocol.arms}
         self._began_ms = round(datetime.fromisoformat(manifest.started_at).timestamp() * 1000)
-        self._messages = _Messages(list(self._arms))
+        self._messages = Messages(list(self._arms))
         self._position = 0
-        self._logs = _Logs(
+        self._logs = Logs(
             {of_arm.log_group: manifest.functions[arm].architecture for arm, of_arm in self._arms.items()},
             msgspec.convert(manifest.prices, PriceSheet),
         )
         self._logs_since_ms = self._began_ms - CLOCK_SKEW_MS
         self._logs_due = time.monotonic() + target.log_every_s
         self._functions = (
-            _Plane(target, self._arms)
+            PlaneCounts(target, self._arms)
             if isinstance(target, LocalTarget)
-            else _CloudWatch(target.aws, self._arms, self._began_ms)
+            else CloudWatch(target.aws, self._arms, self._began_ms)
         )
 
     @property
@@ -125,7 +125,7 @@ class Pipeline:
         return msgspec.structs.replace(sample, **function)
 
 
-class _Messages:
+class Messages:
     """What the senders have told so far."""
 
     def __init__(self, arms: Iterable[str]) -> None:
@@ -157,7 +157,7 @@ class _Messages:
         return max(now_ms - sent_ms[-depth], 0.0) if 0 < depth <= len(sent_ms) else None
 
 
-class _Logs:
+class Logs:
     """What the log lines read so far tell of times and cost."""
 
     def __init__(self, architectures: dict[str, str], prices: PriceSheet) -> None:
@@ -216,7 +216,7 @@ class _Logs:
             self.cost_usd = (self.cost_usd or Decimal(0)) + cost
 
 
-class _Plane:
+class PlaneCounts:
     """Functions of a local stack, as its plane counts them, and what its processes take."""
 
     def __init__(self, target: LocalTarget, arms: dict[str, Resources]) -> None:
@@ -247,12 +247,12 @@ class _Plane:
         return found
 
 
-class _CloudWatch:
+class CloudWatch:
     """Functions and queues on AWS, as CloudWatch counts them since a moment, minutes late."""
 
     def __init__(self, aws: Aws, arms: dict[str, Resources], since_ms: int) -> None:
         self._aws = aws
-        self._since = datetime.fromtimestamp(since_ms // 60_000 * 60, UTC)
+        self.since = datetime.fromtimestamp(since_ms // 60_000 * 60, UTC)
         self._due = 0.0
         self._known: dict[str, dict[str, Any]] = {arm: {} for arm in arms}
         self._metrics = {
@@ -264,11 +264,8 @@ class _CloudWatch:
             self._due = time.monotonic() + _PUBLISHED_S
             with access_errors("CloudWatch's metrics"):
                 pages = self._aws.cloudwatch.get_paginator("get_metric_data").paginate(
-                    MetricDataQueries=[
-                        {"Id": name, "MetricStat": {"Metric": metric, "Period": _PUBLISHED_S, "Stat": stat}}
-                        for name, (_, _, metric, stat) in self._metrics.items()
-                    ],
-                    StartTime=self._since,
+                    MetricDataQueries=self.queries(),
+                    StartTime=self.since,
                     EndTime=datetime.now(UTC),
                     ScanBy="TimestampAscending",
                 )
@@ -281,6 +278,13 @@ class _CloudWatch:
                     value = sum(found) if stat == "Sum" else found[-1]
                     self._known[arm][field] = value * 1000 if field == "oldest_ms" else round(value)
         return self._known
+
+    def queries(self) -> list[dict[str, Any]]:
+        """What is asked for, as CloudWatch takes it."""
+        return [
+            {"Id": name, "MetricStat": {"Metric": metric, "Period": _PUBLISHED_S, "Stat": stat}}
+            for name, (_, _, metric, stat) in self._metrics.items()
+        ]
 
     def processes(self) -> dict[str, float | None]:
         return {}

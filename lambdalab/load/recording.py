@@ -5,6 +5,7 @@ with the folder) that looks at the pipeline every second, waits for the drain, c
 it does so as well when the sender is killed.
 """
 
+import atexit
 import contextlib
 import json
 import math
@@ -23,7 +24,7 @@ from typing import Final
 from typing import Protocol as Interface
 
 import msgspec
-from msgspec.structs import asdict, replace
+from msgspec.structs import replace
 
 from lambdalab import collection, ingest
 from lambdalab.console import make_console
@@ -43,6 +44,7 @@ from lambdalab.target import AwsTarget, LocalTarget, aws_target, local_target
 SAMPLE_S: Final = 1.0
 BLOCKS_AT_MOST: Final = 100
 _COUNTERS: Final = 8
+_READY_S: Final = 0.05
 
 
 class Stopped(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,32 +88,39 @@ class Recording:
 
         Raises:
             StackError, AccessError, StorageError: see ``new_run``; the queues must be empty.
+            SetupError: the process cannot work; why has been said.
         """
         self.store = new_run(target, protocol_of(plan), self._results, seed=plan.seed, load=msgspec.to_builtins(plan))
         self._manifest = self.store.manifest()
         self._loads = {load.label: load for load in self._manifest.protocol.loads}
+        self._began_ms = datetime.fromisoformat(self._manifest.started_at).timestamp() * 1000
+        self._block_ms = block_seconds(plan) * 1000
         self._plan, self._told = plan, 0
         self._process = subprocess.Popen(
             [sys.executable, "-m", "lambdalab.load.recording", str(self.store.folder)],
             stdin=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for the sender, which then ends the run
         )
+        atexit.register(self.hurry)
+        while not self.store.is_watched:  # else the first messages would be in no count
+            if self._process.poll() is not None:
+                raise SetupError(
+                    f"the books of run {self._manifest.run_id} cannot be kept, as its own process said",
+                    next_step="repair that, and begin again",
+                )
+            time.sleep(_READY_S)
         return self._manifest.run_id
 
     def sends(self, sends: Sequence[Send]) -> None:
         """Writes down how messages were sent, in any order."""
         assert self.store is not None
-        block_s = block_seconds(self._plan)
-        self.store.append_trial(
-            *(
-                trial_of(self._manifest, send, self._loads[send.label], self._told + i, block_s)
-                for i, send in enumerate(sends)
-            )
-        )
+        self.store.append_trials([self._as_trial(send, self._told + i) for i, send in enumerate(sends)])
         self._told += len(sends)
 
     def end(self, report: Report) -> None:
-        """Nothing is sent any more: waits for the drain and until the books are closed; Ctrl-C ends the wait.
+        """Nothing is sent any more: waits for the drain and until the books are closed.
+
+        Ctrl-C or ``hurry`` ends the wait: the books are then closed with what is still queued.
 
         Raises:
             InvalidRunError: the result must not be used; ``summary.json`` says why.
@@ -130,8 +139,7 @@ class Recording:
         try:
             code = self._process.wait()
         except KeyboardInterrupt:
-            self._process.send_signal(signal.SIGTERM)
-            code = self._process.wait()
+            code = self.hurry()
         run_id = self._manifest.run_id
         if code == InvalidRunError.exit_code:
             raise InvalidRunError(
@@ -142,6 +150,41 @@ class Recording:
                 f"the books of run {run_id} were not closed",
                 next_step=f"see what there is with `lambdalab report {run_id}`",
             )
+
+    def hurry(self) -> int:
+        """Closes the books of a run that is under way without waiting for the drain.
+
+        Returns:
+            The exit code of the process that keeps them; 0 where no run has begun.
+        """
+        if self.store is None:
+            return 0
+        if self._process.poll() is None:
+            assert self._process.stdin is not None
+            self._process.stdin.close()
+            self._process.terminate()
+        return self._process.wait()
+
+    def _as_trial(self, send: Send, position: int) -> TrialResult:
+        """What is known of a message when it has been sent."""
+        return TrialResult(
+            trial=Trial(
+                trial_id=send.batch_id.removeprefix(self._manifest.run_id)[1:],
+                block=max(int((send.intended_at_ms - self._began_ms) / self._block_ms), 0) + 1,
+                position=position,
+                arm=send.arm,
+                load=self._loads[send.label],
+            ),
+            batch_id=send.batch_id,
+            message_id=send.message_id,
+            sent_at_ms=round(send.began_at_ms),
+            drained_at_ms=None,
+            message_bytes=send.message_bytes,
+            items_expected=send.items,
+            items_found=None,
+            reason=None if send.error is None else f"not sent: {send.error}",
+            sending=Sending(**{name: getattr(send, name) for name in Sending.__struct_fields__}),
+        )
 
     def _is_over(self, report: Report) -> bool:
         """Whether everything in the plan was due."""
@@ -174,30 +217,6 @@ def block_seconds(plan: LoadPlan) -> float:
     return max(1.0, (length_s(plan) or 0.0) / BLOCKS_AT_MOST)
 
 
-def trial_of(manifest: Manifest, send: Send, load: Load, position: int, block_s: float) -> TrialResult:
-    """What is known of a message when it has been sent."""
-    began_ms = datetime.fromisoformat(manifest.started_at).timestamp() * 1000
-    sending = {name: value for name, value in asdict(send).items() if name in Sending.__struct_fields__}
-    return TrialResult(
-        trial=Trial(
-            trial_id=send.batch_id.removeprefix(manifest.run_id)[1:],
-            block=max(int((send.intended_at_ms - began_ms) / 1000 / block_s), 0) + 1,
-            position=position,
-            arm=send.arm,
-            load=load,
-        ),
-        batch_id=send.batch_id,
-        message_id=send.message_id,
-        sent_at_ms=round(send.began_at_ms),
-        drained_at_ms=None,
-        message_bytes=send.message_bytes,
-        items_expected=send.items,
-        items_found=None,
-        reason=None if send.error is None else f"not sent: {send.error}",
-        sending=Sending(**sending),
-    )
-
-
 class Bookkeeper:
     """One load run, seen from the process that keeps its books.
 
@@ -217,7 +236,12 @@ class Bookkeeper:
         self._problem: str | None = None
 
     def watch(self, ended: threading.Event) -> None:
-        """Looks at the pipeline until the sender has ended."""
+        """Looks at the pipeline until the sender has ended.
+
+        Raises:
+            AccessError, PlaneError: the target does not answer the first time.
+        """
+        self._pipeline.sample()
         while not ended.wait(SAMPLE_S):
             self._look(draining=False)
 
@@ -232,9 +256,10 @@ class Bookkeeper:
         """
         drained_at_ms = self._drain()
         results = self._store.trials()
+        # In this order: what moves on meanwhile is then found where it is, and never missing from both places.
+        queued = {arm: self._target.queue_depth(of_arm.queue_url) for arm, of_arm in self._arms.items()}
         dead, strange = self._dead_letters({result.batch_id for result in results})
         results = self._counted(results, dead, again=drained_at_ms is not None)
-        queued = {arm: self._target.queue_depth(of_arm.queue_url) for arm, of_arm in self._arms.items()}
         now_ms = round(time.time() * 1000)
         results = [
             replace(result, drained_at_ms=now_ms if result.batch_id in dead or _is_complete(result) else None)

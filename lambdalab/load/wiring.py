@@ -30,13 +30,26 @@ def attach(events: Events, recorder: Recorder | None = None) -> None:
     def begin(environment: Environment, web_ui: WebUI | None = None, **_: Any) -> None:
         if not isinstance(environment.runner, WorkerRunner):
             assert environment.parsed_options is not None
-            results = environment.parsed_options.results
-            Lead(environment, recorder or (Recording(Path(results)) if results else Unrecorded()))
+            Lead(environment, recorder or _recorder(environment, environment.parsed_options.results))
             _refuse_early(environment, web_ui)
         if not isinstance(environment.runner, MasterRunner):
             Sending(environment)
 
     events.init.add_listener(begin)
+
+
+def _recorder(environment: Environment, results: str) -> Recorder:
+    """Keeps runs in a folder, or none; Locust does not end before the books of a run are closed."""
+    if not results:
+        return Unrecorded()
+    recording = Recording(Path(results))
+
+    def quit_early(**_: Any) -> None:
+        if code := recording.hurry():
+            environment.process_exit_code = code
+
+    environment.events.quitting.add_listener(quit_early)  # before Lead's: Locust calls the last one first
+    return recording
 
 
 def _refuse_early(environment: Environment, web_ui: WebUI | None) -> None:

@@ -53,6 +53,7 @@ class LoadChapter:
     @property
     def steps(self) -> Iterator[Panel]:
         """Offered and achieved rates over the backlog, of all arms and of each."""
+        most = max(flow.backlog for flow in self.books.flows)
         for arm in self.arms:
             flows = self.books.steps(arm)
             names = [_step(flow) for flow in flows]
@@ -71,7 +72,7 @@ class LoadChapter:
                 for flow in flows
             ]
             text = f"{heading}: {'; '.join(said)}. {self._kept_up(arm)}"
-            yield Panel(heading=heading, svg=draw(charts.steps(names, rates, backlogs, knee)), text=text)
+            yield Panel(heading=heading, svg=draw(charts.steps(names, rates, backlogs, knee, most)), text=text)
 
     @property
     def distributions(self) -> Iterator[Panel]:

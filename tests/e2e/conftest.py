@@ -10,7 +10,19 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SHARED = ("template.yaml", "samconfig.toml", "src", "protocols", "prices", "latencies", "tools", "contracts", "events")
+SHARED = (
+    "template.yaml",
+    "samconfig.toml",
+    "pyproject.toml",
+    "load",
+    "src",
+    "protocols",
+    "prices",
+    "latencies",
+    "tools",
+    "contracts",
+    "events",
+)
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
