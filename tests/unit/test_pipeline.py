@@ -60,6 +60,8 @@ def test_the_log_tells_times_from_the_intended_moment_and_cost_once_for_each_inv
     intended = {result.batch_id: result.sent_at_ms - 500.0}
     for some in (lines[:2], lines[:3], lines[2:], lines):  # in parts, and again and again
         logs.add(logs.fresh(some), intended)
+    late = msgspec.structs.replace(lines[0], event_id="late")  # as if it came once more
+    logs.add(logs.fresh([late]), intended)
 
     found = logs.end_to_end_ms()
     assert found is not None
