@@ -205,7 +205,8 @@ class Generator:
             return
         self._pool.spawn(self._one, arrival, time.monotonic())
         self._pool.join()
-        while not self._drained(arrival) and not self._stopping.wait(_DRAIN_POLL_S):
+        until = start + self._until_s
+        while not self._drained(arrival) and time.monotonic() < until and not self._stopping.wait(_DRAIN_POLL_S):
             pass
 
     def _one(self, arrival: Arrival, due: float) -> None:

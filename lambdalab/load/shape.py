@@ -110,6 +110,7 @@ class Run:
         )
         self._began = time.monotonic()
         self._lost: set[int] = set()
+        self._failure: LambdalabError | None = None
 
     def hear(self, told: Told) -> None:
         """Takes what a worker tells."""
@@ -119,13 +120,20 @@ class Run:
             _log.error("worker %d cannot send: %s", told.worker, told.failure)
             self._lose(told.worker)
         self._tally.add(told.worker, told.sends)
-        if told.sends:
-            self._recorder.sends(told.sends)
         if told.share is not None:
             self._tally.end(told.share)
+        if told.sends and self._failure is None:
+            try:
+                self._recorder.sends(told.sends)
+            except LambdalabError as error:  # what cannot be recorded is not sent either
+                self._failure = error
 
     def going_on(self) -> bool:
-        """Whether anything is still to be sent. Notices workers that died."""
+        """Whether anything is still to be sent."""
+        return self._failure is None and self._waits()
+
+    def _waits(self) -> bool:
+        """Whether a worker has still to tell. Notices those that died."""
         present = _workers(self._runner)
         for worker in self._tally.waiting():
             if self.workers[worker] not in present:
@@ -135,10 +143,10 @@ class Run:
 
     def stop(self) -> None:
         """Makes every worker stop, and waits until all have told everything."""
-        if self.going_on():
+        if self._waits():
             self._runner.send_message(STOP)
         until = time.monotonic() + STOP_S + 2
-        while self.going_on() and time.monotonic() < until:
+        while self._waits() and time.monotonic() < until:
             gevent.sleep(0.05)
 
     def end(self) -> None:
@@ -153,6 +161,8 @@ class Run:
         for line in _summary(report):
             _log.info(line)
         self._recorder.end(report)
+        if self._failure is not None:
+            raise self._failure
 
     def _lose(self, worker: int) -> None:
         """What of a dead worker's share is due by now is missing; until the run ends it becomes more."""

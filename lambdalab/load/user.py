@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import gevent
 import msgspec
+from botocore.exceptions import BotoCoreError, ClientError
 from gevent.event import Event
 from locust import User, constant, tag, task
 from locust.env import Environment
@@ -19,6 +20,7 @@ from lambdalab.load.job import JOB, STOP, TOLD, Job, Told
 from lambdalab.load.ledger import Send
 from lambdalab.load.schedule import Arrival, Shape, arrivals, length_s
 from lambdalab.load.sender import Outcome, SqsSender
+from lambdalab.target import AwsTarget, LocalTarget
 
 TELL_S: Final = 0.5
 MASTER_SILENT_S: Final = 10.0
@@ -102,17 +104,18 @@ class Sending:
         self._runner.send_message(TOLD, {"told": msgspec.msgpack.encode(told)})
 
     def _run(self, share: "_Share") -> None:
-        telling = gevent.spawn(self._tell_and_listen, share)
+        sent = Event()
+        telling = gevent.spawn(self._tell_and_listen, share, sent)
         try:
             share.generator.run()
         finally:
-            telling.kill()
+            sent.set()
+            telling.join()  # not killed, which could lose what it is telling
             self._tell(share.told(last=True))
             self.ended.set()
 
-    def _tell_and_listen(self, share: "_Share") -> None:
-        while True:
-            gevent.sleep(TELL_S)
+    def _tell_and_listen(self, share: "_Share", sent: Event) -> None:
+        while not sent.wait(TELL_S):
             if share.sends:
                 self._tell(share.told())
             heard = getattr(self._runner, "last_heartbeat_timestamp", None)
@@ -132,6 +135,7 @@ class _Share:
         with access_errors("SQS"):
             self._sqs = session.client("sqs", endpoint_url=job.endpoint_url, region_name=job.region)
         self._bodies: dict[int, list[str]] = {}
+        self._empty_readings = 0
         self.sends: list[Send] = []
         plan = job.plan
         until_s = length_s(plan)
@@ -202,7 +206,16 @@ class _Share:
             self._request.fire(**shown, name=f"{name} entry", response_length=0, exception=RuntimeError(text))
 
     def _drained(self, arrival: Arrival) -> bool:
-        """Whether the queue is empty."""
+        """Whether the queue is empty: seen once locally, three times on AWS, whose numbers are approximate."""
         url = self._job.queue_urls[arrival.arm]
-        found = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
-        return found["ApproximateNumberOfMessages"] == found["ApproximateNumberOfMessagesNotVisible"] == "0"
+        try:
+            found = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+        except (BotoCoreError, ClientError) as error:
+            _log.warning("queue %s cannot be looked at now: %s", url, error)
+            return False
+        counts = (found["ApproximateNumberOfMessages"], found["ApproximateNumberOfMessagesNotVisible"])
+        self._empty_readings = self._empty_readings + 1 if counts == ("0", "0") else 0
+        if self._empty_readings < (LocalTarget if self._job.local else AwsTarget).empty_readings:
+            return False
+        self._empty_readings = 0
+        return True

@@ -36,7 +36,9 @@ def aws() -> Iterator[FakeAws]:
 class Locust:
     """``locust -f load`` against an endpoint, as a process group of its own."""
 
-    def __init__(self, aws: FakeAws, folder: Path, *arguments: str, headless: bool = True) -> None:
+    def __init__(
+        self, aws: FakeAws, folder: Path, *arguments: str, headless: bool = True, locustfile: str = "load"
+    ) -> None:
         self.log_file = folder / f"locust-{aws.port}.log"
         environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "LOCUST_"))}
         environment |= {
@@ -50,7 +52,7 @@ class Locust:
         command = [
             str(LOCUST),
             "-f",
-            "load",
+            locustfile,
             "--target",
             "aws",
             "--results",

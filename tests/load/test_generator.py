@@ -60,11 +60,12 @@ def test_every_constant_rate_is_held_within_two_percent_or_one_message() -> None
 
 def test_poisson_arrivals_are_poisson_in_the_times_they_are_really_sent() -> None:
     seconds = 5.0
-    for rate, sent in {
-        rate: Sent(LoadPlan(rate=float(rate), duration_s=seconds, arrivals=Arrivals.POISSON, seed=3))
-        for rate in (10, 100, 500)
-    }.items():
-        began = sent.run().began_s()
+    rates = (10, 100, 500)
+    plans = {rate: LoadPlan(rate=float(rate), duration_s=seconds, arrivals=Arrivals.POISSON, seed=3) for rate in rates}
+    all_sent = {rate: Sent(plan) for rate, plan in plans.items()}
+    gevent.joinall([gevent.spawn(sent.run) for sent in all_sent.values()], raise_error=True)
+    for rate, sent in all_sent.items():
+        began = sent.began_s()
         low, high = stats.poisson.interval(0.95, rate * seconds)
         assert low <= len(began) <= high
         # Given how many there are, the times of a Poisson process are uniform; and counts vary as much as their mean.
@@ -176,6 +177,12 @@ def test_strict_begins_the_next_when_the_queue_is_empty() -> None:
     sent = Sent(LoadPlan(shape=Shape.STRICT, blocks=2), send, until_s=60.0, drained=drained).run()
     assert len(sent.requests) == 4
     assert sent.share.complete
+
+
+def test_strict_does_not_wait_for_ever_for_a_queue_that_never_drains() -> None:
+    sent = Sent(LoadPlan(shape=Shape.STRICT, blocks=2), until_s=0.3, drained=lambda _: False).run()
+    assert len(sent.requests) == 1
+    assert not sent.share.complete
 
 
 @pytest.mark.parametrize(
