@@ -105,7 +105,7 @@ def test_percentiles_are_by_nearest_rank(n: int, wanted: tuple[int, int, int]) -
 
 def test_on_aws_functions_are_counted_by_cloudwatch_since_the_run_began() -> None:
     aws = Aws(endpoint_url="http://127.0.0.1:9")
-    watch = CloudWatch(aws, {"go": ARM}, BEGAN_MS + 12_345, pytest.fail)
+    watch = CloudWatch(aws, {"go": ARM}, BEGAN_MS + 12_345, lambda error: pytest.fail(str(error)))
     found = {
         "m0": [3.0, 4.0],
         "m1": [1.0],
