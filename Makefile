@@ -5,10 +5,13 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: help setup check test bench screenshots build deploy destroy sam-local format clean
+RATE ?= 10
+DURATION ?= 60s
+
+.PHONY: help setup check test bench load load-headless screenshots build deploy destroy sam-local format clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
 
 setup: .venv/setup-done ## Put lambdalab and an isolated sam into .venv/bin
 
@@ -28,6 +31,12 @@ setup: .venv/setup-done ## Put lambdalab and an isolated sam into .venv/bin
 
 bench: setup ## Compare the Python and the Go function on this machine (ARGS are passed to `lambdalab run`)
 	@$(BIN)/lambdalab run ingest --protocol strict --target local --up $(ARGS)
+
+load: setup ## Open Locust's web UI on loopback, against the local stack with load settings (ARGS are passed to Locust)
+	@$(BIN)/lambdalab load --up $(ARGS)
+
+load-headless: setup ## Send RATE messages a second for DURATION without the web UI (RATE=50 DURATION=60s)
+	@$(BIN)/lambdalab load --up --headless --only-summary --rate $(RATE) --duration $(DURATION) $(ARGS)
 
 test: setup ## Run every test this machine can run, and name those it cannot
 	cd src/go/ingest && PATH="$$(../../../$(BIN)/python -m lambdalab.tools --go-folder):$$PATH" go test ./...

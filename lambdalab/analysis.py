@@ -15,6 +15,7 @@ from lambdalab.comparison import Comparison
 from lambdalab.design import Arm, Protocol, Stop
 from lambdalab.figures import Figures, figures
 from lambdalab.frontier import Frontier as Frontier
+from lambdalab.load.books import Books as Books
 from lambdalab.model import Estimate, InvocationRow, Manifest, TrialResult
 from lambdalab.pairing import Resolutions, compare_arms, in_a_sentence
 from lambdalab.stats import LEVEL, PRECISION, median_estimate, smallest_n
@@ -103,6 +104,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     cautions: tuple[str, ...]
     faults: tuple[str, ...]
     """Why the run must not be used; empty when it may be."""
+    load: Books | None = None
+    """Of a load run."""
     bill: Bill | None = None
     frontiers: tuple[Frontier, ...] = ()
 
@@ -114,6 +117,7 @@ def summarise(
     *,
     damaged_lines: int = 0,
     resolutions: Resolutions | None = None,
+    books: Books | None = None,
 ) -> Summary:
     """Everything that can be said of a run.
 
@@ -123,6 +127,7 @@ def summarise(
         rows: the joined samples, valid or not.
         damaged_lines: how many log lines could not be read.
         resolutions: what A/A runs of this machine and design could tell from no difference.
+        books: of a load run; of one without, nothing was sent.
     """
     protocol = manifest.protocol
     current = [row for row in rows if row.reason is None or not row.reason.startswith(REPEATED)]
@@ -135,6 +140,11 @@ def summarise(
     ended_early = manifest.stopped is not None  # after a whole block: then that is all that was planned
     blocks = max((trial.trial.block for trial in trials), default=0) if ended_early else protocol.blocks
     per_load = blocks * len(protocol.arms)
+    planned = per_load * len(protocol.loads)
+    items_expected = blocks * sum(arm.messages for arm in protocol.arms) * sum(load.count for load in protocol.loads)
+    if manifest.load is not None:  # one trial is one message, and was written down when it was to be sent
+        planned = sum(trial.message_id is not None for trial in trials)
+        items_expected = sum(trial.items_expected for trial in trials if trial.message_id is not None)
     summary = Summary(
         run_id=manifest.run_id,
         scenario=protocol.scenario,
@@ -146,15 +156,15 @@ def summarise(
         architecture=tuple(sorted({f.architecture for f in manifest.functions.values()})),
         price_sheet=manifest.price_sheet,
         blocks=blocks,
-        stopped=manifest.stopped or (_all_blocks(protocol) if done == per_load * len(protocol.loads) else None),
+        stopped=manifest.stopped or (_all_blocks(protocol) if manifest.load is None and done == planned else None),
         cold_mode=manifest.cold_mode,
         level=LEVEL,
-        trials_planned=per_load * len(protocol.loads),
+        trials_planned=planned,
         trials_done=done,
         reports_found=len({row.trial for row in current if row.duration_ms is not None}),
         reports_expected=sum(trial.message_id is not None for trial in last.values()),
         items_found=sum(trial.items_found or 0 for trial in last.values()),
-        items_expected=blocks * sum(arm.messages for arm in protocol.arms) * sum(load.count for load in protocol.loads),
+        items_expected=items_expected,
         rows_valid=sum(row.valid for row in current),
         rows_total=len(current),
         rows_repeated=len(rows) - len(current),
@@ -168,6 +178,7 @@ def summarise(
         figures=figures(protocol, current),
         cautions=(),
         faults=(),
+        load=books,
     )
     return msgspec.structs.replace(
         summary, cautions=tuple(_cautions(manifest, summary)), faults=tuple(_faults(manifest, summary))
@@ -247,12 +258,22 @@ def _cautions(manifest: Manifest, summary: Summary) -> Iterable[str]:
         wanted = manifest.template_runtimes.get(arm)
         if wanted is not None and wanted != function.runtime:
             yield f"{arm} ran on {function.runtime}; the template's default is {wanted}"
-        if (function.batch_size, function.reserved_concurrency) != (messages[arm], 1):
+        if manifest.load is not None:
+            if function.reserved_concurrency == 1 and manifest.load.get("shape") != "strict":
+                yield (
+                    f"{arm} ran with reserved concurrency 1, which under load throttles and in the end dead-letters; "
+                    "deploy with the load settings"
+                )
+        elif (function.batch_size, function.reserved_concurrency) != (messages[arm], 1):
             at_once = "one message" if messages[arm] == 1 else f"one batch of {messages[arm]} messages"
             yield (
                 f"{arm} ran with batch size {function.batch_size} and reserved concurrency "
                 f"{function.reserved_concurrency or 'unset'}; {at_once} at a time needs {messages[arm]} and 1"
             )
+    if manifest.load is not None:
+        yield "messages under load wait for each other, so their times are less certain than the intervals say"
+    if summary.load is not None:
+        yield from summary.load.cautions
     if manifest.protocol.stop is not None:
         yield from _off_target(manifest.protocol.stop, summary)
     short = [cell for cell in summary.cells if 0 < cell.n_valid < smallest_n(LEVEL)]
@@ -301,6 +322,11 @@ def _off_target(stop: Stop, summary: Summary) -> Iterable[str]:
 
 
 def _faults(manifest: Manifest, summary: Summary) -> Iterable[str]:
+    if manifest.load is not None:
+        if manifest.stopped is None:
+            yield "interrupted before its sender said that it had ended"
+        yield from ("no message was sent",) if summary.load is None else summary.load.faults
+        return
     if summary.stopped is None and manifest.protocol.stop is not None:
         yield f"interrupted after {summary.trials_done} trials, before its stop rule ended it"
     elif summary.trials_done < summary.trials_planned:

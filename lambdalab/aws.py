@@ -62,6 +62,10 @@ class Aws:
         return cast("CloudFormationClient", self._client("cloudformation"))
 
     @cached_property
+    def cloudwatch(self) -> Any:
+        return self._client("cloudwatch")
+
+    @cached_property
     def dynamodb(self) -> "DynamoDBClient":
         return cast("DynamoDBClient", self._client("dynamodb"))
 

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from lambdalab.cost import BYTES_PER_GB, PriceSheet, ingest_wru, init_in_billed, sqs_requests, tiered
-from lambdalab.design import Arm, Load
+from lambdalab.design import Arm, Load, as_cold
 from lambdalab.model import InvocationRow, Manifest, TrialResult, message_batch_ids
 
 MONTH_S: Final = 730 * 3600
@@ -229,7 +229,9 @@ def _cell(
 ) -> CellBill:
     function = manifest.functions[arm.name]
     mine = [row for row in rows if row.valid and row.arm == arm.name and row.label == load.label]
-    sent = {t.trial.trial_id: t for t in trials if t.trial.arm == arm.name and t.trial.load.label == load.label}
+    sent = {
+        t.trial.trial_id: t for t in trials if t.trial.arm == arm.name and load in (t.trial.load, as_cold(t.trial.load))
+    }
     price = sheet.lambda_.usd_per_gb_s[function.architecture]
     billed, wru = _mean(row.billed_ms for row in mine), _mean(row.wru for row in mine)
     memory_mb = mine[0].memory_mb if mine else function.memory_mb
@@ -263,7 +265,10 @@ def _cell(
             free_tier=terms.free_tier,
             tracing=terms.tracing,
         )
-    batch_ids = next((t.batch_ids for t in sent.values()), message_batch_ids(manifest.run_id, arm.messages))
+    batch_ids, label = next(
+        ((t.batch_ids, t.trial.load.label) for t in sent.values()),
+        (message_batch_ids(manifest.run_id, arm.messages), load.label),
+    )
     return CellBill(
         arm=arm.name,
         label=load.label,
@@ -271,8 +276,7 @@ def _cell(
         mean_billed_ms=billed,
         mean_wru=wru,
         expected_wru=sum(
-            ingest_wru(function.language, len(batch_id), load.label, load.size_bytes, load.count)
-            for batch_id in batch_ids
+            ingest_wru(function.language, len(batch_id), label, load.size_bytes, load.count) for batch_id in batch_ids
         ),
         execution=execution,
         execution_usd=_money(total),

@@ -14,8 +14,9 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from lambdalab.cost import PriceSheet, invocation_cost
-from lambdalab.design import Arm, Mode, Start
+from lambdalab.design import Arm, Mode, Start, as_cold
 from lambdalab.errors import StorageError
+from lambdalab.load.books import Books, balance
 from lambdalab.model import Cost, FunctionRecord, InvocationRow, Manifest, PlatformReport, TrialResult
 from lambdalab.observations import Observations, Observed, observe_run
 from lambdalab.store import RunDirectory
@@ -41,6 +42,7 @@ class MeasuredRun(NamedTuple):
     trials: list[TrialResult]
     rows: list[InvocationRow]
     damaged_lines: int
+    books: Books | None = None
 
 
 def read_run(store: RunDirectory) -> MeasuredRun:
@@ -60,7 +62,8 @@ def read_run(store: RunDirectory) -> MeasuredRun:
     damaged_lines, invocations = observations.damaged_lines, _invocations(manifest, trials, observations)
     del observations  # a million invocations take a gigabyte less when what was observed goes as rows come
     rows = _rows(manifest, trials, invocations, prices)
-    return MeasuredRun(manifest, prices, trials, rows, damaged_lines)
+    books = None if manifest.load is None else balance(trials, rows, store.samples(), store.ending())
+    return MeasuredRun(manifest, prices, trials, rows, damaged_lines, books)
 
 
 def missing_reports(manifest: Manifest, trials: Sequence[TrialResult], observations: Observations) -> list[TrialResult]:
@@ -111,11 +114,13 @@ def _rows(
 def _invocations(manifest: Manifest, trials: Sequence[TrialResult], observations: Observations) -> list[list[Observed]]:
     """The invocations of each trial.
 
-    They are found by the batch in the function's own record. One that timed out or crashed leaves none; as
-    messages are sent one at a time, it belongs to the trial of its function that was under way when it began. Without a
-    record such a sample is never valid, so that this only tells what happened.
+    They are found by the batch in the function's own record. One that timed out or crashed leaves none; where
+    messages are sent one at a time, it belongs to the trial of its function that was under way when it began, and in a
+    load run to none. Without a record such a sample is never valid, so that this only tells what happened.
     """
     of_batch = observations.of_batch()
+    if manifest.load is not None:
+        return [of_batch.get(result.batch_id, []) for result in trials]
     anonymous: list[Observed] | None = None
     ends: dict[str, float] = {}
     found: list[list[Observed]] = []
@@ -148,6 +153,7 @@ def _row(
     function = manifest.functions[arm.name]
     cost = _cost(function.architecture, result, observed, report, record, prices)
     trial = result.trial
+    comes_cold = manifest.load is not None and report is not None and report.start is Start.COLD
     return InvocationRow(
         run_id=manifest.run_id,
         scenario=manifest.protocol.scenario,
@@ -155,13 +161,13 @@ def _row(
         latency_model=manifest.latency_model,
         arm=arm.name,
         language=function.language,
-        mode=arm.mode.value,
+        mode=arm.mode.value if record is None or record.mode is None else record.mode,
         architecture=function.architecture,
         memory_mb=function.memory_mb if report is None else report.memory_mb,
         batch_size=function.batch_size,
         trial=trial.trial_id,
         block=trial.block,
-        label=trial.load.label,
+        label=as_cold(trial.load).label if comes_cold else trial.load.label,
         request_id=None if observed is None else observed.request_id,
         started_at=None if record is None else _timestamp(record.started_ms),
         cold_start=None if report is None else report.start is Start.COLD,
@@ -257,7 +263,7 @@ def _report_faults(result: TrialResult, report: PlatformReport) -> list[str]:
     if report.refused is not None:
         return [*faults, f"the REPORT line is no measurement: {report.refused}"]
     wanted = result.trial.load.start
-    if report.start is not wanted:
+    if report.start is not wanted and result.sending is None:  # under load it comes as it comes
         faults.append(f"a {report.start.value} start where the protocol wants a {wanted.value} one")
     return faults
 

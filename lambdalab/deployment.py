@@ -44,12 +44,19 @@ def variables(endpoint_url: str | None) -> dict[str, str]:
     }
 
 
-def local_parameters(changes: dict[str, str]) -> dict[str, str]:
-    """The parameters of a local stack: samconfig's, then this machine's, then ``changes``."""
-    settings = tomllib.loads((project_root() / "samconfig.toml").read_text())
-    written: list[str] = settings["local"]["global"]["parameters"]["parameter_overrides"]
-    settled = {key: value.strip('"') for key, value in (pair.split("=", 1) for pair in written)}
-    return settled | host_parameters() | changes
+def local_parameters(changes: dict[str, str], settings: str = "local") -> dict[str, str]:
+    """The parameters of a local stack: samconfig's, then this machine's, then ``changes``.
+
+    Args:
+        changes: what differs.
+        settings: an environment of samconfig.toml; of ``load`` everything is taken but what the emulator lacks.
+    """
+    written = tomllib.loads((project_root() / "samconfig.toml").read_text())
+    settled: dict[str, str] = {}
+    for name in ("local", settings):
+        pairs: list[str] = written[name]["global"]["parameters"]["parameter_overrides"]
+        settled |= {key: value.strip('"') for key, value in (pair.split("=", 1) for pair in pairs)}
+    return settled | {"SavedQueries": "false"} | host_parameters() | changes
 
 
 def overrides(parameters: dict[str, str]) -> list[str]:

@@ -71,13 +71,23 @@ class Factors(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     batch_size: tuple[int, ...] = ()
 
 
-class Load(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One message shape of a protocol: how many items of which size, and the start it must meet."""
+class Items(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a message asks for: how many items of which size."""
 
     label: str
     size_bytes: int
     count: int
+
+
+class Load(Items, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One message shape of a protocol, and the start it must meet."""
+
     start: Start
+
+
+def as_cold(load: Load) -> Load:
+    """The load under which a load run's invocations count that turn out to be cold, apart from its warm ones."""
+    return msgspec.structs.replace(load, label=f"{load.label}-cold", start=Start.COLD)
 
 
 class Stop(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

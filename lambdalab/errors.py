@@ -7,7 +7,8 @@
     │   ├── ProtocolError         a protocol file or a setting in it
     │   ├── EventError            an event file for a function
     │   ├── PriceSheetError       a price sheet
-    │   └── LatencyError          a latency model
+    │   ├── LatencyError          a latency model
+    │   └── LoadPlanError         what a load run shall offer
     ├── SetupError            3   this machine or this account cannot do it now
     │   ├── ToolError             sam, uv, go or MiniStack is missing or failed
     │   ├── StackError            the deployed stack is absent or not what is needed
@@ -59,6 +60,10 @@ class PriceSheetError(UsageError):
 
 class LatencyError(UsageError):
     """A latency model is absent or wrong."""
+
+
+class LoadPlanError(UsageError):
+    """What a load run shall offer is wrong or contradicts itself."""
 
 
 class SetupError(LambdalabError):

@@ -45,7 +45,14 @@ _AA: Final = "aa.json"
 _AWS_DOMAINS: Final = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
 
 
-def new_run(target: AwsTarget, protocol: Protocol, results: Path, *, seed: int | None = None) -> RunDirectory:
+def new_run(
+    target: AwsTarget,
+    protocol: Protocol,
+    results: Path,
+    *,
+    seed: int | None = None,
+    load: dict[str, object] | None = None,
+) -> RunDirectory:
     """Makes the run directory and writes down what is asked, before anything is sent.
 
     Args:
@@ -53,6 +60,7 @@ def new_run(target: AwsTarget, protocol: Protocol, results: Path, *, seed: int |
         protocol: what will be run.
         results: the folder of run directories.
         seed: of the order of arms; drawn when None, and kept in the manifest either way.
+        load: the plan of a load run.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -97,7 +105,8 @@ def new_run(target: AwsTarget, protocol: Protocol, results: Path, *, seed: int |
         template_runtimes={arm.name: parameter_default(f"{arm.language.capitalize()}Runtime") for arm in protocol.arms},
         versions=_versions(local=bool(status)),
         machine=_machine(),
-        cold_mode=target.cold_mode,
+        cold_mode=target.cold_mode if load is None else None,
+        load=load,
     )
     return RunDirectory.create(results, manifest)
 
@@ -144,8 +153,14 @@ def resume_run(target: AwsTarget, store: RunDirectory) -> None:
 
 
 def trials_left(store: RunDirectory) -> list[Trial]:
-    """What a run that goes on would execute."""
+    """What a run that goes on would execute.
+
+    Raises:
+        UsageError: it is a load run, whose messages wait for each other, so that a part cannot be measured apart.
+    """
     manifest = store.manifest()
+    if manifest.load is not None:
+        raise UsageError(f"run {manifest.run_id} is a load run, and those do not go on", next_step="start a new one")
     if manifest.stopped is not None:
         return []
     return remaining(schedule(manifest.protocol, manifest.seed), store.trials())
@@ -190,10 +205,10 @@ def conclude(store: RunDirectory, terms: Terms | None = None, limits: Limits = N
     Raises:
         StorageError: a file of the run is damaged, or one cannot be written.
     """
-    manifest, prices, trials, rows, damaged_lines = read_run(store)
+    manifest, prices, trials, rows, damaged_lines, books = read_run(store)
     store.write_rows(rows)
     found = known_resolutions(store, manifest, trials)
-    summary = summarise(manifest, trials, rows, damaged_lines=damaged_lines, resolutions=found)
+    summary = summarise(manifest, trials, rows, damaged_lines=damaged_lines, resolutions=found, books=books)
     bill = bill_of_run(manifest, trials, rows, prices, terms or Terms())
     summary = msgspec.structs.replace(summary, bill=bill, frontiers=frontiers(manifest.protocol, rows, limits))
     store.write_summary(summary)
@@ -222,7 +237,7 @@ def conclude_aa(stores: Sequence[RunDirectory]) -> tuple[Record, dict[str, tuple
     """
     found = {}
     for store in stores:
-        manifest, _, trials, rows, _ = read_run(store)
+        manifest, _, trials, rows, *_ = read_run(store)
         found[manifest.run_id] = compare_arms(manifest, rows)
     design = design_of(manifest, manifest.protocol.arms[0].name, max(trial.trial.block for trial in trials))
     record = make_record(design, found)

@@ -68,13 +68,14 @@ def figures(protocol: Protocol, rows: Sequence[InvocationRow]) -> Figures:
             valid = [row for row in of_load if row.arm == arm.name and row.valid]
             for metric in ("duration_ms", "init_ms", "init_and_first_ms"):
                 values = [value for row in valid if (value := getattr(row, metric)) is not None]
-                curves += _curve(arm.name, load.label, metric, values)
+                curves += curve_of(arm.name, load.label, metric, values)
             timed = [(row.block, row.duration_ms) for row in valid if row.duration_ms is not None]
             stretches += _stretches(arm.name, load.label, timed, protocol.blocks)
     return Figures(curves=tuple(curves), stretches=tuple(stretches))
 
 
-def _curve(arm: str, label: str, metric: str, values: Sequence[float]) -> Iterable[Curve]:
+def curve_of(arm: str, label: str, metric: str, values: Sequence[float]) -> Iterable[Curve]:
+    """The distribution of some values, or nothing of none."""
     if values:
         ordered = sorted(values)
         ranks = [round(step * (len(ordered) - 1) / STEPS) for step in range(STEPS + 1)]

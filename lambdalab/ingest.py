@@ -3,20 +3,25 @@
 The only module of the lab that knows DynamoDB; contracts are in ``contracts/`` and docs/contracts.md.
 """
 
-import json
 from collections.abc import Iterable
 
+import msgspec
+
 from lambdalab.aws import Aws, access_errors
-from lambdalab.design import Load, Mode
+from lambdalab.design import Items, Mode
 from lambdalab.target import Resources
 
 
-def message(batch_id: str, load: Load, mode: Mode) -> str:
+def message(batch_id: str, load: Items, mode: Mode) -> str:
     """The body of one work message."""
-    return json.dumps(
-        {"batch_id": batch_id, "size_bytes": load.size_bytes, "count": load.count, "label": load.label, "mode": mode},
-        separators=(",", ":"),
-    )
+    asked = {
+        "batch_id": batch_id,
+        "size_bytes": load.size_bytes,
+        "count": load.count,
+        "label": load.label,
+        "mode": mode,
+    }
+    return msgspec.json.encode(asked).decode()
 
 
 def count_items(aws: Aws, of_arm: Resources, batch_ids: Iterable[str]) -> int:

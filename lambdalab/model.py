@@ -10,6 +10,7 @@ from typing import Annotated
 import msgspec
 
 from lambdalab.design import ColdMode, Load, Protocol, Start
+from lambdalab.load.ledger import Sending
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Amount = Annotated[float, msgspec.Meta(ge=0, le=1e12)]
@@ -33,7 +34,7 @@ class TrialResult(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     ``reason`` is None when the queue drained and the table holds exactly the items asked for. ``drained_at_ms`` is None
     when the trial was interrupted or its messages did not drain. ``message_id`` is the first message's; bytes and items
-    are of all ``messages`` together.
+    are of all ``messages`` together. ``sending`` is there in a load run, whose messages are not sent one at a time.
     """
 
     trial: Trial
@@ -46,6 +47,7 @@ class TrialResult(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     items_found: Count | None
     reason: str | None
     messages: Annotated[int, msgspec.Meta(ge=1, le=10)] = 1
+    sending: Sending | None = None
 
     @property
     def batch_ids(self) -> tuple[str, ...]:
@@ -93,7 +95,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     ``parameters`` are the deployed stack's. ``endpoint`` is where Lambda was spoken to; ``cpu_limit`` says what held
     the functions to their share of CPU, ``cpu_scale`` what that was multiplied by, ``limits`` what else a local plane
     holds, ``calibration`` the last measured speed of this machine's core; ``latency`` is the whole model by which
-    services took their time, None when there was none.
+    services took their time, None when there was none. ``load`` is the whole plan of a load run, None of a protocol's.
     """
 
     schema_version: int
@@ -121,6 +123,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     resumed_at: tuple[str, ...] = ()
     cold_mode: ColdMode | None = None
     stopped: str | None = None
+    load: dict[str, object] | None = None
 
     @property
     def latency_model(self) -> str | None:

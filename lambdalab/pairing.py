@@ -3,6 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from statistics import median
 from typing import Final
 
 from lambdalab.comparison import MARGIN, Comparison, Metric, Samples, Verdict, arm_pairs, compare
@@ -114,6 +115,10 @@ def differences(base: Manifest, candidate: Manifest) -> Iterator[str]:
     ):
         if one != two:
             yield f"{what} {one} and {two}"
+    offered, asked = base.load or {}, candidate.load or {}
+    for name in dict.fromkeys((*offered, *asked)):
+        if name != "seed" and offered.get(name) != asked.get(name):
+            yield f"load plan: {name} {offered.get(name, 'none')} and {asked.get(name, 'none')}"
     theirs = {load.label: load for load in candidate.protocol.loads}
     for load in base.protocol.loads:
         other = theirs.get(load.label)
@@ -155,9 +160,13 @@ def _cells(rows: Iterable[InvocationRow]) -> _Cells:
 
 
 def _by_block(cells: _Cells, arm: str, label: str, metric: Metric) -> dict[int, float]:
+    """One value for each block: under load, where a block holds many messages, their median."""
     value = _VALUE_OF[metric]
-    found = {row.block: value(row) for row in cells.get((arm, label), ())}
-    return {block: v for block, v in sorted(found.items()) if v is not None}
+    found: dict[int, list[float]] = {}
+    for row in cells.get((arm, label), ()):
+        if (measured := value(row)) is not None:
+            found.setdefault(row.block, []).append(measured)
+    return {block: median(values) for block, values in sorted(found.items())}
 
 
 def _metrics_of(load: Load) -> list[Metric]:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from lambdalab.design import Caps, Factors, Load, Mode, Protocol, Start, Stop
+from lambdalab.design import Caps, Factors, Items, Load, Mode, Protocol, Start, Stop
 from lambdalab.errors import ProtocolError
 from lambdalab.model import Trial
 from lambdalab.settings_file import choose, locate, read
@@ -166,16 +166,21 @@ def _factor_faults(factors: Factors, languages: tuple[str, ...]) -> Iterator[tup
 
 def _load_faults(key: str, load: Load, *, first: bool) -> Iterator[tuple[str, object, str]]:
     """Find the faults of one load: the first of an arm meets a new environment, the others the same one, warm."""
-    if not _LABEL.fullmatch(load.label):
-        yield f"{key}.label", load.label, "use 1 to 64 letters, digits and . _ : -"
-    if not 1 <= load.size_bytes <= MAX_SIZE_BYTES:
-        yield f"{key}.size_bytes", load.size_bytes, f"write a number from 1 to {MAX_SIZE_BYTES}"
-    if not 1 <= load.count <= MAX_COUNT:
-        yield f"{key}.count", load.count, f"write a number from 1 to {MAX_COUNT}"
-    volume = load.size_bytes * load.count
-    if volume > MAX_VOLUME_BYTES:
-        yield f"{key}.size_bytes x count", volume, f"stay within {MAX_VOLUME_BYTES} bytes a message"
+    yield from items_faults(key, load)
     if first and load.start is Start.WARM:
         yield f"{key}.start", load.start.value, 'write "cold"; the first load of an arm meets a new environment'
     if not first and load.start is Start.COLD:
         yield f"{key}.start", load.start.value, 'write "warm"; only the first load of an arm meets a new environment'
+
+
+def items_faults(key: str, items: Items) -> Iterator[tuple[str, object, str]]:
+    """Find what a message must not ask for: the key, its value, and what to write instead."""
+    if not _LABEL.fullmatch(items.label):
+        yield f"{key}.label", items.label, "use 1 to 64 letters, digits and . _ : -"
+    if not 1 <= items.size_bytes <= MAX_SIZE_BYTES:
+        yield f"{key}.size_bytes", items.size_bytes, f"write a number from 1 to {MAX_SIZE_BYTES}"
+    if not 1 <= items.count <= MAX_COUNT:
+        yield f"{key}.count", items.count, f"write a number from 1 to {MAX_COUNT}"
+    volume = items.size_bytes * items.count
+    if volume > MAX_VOLUME_BYTES:
+        yield f"{key}.size_bytes x count", volume, f"stay within {MAX_VOLUME_BYTES} bytes a message"

@@ -5,13 +5,15 @@
     results/<run_id>/run.json         the manifest
                      trials.jsonl     one line per trial, appended when it ends
                      platform.jsonl   log lines as collected
+                     pipeline.jsonl, ending.json   of a load run: queues and functions second by second; what was left
                      metrics.csv, metrics.parquet   one row per invocation
                      summary.json     every number that is shown
     results/latest -> <run_id>
     results/aa.json                   what A/A runs resolved, by machine and design
 
-Lines are appended and reach the disk before the run goes on; the other files are replaced whole, so that a reader
-finds the old content or the new. A line cut off by a crash is ignored when read and overwritten when the run goes on.
+Lines are appended and, but for those of a load run, reach the disk before the run goes on; the other files are replaced
+whole, so that a reader finds the old content or the new. A line cut off by a crash is ignored when read and overwritten
+when the run goes on.
 """
 
 import contextlib
@@ -30,6 +32,7 @@ from typing import Any, BinaryIO, Final, TypeVar
 import msgspec
 
 from lambdalab.errors import StorageError, UsageError
+from lambdalab.load.ledger import Ending, PipelineSample
 from lambdalab.model import InvocationRow, LogLine, Manifest, TrialResult
 
 SCHEMA_VERSION: Final = 4
@@ -115,9 +118,61 @@ class RunDirectory:
         """Writes one trial and waits until it is on the disk."""
         self._append("trials.jsonl", [result])
 
+    def append_trials(self, results: Iterable[TrialResult]) -> None:
+        """Writes many trials and does not wait for the disk, as whoever sends messages at a rate cannot."""
+        self._append("trials.jsonl", results, waits=False)
+
+    def write_trials(self, results: Iterable[TrialResult]) -> None:
+        """Replaces ``trials.jsonl``: what becomes of a load run's messages is known when it has ended."""
+        self._replace("trials.jsonl", _as_lines(results))
+
     def trials(self) -> list[TrialResult]:
         """All trials so far, in the order they were executed."""
         return self._lines("trials.jsonl", TrialResult)
+
+    def trials_from(self, position: int) -> tuple[list[TrialResult], int]:
+        """Those written behind a position of the file, 0 being its begin, and the position behind them."""
+        path = self.folder / "trials.jsonl"
+        with _storage(path, "read"):
+            if not path.exists():
+                return [], position
+            with path.open("rb") as file:
+                file.seek(position)
+                whole, end, _ = file.read().rpartition(b"\n")
+        return (_decoded(TrialResult, path, whole, position), position + len(whole) + 1) if end else ([], position)
+
+    def append_sample(self, sample: PipelineSample) -> None:
+        """Writes how a load run's pipeline was at a moment."""
+        self._append("pipeline.jsonl", [sample], waits=False)
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody has begun to write down how the pipeline is."""
+        return (self.folder / "pipeline.jsonl").exists()
+
+    def samples(self) -> list[PipelineSample]:
+        """How the pipeline was, moment by moment; none but of a load run."""
+        return self._lines("pipeline.jsonl", PipelineSample)
+
+    def write_ending(self, ending: Ending) -> None:
+        """Replaces ``ending.json``."""
+        self._replace("ending.json", _pretty(ending))
+
+    def ending(self) -> Ending | None:
+        """How a load run ended; None while it has not.
+
+        Raises:
+            StorageError: the file is damaged.
+        """
+        path = self.folder / "ending.json"
+        with _storage(path, "read"):
+            if not path.exists():
+                return None
+            content = path.read_bytes()
+        try:
+            return msgspec.json.decode(content, type=Ending)
+        except ValueError as error:
+            raise StorageError(f"{path} is damaged: {error}", next_step="restore it, or measure again") from error
 
     def append_log_lines(self, lines: Iterable[LogLine]) -> None:
         """Writes the lines that are not there yet; collecting twice does no harm."""
@@ -180,12 +235,13 @@ class RunDirectory:
     def _replace(self, name: str, content: bytes) -> None:
         _replace(self.folder / name, content)
 
-    def _append(self, name: str, records: Iterable[msgspec.Struct]) -> None:
+    def _append(self, name: str, records: Iterable[msgspec.Struct], *, waits: bool = True) -> None:
         path = self.folder / name
         with _storage(path, "written"), path.open("ab+") as file:
             _cut_unfinished_line(file)
-            file.write(b"".join(msgspec.json.encode(record) + b"\n" for record in records))
-            _to_disk(file)
+            file.write(_as_lines(records))
+            if waits:
+                _to_disk(file)
 
     def _lines(self, name: str, kind: type[T]) -> list[T]:
         path = self.folder / name
@@ -329,6 +385,10 @@ def _cut_unfinished_line(file: BinaryIO) -> None:
         file.seek(0)
         file.truncate(file.read().rfind(b"\n") + 1)
         file.seek(0, os.SEEK_END)
+
+
+def _as_lines(records: Iterable[msgspec.Struct]) -> bytes:
+    return b"".join(msgspec.json.encode(record) + b"\n" for record in records)
 
 
 def _pretty(record: msgspec.Struct | Sequence[msgspec.Struct]) -> bytes:

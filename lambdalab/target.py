@@ -25,6 +25,8 @@ from lambdalab.stack import Stack, find_stack
 LOG_QUERY: Final = "fields @timestamp, @logStream, @message | sort @timestamp asc | limit 10000"
 _PAGE_ROWS: Final = 10_000
 _OVERLAP_S: Final = 1
+_LOOK_S: Final = 60
+"""For so long messages that were looked at stay hidden."""
 
 
 class Resources(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +53,7 @@ class AwsTarget:
         poll_s: how often the queue is looked at.
         empty_readings: how many times in a row it must read empty; its numbers are approximate on AWS.
         log_delay_s: how long log lines may take to appear.
+        log_every_s: how often they are worth reading while a load run is under way.
     """
 
     name = "aws"
@@ -58,6 +61,7 @@ class AwsTarget:
     poll_s = 1.0
     empty_readings = 3
     log_delay_s = 300.0
+    log_every_s = 60.0
 
     def __init__(self, aws: Aws, stack: Stack, builds: Mapping[str, Path] | None = None) -> None:
         self.aws = aws
@@ -166,13 +170,29 @@ class AwsTarget:
 
     def queue_depth(self, queue_url: str) -> int:
         """Messages visible, in flight and delayed, together."""
+        return sum(self.queue_counts(queue_url))
+
+    def queue_counts(self, queue_url: str) -> tuple[int, int]:
+        """Messages that wait, delayed ones among them, and messages in flight."""
         with access_errors(f"queue {queue_url}"):
             found = self.aws.sqs.get_queue_attributes(QueueUrl=queue_url, AttributeNames=["All"])["Attributes"]
-        return (
-            int(found["ApproximateNumberOfMessages"])
-            + int(found["ApproximateNumberOfMessagesNotVisible"])
-            + int(found["ApproximateNumberOfMessagesDelayed"])
-        )
+        waiting = int(found["ApproximateNumberOfMessages"]) + int(found["ApproximateNumberOfMessagesDelayed"])
+        return waiting, int(found["ApproximateNumberOfMessagesNotVisible"])
+
+    def bodies(self, queue_url: str) -> list[str]:
+        """Looks at the messages of a queue that nobody else receives from; they stay in it."""
+        seen: dict[str, str] = {}
+        wanted = self.queue_depth(queue_url)
+        with access_errors(f"queue {queue_url}"):
+            while len(seen) < wanted:
+                found = self.aws.sqs.receive_message(
+                    QueueUrl=queue_url, MaxNumberOfMessages=10, VisibilityTimeout=_LOOK_S, WaitTimeSeconds=1
+                )
+                page = {message["MessageId"]: message["Body"] for message in found.get("Messages", [])}
+                if not page.keys() - seen.keys():  # its counts are approximate
+                    break
+                seen |= page
+        return list(seen.values())
 
     def log_lines(self, log_group: str, since_ms: int) -> Iterator[LogLine]:
         """Reads with Logs Insights, one page of 10,000 rows after the other, each beginning where the last ended."""
@@ -232,6 +252,7 @@ class LocalTarget(AwsTarget):
     poll_s = 0.05
     empty_readings = 1
     log_delay_s = 15.0
+    log_every_s = 5.0
 
     def __init__(self, local: LocalStack, stack: Stack, builds: Mapping[str, Path] | None = None) -> None:
         super().__init__(local.aws(), stack, builds)

@@ -166,7 +166,8 @@ def _measured(results: Path, run_id: str) -> "MeasuredRun":
 
     store = RunDirectory.open(results, run_id)
     run = read_run(store)
-    _refuse_invalid(summarise(run.manifest, run.trials, run.rows, damaged_lines=run.damaged_lines), store)
+    summary = summarise(run.manifest, run.trials, run.rows, damaged_lines=run.damaged_lines, books=run.books)
+    _refuse_invalid(summary, store)
     return run
 
 

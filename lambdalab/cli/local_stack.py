@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import time
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -22,7 +23,16 @@ CpuScale = Annotated[
 ]
 
 
-@app.command(epilog="Example:  lambdalab up --port 4600 --parameter MemorySize=512")
+class SettingsName(StrEnum):
+    """Environments of samconfig.toml that a local stack can have."""
+
+    LOCAL = "local"
+    LOAD = "load"
+
+
+@app.command(
+    epilog="Example:  lambdalab up --port 4600 --parameter MemorySize=512\n\nExample:  lambdalab up --settings load"
+)
 def up(
     port: Annotated[
         int,
@@ -34,8 +44,11 @@ def up(
     ] = 4566,
     parameter: Annotated[
         list[str] | None,
-        typer.Option(help="Template parameter KEY=VALUE that differs from samconfig's local ones; may be repeated."),
+        typer.Option(help="Template parameter KEY=VALUE that differs from those of --settings; may be repeated."),
     ] = None,
+    settings: Annotated[
+        SettingsName, typer.Option(help="Whose parameters of samconfig.toml: local for the strict protocol, or load.")
+    ] = SettingsName.LOCAL,
     latency: Annotated[
         str | None,
         typer.Option(help="A latency model of latencies/, or the path of one: services answer as late as it says."),
@@ -51,7 +64,7 @@ def up(
         if not key or not equals:
             raise UsageError(f"--parameter {text!r} is not KEY=VALUE", next_step="write for example MemorySize=512")
         parameters[key] = value
-    stack = bring_up(say, port=port, parameters=parameters, latency=latency, cpu_scale=cpu_scale)
+    stack = bring_up(say, port=port, parameters=parameters, settings=settings, latency=latency, cpu_scale=cpu_scale)
     typer.echo(
         f"The local stack {stack.stack_name} is up.\n"
         f"  export AWS_ENDPOINT_URL={stack.endpoint_url} AWS_ENDPOINT_URL_LAMBDA={stack.lambda_endpoint_url}\n"

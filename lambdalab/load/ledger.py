@@ -1,25 +1,107 @@
-"""What became of sending each message, whichever process sent it."""
+"""What is written down of a load run: each message as it was sent, the pipeline as it was seen, how the run ended."""
+
+from decimal import Decimal
 
 import msgspec
 
 
-class Send(msgspec.Struct, frozen=True, kw_only=True):
-    """One message as the generator sent it, or tried to. Times are milliseconds since 1970, of one process's clock.
+class Sending(msgspec.Struct, frozen=True, kw_only=True):
+    """How one message was sent. Times are milliseconds since 1970, of one process's clock.
 
     ``phase`` is ``ramp`` or ``hold``, ``step`` counts from 1. ``intended_at_ms`` is when the schedule wanted it sent:
-    latency counts from there. ``error`` says why it was given up; it is None if and only if ``message_id`` is not.
+    latency counts from there.
     """
 
-    batch_id: str
-    arm: str
-    label: str
     step: int
     phase: str
     intended_at_ms: float
     began_at_ms: float
     answered_at_ms: float | None
+    attempts: int
+
+
+class Send(Sending, frozen=True, kw_only=True):
+    """What became of sending a message, whichever process sent it.
+
+    ``error`` says why it was given up; it is None if and only if ``message_id`` is not.
+    """
+
+    batch_id: str
+    arm: str
+    label: str
     message_bytes: int
     items: int
-    attempts: int
     message_id: str | None
     error: str | None
+
+
+class QueueSample(msgspec.Struct, frozen=True, kw_only=True):
+    """One arm's queue and function at a moment. What cannot be asked for at the target is None.
+
+    ``visible``, ``in_flight`` and ``dead_letters`` are messages, on AWS approximate. Counts of invocations, errors and
+    throttles are those since the run began; ``concurrency`` is how many invocations run. ``oldest_ms`` is the age of
+    the oldest message in the queue.
+    """
+
+    visible: int
+    in_flight: int
+    dead_letters: int
+    oldest_ms: float | None = None
+    invocations: int | None = None
+    concurrency: int | None = None
+    errors: int | None = None
+    throttles: int | None = None
+
+
+class Quantiles(msgspec.Struct, frozen=True, kw_only=True):
+    """Times in milliseconds of the ``n`` messages whose end has been seen, by nearest rank."""
+
+    n: int
+    p50: float
+    p95: float
+    p99: float
+    max: float
+
+
+class PipelineSample(msgspec.Struct, frozen=True, kw_only=True):
+    """The pipeline at a moment; one line of ``pipeline.jsonl``.
+
+    ``phase`` is that of the last message sent, or ``drain``. ``intended`` counts messages the schedule wanted sent by
+    now, as far as the senders have told, ``sent`` those SQS took, ``given_up`` the others; ``done`` those of ``sent``
+    that are in no queue any more. ``end_to_end_ms`` is from the intended time to the end of the work, and ``cost_usd``
+    what the invocations seen so far cost; both follow the logs, which come late. ``emulator_cpu_s``, ``plane_cpu_s``
+    and ``idle_s`` (of all cores of the machine) count since they began, and are there for a local stack only.
+    """
+
+    at_ms: float
+    phase: str
+    step: int
+    intended: int
+    sent: int
+    given_up: int
+    done: int
+    arms: dict[str, QueueSample]
+    end_to_end_ms: Quantiles | None = None
+    cost_usd: Decimal | None = None
+    emulator_cpu_s: float | None = None
+    plane_cpu_s: float | None = None
+    idle_s: float | None = None
+
+
+class Ending(msgspec.Struct, frozen=True, kw_only=True):
+    """What was left when a load run ended; ``ending.json``.
+
+    ``drained_at_ms`` is when every queue was empty, None when it was not waited for so long. ``queued`` are the
+    messages left in each arm's queue, ``dead_letters`` the batches of this run that lie in dead-letter queues, and
+    ``strange_dead_letters`` how many others do. ``dropped`` are the messages of each step that were due and never
+    begun, so that ``trials.jsonl`` has no line of them. ``generator_limits`` are the generator's own words for what
+    kept it from offering what was asked; ``generator`` is its whole report.
+    """
+
+    drained_at_ms: float | None
+    queued: dict[str, int]
+    dead_letters: tuple[str, ...]
+    strange_dead_letters: int = 0
+    dropped: dict[int, int] = {}
+    generator_limits: tuple[str, ...] = ()
+    generator: dict[str, object] | None = None

@@ -118,6 +118,7 @@ def bring_up(
     *,
     port: int = EMULATOR_PORT,
     parameters: dict[str, str] | None = None,
+    settings: str = "local",
     latency: str | None = None,
     cpu_scale: float = 1.0,
 ) -> LocalStack:
@@ -126,7 +127,8 @@ def bring_up(
     Args:
         progress: told each step.
         port: the emulator's; the plane takes the next one. 0 lets the system choose both.
-        parameters: template parameters that differ from samconfig's ``local`` environment.
+        parameters: template parameters that differ from those of ``settings``.
+        settings: samconfig's environment ``local``, for the strict protocol, or ``load``.
         latency: a latency model of ``latencies/``, or the path of one, by which the services take their time; else they
             answer as fast as the emulator does.
         cpu_scale: every function's CPU share is multiplied by it; models a core that is slower (below 1) or faster.
@@ -137,7 +139,7 @@ def bring_up(
             whatever was started is ended again.
         ToolError: the build or the deployment failed; likewise.
     """
-    merged = local_parameters(parameters or {})
+    merged = local_parameters(parameters or {}, settings)
     check_parameters(merged)
     model = None if latency is None else load_latency(latency)
     folder = state_folder()
@@ -154,7 +156,7 @@ def bring_up(
         progress("deploying template.yaml")
         _sam("deploy", merged, endpoint_url, folder)
         progress("attaching the plane")
-        settings = Settings(
+        plane_settings = Settings(
             endpoint_url=endpoint_url,
             stack_name=STACK_NAME,
             port=plane_port,
@@ -163,7 +165,7 @@ def bring_up(
             latency=model,
             cpu_scale=cpu_scale,
         )
-        plane = start_plane(settings, folder)
+        plane = start_plane(plane_settings, folder)
         undo.callback(plane.end, grace_s=5)
         stack = LocalStack(stack_name=STACK_NAME, emulator=emulator, plane=plane)
         _save(stack)
@@ -185,9 +187,14 @@ def take_down(stack: LocalStack) -> None:
 
 @contextlib.contextmanager
 def stack_for_a_while(
-    progress: Progress, *, port: int = 0, latency: str | None = None, cpu_scale: float | None = None
+    progress: Progress,
+    *,
+    port: int = 0,
+    latency: str | None = None,
+    cpu_scale: float | None = None,
+    settings: str = "local",
 ) -> Iterator[LocalStack]:
-    """The stack that is up, or one that lives only as long as the block.
+    """The stack that is up, with whatever settings, or one that lives only as long as the block.
 
     Raises:
         UsageError: a latency model or a CPU scale is asked for, and the stack that is up has another or none.
@@ -209,7 +216,8 @@ def stack_for_a_while(
     if found is not None:
         progress("clearing away a local stack that has ended")
         take_down(found)
-    stack = bring_up(progress, port=port, latency=latency, cpu_scale=1.0 if cpu_scale is None else cpu_scale)
+    scale = 1.0 if cpu_scale is None else cpu_scale
+    stack = bring_up(progress, port=port, latency=latency, cpu_scale=scale, settings=settings)
     try:
         yield stack
     except StorageError as error:

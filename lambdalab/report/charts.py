@@ -338,5 +338,50 @@ def front(arms: Sequence[str], records: Iterable[Record]) -> Spec:
     )
 
 
+def steps(
+    names: Sequence[str], rates: Iterable[Record], backlogs: Iterable[Record], knee: str | None, most: int
+) -> Spec:
+    """Rates of a load run step by step, as lines, over the backlog at the end of each step, as bars.
+
+    Args:
+        names: of the steps, in their order.
+        rates: ``step``, ``what`` (``offered`` or ``achieved``) and ``value`` in messages/s.
+        backlogs: ``step``, ``what`` (``backlog``) and ``value`` in messages.
+        knee: the first step that did not keep up.
+        most: the largest backlog of all such figures, which share its axis.
+    """
+    x = {"field": "step", "type": "nominal", "sort": list(names), "title": "step", "axis": {"labelAngle": 0}}
+    colour = {
+        "field": "what",
+        "type": "nominal",
+        "scale": {"domain": ["offered", "achieved", "backlog"], "range": [INK, "var(--arm-0)", "var(--arm-1)"]},
+        "legend": {"columns": 3},
+    }
+    y = {"field": "value", "type": "quantitative"}
+    axis = {"tickCount": 4, "titlePadding": 14}
+    rates = list(rates)
+    lines = {
+        "layer": [
+            layer(
+                [record for record in rates if record["what"] == what],
+                {"type": "line", "strokeWidth": 2, "strokeDash": dash, "point": {"size": 45, "shape": shape}},
+                x=x,
+                y=y | {"title": "messages/s", "axis": axis},
+                color=colour,
+            )
+            for what, dash, shape in (("offered", [5, 3], "square"), ("achieved", [1, 0], "circle"))
+        ]
+    }
+    right = y | {
+        "title": "backlog in messages",
+        "axis": axis | {"orient": "right", "grid": False, "tickMinStep": 1},
+        "scale": {"domain": [0, max(most, 1)], "nice": True},
+    }
+    layers = [layer(backlogs, {"type": "bar", "opacity": 0.35}, x=x, y=right, color=colour), lines]
+    if knee is not None:
+        layers.insert(0, layer([{"step": knee}], {"type": "rule", "color": "var(--bad)", "strokeDash": [3, 3]}, x=x))
+    return panel(200, *layers) | {"resolve": {"scale": {"y": "independent"}}}
+
+
 def _number(value: Decimal | float) -> float:
     return float(value)

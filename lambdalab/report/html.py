@@ -14,6 +14,7 @@ from lambdalab.analysis import Summary
 from lambdalab.comparison import Metric
 from lambdalab.model import InvocationRow, Manifest
 from lambdalab.report.bill_tables import bill_tables
+from lambdalab.report.load import LoadChapter
 from lambdalab.report.panels import Panels
 from lambdalab.report.tables import Tables
 from lambdalab.report.words import MARKS, quotient, usd
@@ -44,6 +45,7 @@ def render_html(summary: Summary, manifest: Manifest, rows: Sequence[InvocationR
         manifest=manifest,
         arms=[arm.name for arm in manifest.protocol.arms],
         sentences=_sentences(summary),
+        load=None if summary.load is None else LoadChapter(summary.load),
         panels=Panels(summary, manifest, rows),
         tables=Tables(summary, manifest, rows),
         style=Markup(style),  # noqa: S704 - the lab's own file

@@ -11,6 +11,7 @@ from rich.text import Text
 from lambdalab.analysis import Cell, Summary
 from lambdalab.comparison import Comparison, Verdict
 from lambdalab.report.layout import new_table, print_whole
+from lambdalab.report.load import render_load
 from lambdalab.report.words import ABSENT, NO_RESOLUTION, interval, judgement, median, ms, resolution, usd
 from lambdalab.resolution import Record
 
@@ -27,6 +28,7 @@ def render(summary: Summary) -> Group:
     """The same as something rich can print."""
     return Group(
         *_heading(summary),
+        *(() if summary.load is None else render_load(summary.load)),
         *render_comparisons(summary.verdict, summary.comparisons),
         *_table(f"Duration in ms: median, its {summary.level:.0%} interval, extremes", _DURATION, summary),
         *_table("Other times in ms: medians", _TIMES, summary),

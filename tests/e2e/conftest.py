@@ -11,7 +11,19 @@ import pytest
 from command_line import PROTOCOL
 
 ROOT = Path(__file__).parents[2]
-SHARED = ("template.yaml", "samconfig.toml", "src", "protocols", "prices", "latencies", "tools", "contracts", "events")
+SHARED = (
+    "template.yaml",
+    "samconfig.toml",
+    "pyproject.toml",
+    "load",
+    "src",
+    "protocols",
+    "prices",
+    "latencies",
+    "tools",
+    "contracts",
+    "events",
+)
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Begin = Callable[..., "subprocess.Popen[str]"]
 

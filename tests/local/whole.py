@@ -50,9 +50,10 @@ class Up:
     stack: LocalStack
 
     @classmethod
-    def start(cls, folder: Path) -> "Up":
+    def start(cls, folder: Path, settings: str = "local", **parameters: str) -> "Up":
         with contextlib.chdir(folder):
-            return cls(folder, bring_up(lambda _: None, port=0, parameters=PARAMETERS))
+            changes = PARAMETERS | parameters
+            return cls(folder, bring_up(lambda _: None, port=0, parameters=changes, settings=settings))
 
     def end(self) -> None:
         for aws in (self.aws, self.emulator, self.target.aws):

@@ -29,6 +29,7 @@ from lambdalab.cli import running, runs
 from lambdalab.cli import sweep as sweep_command
 from lambdalab.errors import AccessError, UsageError
 from lambdalab.frontier import Limits
+from lambdalab.load.arguments import ARGUMENTS
 from lambdalab.local import stack as local_stack
 from lambdalab.store import RunDirectory
 from lambdalab.target import LocalTarget
@@ -44,6 +45,7 @@ COMMANDS = (
     "run",
     "report",
     "sweep",
+    "load",
     "compare",
     "aa",
     "plan",
@@ -120,6 +122,7 @@ def test_every_option_is_documented_where_its_command_is(name: str) -> None:
 
 def test_the_documentation_names_no_option_that_does_not_exist() -> None:
     known = {option for name in COMMANDS for option in options_of(GROUP.commands[name])} | set(options_of(GROUP))
+    known |= {"--headless", "--processes", *(f"--{name}" for name in ARGUMENTS)}  # passed on to Locust
     own = re.sub(r"^\.venv/bin/sam .*$", "", DOCS, flags=re.MULTILINE)
     assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", own)) - known - {"--help"} == set()
     assert set(options_of(GROUP)) <= set(re.findall(r"--[a-z-]+", DOCS))

@@ -1,0 +1,364 @@
+"""Sends what is due when it is due, and watches itself: a generator that cannot keep the rate must say so.
+
+One process's share is a ``Generator``; what all of them sent is added up by a ``Tally``.
+"""
+
+import time
+from array import array
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+from typing import Final
+
+import gevent
+import msgspec
+import numpy as np
+from gevent import GreenletExit
+from gevent.event import Event
+from gevent.pool import Pool
+
+from lambdalab.load.ledger import Send
+from lambdalab.load.schedule import Arrival
+from lambdalab.load.sender import Outcome
+
+PLACES: Final = 1000
+"""Requests one process has under way at most; what is due while none is free is sent late."""
+LATE_MS: Final = 50.0
+"""What is begun so much after it was due is late."""
+TOLERATED: Final = 0.01
+"""The share of late or dropped messages above which a run is one of the generator (docs/method.md)."""
+BUSY: Final = 0.9
+"""The share of a core above which a process is taken to be the limit itself."""
+GRACE_S: Final = 10.0
+"""What is not begun so long after the last message was due is dropped."""
+STOP_S: Final = 3.0
+"""How long requests under way may take to end after a stop."""
+CPU_WINDOW_S: Final = 5.0
+STOPPED: Final = "the run was stopped while it was under way"
+
+_CPU_LOOK_S: Final = 0.5
+_DRAIN_POLL_S: Final = 0.05
+
+
+class Request(msgspec.Struct, frozen=True, gc=False):
+    """One request that has ended. Times are milliseconds since 1970; ``answered_ms`` is None when it was cut short."""
+
+    arrival: Arrival
+    due_ms: float
+    began_ms: float
+    answered_ms: float | None
+    outcomes: Sequence[Outcome]
+
+
+class Share(msgspec.Struct, frozen=True, kw_only=True):
+    """What one process did of its share. ``offered`` messages were due, ``dropped`` of them were never begun.
+
+    ``pool_waits`` is how often no place was free, ``pool_wait_ms`` how long that took in all; ``cpu_share`` the largest
+    share of a core the process used over five seconds, None of a shorter run. ``complete`` is False after a stop.
+    """
+
+    worker: int
+    offered: int
+    dropped: int
+    dropped_of_step: dict[int, int]
+    pool_waits: int
+    pool_wait_ms: float
+    cpu_share: float | None
+    complete: bool
+
+
+class Percentiles(msgspec.Struct, frozen=True, kw_only=True):
+    """Of ``n`` times in milliseconds, at full precision and by nearest rank; None where n is too small for one."""
+
+    n: int
+    minimum: float
+    p50: float
+    p90: float | None
+    p95: float | None
+    p99: float | None
+    p999: float | None
+    maximum: float
+
+
+class GeneratorReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What all processes of a run offered, and how well.
+
+    ``offered`` messages were due until the run ended, ``attempted`` of them begun, ``accepted`` by the queue,
+    ``failed`` given up, ``dropped`` never begun; ``unknown`` are of workers that died before they told. ``late`` were
+    begun more than 50 ms after they were due. ``latency_ms`` is from when a message was due to its answer, ``lag_ms``
+    to its first attempt. ``limits`` says what kept the generator from offering what was asked; empty when nothing did.
+    """
+
+    workers: int
+    lost_workers: tuple[int, ...]
+    offered: int
+    attempted: int
+    accepted: int
+    failed: int
+    retried: int
+    late: int
+    dropped: int
+    unknown: int
+    dropped_of_step: dict[int, int]
+    pool_waits: int
+    pool_wait_ms: float
+    cpu_share: float | None
+    latency_ms: Percentiles | None
+    lag_ms: Percentiles | None
+    errors: dict[str, int]
+    limits: tuple[str, ...]
+
+
+class Generator:
+    """One process's share of a run.
+
+    Args:
+        worker: which process, from 0.
+        arrivals: what is due, in order of time.
+        send: does one request, and says what became of each of its messages.
+        note: told of each request when it has ended.
+        until_s: nothing is begun so long after the start.
+        drained: for a run that is not open: asked after each request until it is so, and only then comes the next.
+        places: requests under way at most.
+    """
+
+    def __init__(
+        self,
+        worker: int,
+        arrivals: Iterable[Arrival],
+        send: Callable[[Arrival], Sequence[Outcome]],
+        note: Callable[[Request], None],
+        *,
+        until_s: float,
+        drained: Callable[[Arrival], bool] | None = None,
+        places: int = PLACES,
+    ) -> None:
+        self._worker = worker
+        self._arrivals = iter(arrivals)
+        self._send, self._note = send, note
+        self._until_s = until_s
+        self._drained = drained
+        self._pool = Pool(places)
+        self._stopping, self._ended = Event(), Event()
+        self._offered = 0
+        self._dropped: Counter[int] = Counter()
+        self._pool_waits, self._pool_wait_s = 0, 0.0
+        self._cpu = _CpuShare()
+        self._complete = False
+        # One clock for all times of this process: one that is set back would make latencies negative.
+        self._epoch_s = time.time() - time.monotonic()
+
+    def run(self) -> None:
+        """Sends until everything is sent, the time is over or ``stop`` is called; then nothing is under way."""
+        start = time.monotonic()
+        watch = gevent.spawn(self._watch)
+        try:
+            for arrival in self._arrivals:
+                if not self._goes_on(arrival, start):
+                    self._drop(chain([arrival], self._arrivals), time.monotonic() - start)
+                    break
+                self._begin(arrival, start)
+            else:
+                self._complete = True
+            self._pool.join(STOP_S if self._stopping.is_set() else None)
+        finally:
+            self._pool.kill()
+            watch.kill()
+            self._cpu.look()
+            self._ended.set()
+
+    def stop(self) -> None:
+        """Ends the run. Returns when nothing is under way any more, after a few seconds at most."""
+        self._stopping.set()
+        self._ended.wait(STOP_S + 1)
+
+    def share(self) -> Share:
+        """What was done so far."""
+        return Share(
+            worker=self._worker,
+            offered=self._offered,
+            dropped=self._dropped.total(),
+            dropped_of_step=dict(self._dropped),
+            pool_waits=self._pool_waits,
+            pool_wait_ms=self._pool_wait_s * 1000,
+            cpu_share=self._cpu.largest,
+            complete=self._complete,
+        )
+
+    def _goes_on(self, arrival: Arrival, start: float) -> bool:
+        """Waits until an arrival is due and there is a place for it; False when it will not be sent."""
+        due = start + arrival.at_s
+        while (wait_s := due - time.monotonic()) > 0 and not self._stopping.wait(wait_s):
+            pass
+        if self._pool.full():
+            self._pool_waits += 1
+            began = time.monotonic()
+            while self._pool.full() and not self._stopping.is_set():
+                self._pool.wait_available(timeout=0.1)
+            self._pool_wait_s += time.monotonic() - began
+        return not self._stopping.is_set() and time.monotonic() <= start + self._until_s
+
+    def _begin(self, arrival: Arrival, start: float) -> None:
+        self._offered += len(arrival.messages)
+        if self._drained is None:
+            self._pool.spawn(self._one, arrival, start + arrival.at_s)
+            return
+        self._pool.spawn(self._one, arrival, time.monotonic())
+        self._pool.join()
+        until = start + self._until_s
+        while not self._drained(arrival) and time.monotonic() < until and not self._stopping.wait(_DRAIN_POLL_S):
+            pass
+
+    def _one(self, arrival: Arrival, due: float) -> None:
+        began, answered_ms = time.monotonic(), None
+        try:
+            outcomes = self._send(arrival)
+            answered_ms = self._epoch_ms(time.monotonic())
+        except GreenletExit:
+            outcomes = [Outcome(None, STOPPED, 1)] * len(arrival.messages)
+        self._note(Request(arrival, self._epoch_ms(due), self._epoch_ms(began), answered_ms, outcomes))
+
+    def _epoch_ms(self, at: float) -> float:
+        return (self._epoch_s + at) * 1000
+
+    def _drop(self, arrivals: Iterator[Arrival], elapsed_s: float) -> None:
+        """Counts what is due by now and will not be begun."""
+        for arrival in arrivals:
+            if self._drained is not None or arrival.at_s > elapsed_s:
+                return
+            self._offered += len(arrival.messages)
+            self._dropped[arrival.step] += len(arrival.messages)
+
+    def _watch(self) -> None:
+        while True:
+            self._cpu.look()
+            gevent.sleep(_CPU_LOOK_S)
+
+
+class Tally:
+    """What all processes of a run told, added up.
+
+    Args:
+        workers: how many there are.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._shares: dict[int, Share] = {}
+        self._told: Counter[int] = Counter()
+        self._lost: dict[int, int] = {}
+        self._latency_ms, self._lag_ms = array("d"), array("d")
+        self._accepted = self._retried = self._late = 0
+        self._errors: Counter[str] = Counter()
+
+    def add(self, worker: int, sends: Sequence[Send]) -> None:
+        """Takes messages that were sent, or given up."""
+        self._told[worker] += len(sends)
+        for send in sends:
+            lag_ms = send.began_at_ms - send.intended_at_ms
+            self._lag_ms.append(lag_ms)
+            self._late += lag_ms > LATE_MS
+            self._retried += send.attempts > 1
+            if send.answered_at_ms is not None:
+                self._latency_ms.append(send.answered_at_ms - send.intended_at_ms)
+            if send.error is None:
+                self._accepted += 1
+            else:
+                self._errors[send.error] += 1
+
+    def end(self, share: Share) -> None:
+        """Takes the last word of a process."""
+        self._shares[share.worker] = share
+
+    def lose(self, worker: int, due: int) -> None:
+        """Notes that a process died, of whose share so many messages were due until now."""
+        self._lost[worker] = due
+
+    def waiting(self) -> set[int]:
+        """The processes that have not ended yet."""
+        return set(range(self._workers)) - self._shares.keys() - self._lost.keys()
+
+    def report(self) -> GeneratorReport:
+        """The sums, and what limited the generator."""
+        shares = self._shares.values()
+        attempted = len(self._lag_ms)
+        unknown = sum(max(due - self._told[worker], 0) for worker, due in self._lost.items())
+        dropped = sum((Counter(share.dropped_of_step) for share in shares), Counter[int]())
+        report = GeneratorReport(
+            workers=self._workers,
+            lost_workers=tuple(sorted(self._lost)),
+            offered=attempted + dropped.total() + unknown,
+            attempted=attempted,
+            accepted=self._accepted,
+            failed=self._errors.total(),
+            retried=self._retried,
+            late=self._late,
+            dropped=dropped.total(),
+            unknown=unknown,
+            dropped_of_step=dict(dropped),
+            pool_waits=sum(share.pool_waits for share in shares),
+            pool_wait_ms=sum(share.pool_wait_ms for share in shares),
+            cpu_share=max((s.cpu_share for s in shares if s.cpu_share is not None), default=None),
+            latency_ms=percentiles(self._latency_ms),
+            lag_ms=percentiles(self._lag_ms),
+            errors=dict(self._errors.most_common(20)),
+            limits=(),
+        )
+        return msgspec.structs.replace(report, limits=tuple(_limits(report)))
+
+
+def percentiles(times_ms: Sequence[float]) -> Percentiles | None:
+    """Percentiles by nearest rank, each where there are samples beyond it; None of nothing."""
+    if not len(times_ms):
+        return None
+    ordered = np.sort(np.asarray(times_ms))
+    n = len(ordered)
+
+    def at(per_mille: int) -> float | None:
+        return float(ordered[-(-n * per_mille // 1000) - 1]) if n * (1000 - per_mille) >= 1000 else None
+
+    return Percentiles(
+        n=n,
+        minimum=float(ordered[0]),
+        p50=float(ordered[(n + 1) // 2 - 1]),
+        p90=at(900),
+        p95=at(950),
+        p99=at(990),
+        p999=at(999),
+        maximum=float(ordered[-1]),
+    )
+
+
+def _limits(report: GeneratorReport) -> Iterator[str]:
+    """What kept the generator from offering what was asked."""
+    for worker in report.lost_workers:
+        yield f"worker {worker} died"
+    if report.unknown:
+        yield f"{report.unknown} of {report.offered} messages were a dead worker's: sent and not told, or not sent"
+    if report.dropped > TOLERATED * report.offered:
+        yield f"{report.dropped} of {report.offered} messages were never begun"
+    if report.late > TOLERATED * report.offered and report.lag_ms is not None:
+        yield (
+            f"{report.late} of {report.offered} messages were begun more than {LATE_MS:g} ms after they were due, "
+            f"at most {report.lag_ms.maximum:.0f} ms; {report.pool_waits} times no request could be begun because "
+            "as many as may be were under way"
+        )
+    if report.cpu_share is not None and report.cpu_share > BUSY:
+        yield f"a process of the generator used {report.cpu_share:.0%} of a core"
+
+
+class _CpuShare:
+    """The largest share of a core this process used over some seconds."""
+
+    def __init__(self) -> None:
+        self._looks = deque([(time.monotonic(), time.process_time())])
+        self.largest: float | None = None
+
+    def look(self) -> None:
+        now, used_s = time.monotonic(), time.process_time()
+        while len(self._looks) > 1 and now - self._looks[1][0] >= CPU_WINDOW_S:
+            self._looks.popleft()
+        before, used_before_s = self._looks[0]
+        if now - before >= CPU_WINDOW_S:  # over less, starting up would count
+            self.largest = max(self.largest or 0.0, (used_s - used_before_s) / (now - before))
+        self._looks.append((now, used_s))

@@ -1,0 +1,332 @@
+"""What the pipeline does while messages come: queues, functions, times and cost so far, moment by moment.
+
+Runs in a process of its own (``recording``), so that looking does not disturb whoever sends.
+"""
+
+import contextlib
+import os
+import time
+from bisect import insort
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from lambdalab.aws import Aws, access_errors
+from lambdalab.cost import PriceSheet, invocation_cost
+from lambdalab.errors import AccessError, LambdalabError
+from lambdalab.load.books import DRAIN
+from lambdalab.load.ledger import PipelineSample, Quantiles, QueueSample
+from lambdalab.model import LogLine, TrialResult
+from lambdalab.observations import Observations, Observed
+from lambdalab.report_lines import Block
+from lambdalab.store import RunDirectory
+from lambdalab.target import AwsTarget, LocalTarget, Resources
+
+LOG_SHARE: Final = 0.05
+"""Reading logs may take this share of the time, since whoever keeps them has other things to do as well."""
+CLOCK_SKEW_MS: Final = 60_000
+"""How far this machine's clock may be from the log's."""
+_LATE_LINES_MS: Final = 15_000
+"""How late a line may come behind younger ones while the run is under way; at the end all are read again."""
+_PUBLISHED_S: Final = 60
+"""CloudWatch has the metrics of Lambda and SQS once a minute."""
+_LAMBDA: Final = {"invocations": "Invocations", "errors": "Errors", "throttles": "Throttles"}
+
+
+class Pipeline:
+    """The pipeline of one load run.
+
+    Args:
+        target: where it runs.
+        store: the run; messages are read from it as their senders tell of them, log lines are written to it.
+        complain: told what cannot be looked at, and then is missing from samples, which go on without.
+    """
+
+    def __init__(self, target: AwsTarget, store: RunDirectory, complain: Callable[[LambdalabError], None]) -> None:
+        self._target = target
+        self._store = store
+        self._complain = complain
+        manifest = store.manifest()
+        self._arms: dict[str, Resources] = {arm.name: target.resources(arm) for arm in manifest.protocol.arms}
+        self._began_ms = round(datetime.fromisoformat(manifest.started_at).timestamp() * 1000)
+        self._messages = Messages(list(self._arms))
+        self._position = 0
+        self._logs = Logs(
+            {of_arm.log_group: manifest.functions[arm].architecture for arm, of_arm in self._arms.items()},
+            msgspec.convert(manifest.prices, PriceSheet),
+        )
+        self._logs_since_ms = self._began_ms - CLOCK_SKEW_MS
+        self._logs_due = time.monotonic() + target.log_every_s
+        self._functions = (
+            PlaneCounts(target, self._arms)
+            if isinstance(target, LocalTarget)
+            else CloudWatch(target.aws, self._arms, self._began_ms, complain)
+        )
+
+    @property
+    def log_groups(self) -> list[str]:
+        return list(dict.fromkeys(of_arm.log_group for of_arm in self._arms.values()))
+
+    def sample(self, *, draining: bool = False) -> PipelineSample:
+        """Looks at everything once, and writes it down.
+
+        Raises:
+            AccessError, PlaneError, StorageError: the target or the disk cannot go on.
+        """
+        fresh, self._position = self._store.trials_from(self._position)
+        self._messages.add(fresh)
+        if time.monotonic() >= self._logs_due:
+            self._follow_logs()
+        now_ms = time.time() * 1000
+        functions = self._functions.read()
+        arms = {name: self._queue(name, of_arm, now_ms, functions[name]) for name, of_arm in self._arms.items()}
+        messages = self._messages
+        sample = PipelineSample(
+            at_ms=now_ms,
+            phase=DRAIN if draining else messages.phase,
+            step=messages.step,
+            intended=messages.intended,
+            sent=messages.sent,
+            given_up=messages.intended - messages.sent,
+            done=messages.sent - sum(queue.visible + queue.in_flight + queue.dead_letters for queue in arms.values()),
+            arms=arms,
+            end_to_end_ms=self._logs.end_to_end_ms(),
+            cost_usd=self._logs.cost_usd,
+            **self._functions.processes(),
+        )
+        self._store.append_sample(sample)
+        return sample
+
+    def collect(self, since_ms: int | None = None) -> None:
+        """Reads all log lines since a moment, or since the run began, into the run."""
+        since_ms = self._began_ms - CLOCK_SKEW_MS if since_ms is None else since_ms
+        for log_group in self.log_groups:
+            self._store.append_log_lines(self._target.log_lines(log_group, since_ms))
+
+    def _follow_logs(self) -> None:
+        begin = time.monotonic()
+        try:
+            for log_group in self.log_groups:
+                lines = self._logs.fresh(self._target.log_lines(log_group, self._logs_since_ms))
+                self._store.append_log_lines(lines)
+                self._logs.add(lines, self._messages.intended_ms)
+            self._logs_since_ms = max(self._logs_since_ms, self._logs.newest_ms - _LATE_LINES_MS)
+        except AccessError as error:
+            self._complain(error)
+        took_s = time.monotonic() - begin
+        self._logs_due = time.monotonic() + max(self._target.log_every_s, took_s / LOG_SHARE)
+
+    def _queue(self, arm: str, of_arm: Resources, now_ms: float, function: dict[str, Any]) -> QueueSample:
+        visible, in_flight = self._target.queue_counts(of_arm.queue_url)
+        sample = QueueSample(
+            visible=visible,
+            in_flight=in_flight,
+            dead_letters=self._target.queue_depth(of_arm.dead_letter_queue_url),
+            oldest_ms=self._messages.age_ms(arm, visible + in_flight, now_ms),
+        )
+        return msgspec.structs.replace(sample, **function)
+
+
+class Messages:
+    """What the senders have told so far."""
+
+    def __init__(self, arms: Iterable[str]) -> None:
+        self.intended_ms: dict[str, float] = {}
+        self.sent = 0
+        self.step, self.phase = 1, "hold"
+        self._newest_ms = 0.0
+        self._sent_ms: dict[str, list[float]] = {arm: [] for arm in arms}
+
+    @property
+    def intended(self) -> int:
+        return len(self.intended_ms)
+
+    def add(self, results: Iterable[TrialResult]) -> None:
+        for result in results:
+            sending = result.sending
+            if sending is None:
+                continue
+            self.intended_ms[result.batch_id] = sending.intended_at_ms
+            if sending.intended_at_ms >= self._newest_ms:
+                self._newest_ms, self.step, self.phase = sending.intended_at_ms, sending.step, sending.phase
+            if result.message_id is not None:
+                self.sent += 1
+                insort(self._sent_ms[result.trial.arm], sending.began_at_ms)
+
+    def age_ms(self, arm: str, depth: int, now_ms: float) -> float | None:
+        """The age of the oldest of so many messages in a queue, if the last sent are still there."""
+        sent_ms = self._sent_ms[arm]
+        return max(now_ms - sent_ms[-depth], 0.0) if 0 < depth <= len(sent_ms) else None
+
+
+class Logs:
+    """What the log lines read so far tell of times and cost."""
+
+    def __init__(self, architectures: dict[str, str], prices: PriceSheet) -> None:
+        self.newest_ms = 0
+        self.cost_usd: Decimal | None = None
+        self._architectures = architectures
+        self._prices = prices
+        self._seen: set[str] = set()
+        self._open: dict[str, Observed] = {}
+        self._end_to_end_ms: list[float] = []
+
+    def fresh(self, lines: Iterable[LogLine]) -> list[LogLine]:
+        """Those not read before."""
+        found = [line for line in lines if line.event_id not in self._seen]
+        self._seen.update(line.event_id for line in found)
+        self.newest_ms = max([self.newest_ms, *(line.timestamp_ms for line in found)])
+        return found
+
+    def add(self, lines: list[LogLine], intended_ms: dict[str, float]) -> None:
+        """Takes in lines; a message counts when its record is there, an invocation when REPORT and record are."""
+        observations = Observations()
+        observations.add(Block(None, lines, range(len(lines))))
+        for found in observations:
+            for record in found.records:
+                if record.error is None and record.batch_id in intended_ms:
+                    insort(self._end_to_end_ms, max(record.finished_ms - intended_ms[record.batch_id], 0.0))
+            known = self._open.setdefault(found.request_id, found)
+            if known is not found:
+                known.log_bytes += found.log_bytes
+                known.reports += found.reports
+                known.records += found.records
+            if known.reports and known.records:
+                self._pay(self._open.pop(found.request_id))
+
+    def end_to_end_ms(self) -> Quantiles | None:
+        values = self._end_to_end_ms
+        if not values:
+            return None
+        p50, p95, p99 = (values[-(-len(values) * percent // 100) - 1] for percent in (50, 95, 99))
+        return Quantiles(n=len(values), p50=p50, p95=p95, p99=p99, max=values[-1])
+
+    def _pay(self, found: Observed) -> None:
+        report = found.reports[0]
+        if report.refused is not None:
+            return
+        cost = invocation_cost(
+            self._prices,
+            architecture=self._architectures[found.log_group],
+            memory_mb=report.memory_mb,
+            billed_ms=report.billed_ms,
+            wru=sum(record.consumed_wru or 0.0 for record in found.records),
+            sqs_bytes=1,  # a work message is always within the 64 KB of one request
+            log_bytes=found.log_bytes,
+        ).total_usd
+        if cost is not None:
+            self.cost_usd = (self.cost_usd or Decimal(0)) + cost
+
+
+class PlaneCounts:
+    """Functions of a local stack, as its plane counts them, and what its processes take."""
+
+    def __init__(self, target: LocalTarget, arms: dict[str, Resources]) -> None:
+        self._local = target.local
+        self._arms = arms
+        self._before = self._counts()
+
+    def read(self) -> dict[str, dict[str, Any]]:
+        return {
+            arm: {name: value - self._before[arm][name] for name, value in counts.items() if name in _LAMBDA}
+            | {"concurrency": counts["concurrency"]}
+            for arm, counts in self._counts().items()
+        }
+
+    def processes(self) -> dict[str, float | None]:
+        return {
+            "emulator_cpu_s": cpu_s(self._local.emulator.pid),
+            "plane_cpu_s": cpu_s(self._local.plane.pid),
+            "idle_s": idle_s(),
+        }
+
+    def _counts(self) -> dict[str, dict[str, int]]:
+        status = self._local.status()
+        found = {}
+        for arm, of_arm in self._arms.items():
+            function = status["functions"][of_arm.function_name]
+            found[arm] = {name: function[name] for name in _LAMBDA} | {"concurrency": function["in_flight"]}
+        return found
+
+
+class CloudWatch:
+    """Functions and queues on AWS, as CloudWatch counts them since a moment, minutes late."""
+
+    def __init__(
+        self, aws: Aws, arms: dict[str, Resources], since_ms: int, complain: Callable[[LambdalabError], None]
+    ) -> None:
+        self._aws = aws
+        self._complain = complain
+        self.since = datetime.fromtimestamp(since_ms // 60_000 * 60, UTC)
+        self._due = 0.0
+        self._known: dict[str, dict[str, Any]] = {arm: {} for arm in arms}
+        self._metrics = {
+            f"m{i}": metric for i, metric in enumerate(m for arm, of_arm in arms.items() for m in _metrics(arm, of_arm))
+        }
+
+    def read(self) -> dict[str, dict[str, Any]]:
+        if time.monotonic() >= self._due:
+            self._due = time.monotonic() + _PUBLISHED_S
+            try:
+                values = self._values()
+            except AccessError as error:
+                self._complain(error)
+                values = {}
+            for name, (arm, field, _, stat) in self._metrics.items():
+                if found := values.get(name):
+                    value = sum(found) if stat == "Sum" else found[-1]
+                    self._known[arm][field] = value * 1000 if field == "oldest_ms" else round(value)
+        return self._known
+
+    def _values(self) -> dict[str, list[float]]:
+        values: dict[str, list[float]] = {}
+        with access_errors("CloudWatch's metrics"):
+            pages = self._aws.cloudwatch.get_paginator("get_metric_data").paginate(
+                MetricDataQueries=self.queries(),
+                StartTime=self.since,
+                EndTime=datetime.now(UTC),
+                ScanBy="TimestampAscending",
+            )
+            for page in pages:
+                for result in page["MetricDataResults"]:
+                    values.setdefault(result["Id"], []).extend(result["Values"])
+        return values
+
+    def queries(self) -> list[dict[str, Any]]:
+        """What is asked for, as CloudWatch takes it."""
+        return [
+            {"Id": name, "MetricStat": {"Metric": metric, "Period": _PUBLISHED_S, "Stat": stat}}
+            for name, (_, _, metric, stat) in self._metrics.items()
+        ]
+
+    def processes(self) -> dict[str, float | None]:
+        return {}
+
+
+def _metrics(arm: str, of_arm: Resources) -> Iterator[tuple[str, str, dict[str, Any], str]]:
+    """Arm, member of a sample, metric and statistic."""
+    lambda_ = {"Namespace": "AWS/Lambda", "Dimensions": [{"Name": "FunctionName", "Value": of_arm.function_name}]}
+    queue_name = of_arm.queue_url.rsplit("/", 1)[-1]
+    sqs = {"Namespace": "AWS/SQS", "Dimensions": [{"Name": "QueueName", "Value": queue_name}]}
+    for field, name in _LAMBDA.items():
+        yield arm, field, lambda_ | {"MetricName": name}, "Sum"
+    yield arm, "concurrency", lambda_ | {"MetricName": "ConcurrentExecutions"}, "Maximum"
+    yield arm, "oldest_ms", sqs | {"MetricName": "ApproximateAgeOfOldestMessage"}, "Maximum"
+
+
+def cpu_s(pid: int) -> float | None:
+    """CPU time a process has taken (proc(5), stat, fields 14 and 15); None when it is gone."""
+    with contextlib.suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return None
+
+
+def idle_s() -> float:
+    """Time the machine's cores had nothing to do, all together (proc(5), stat: idle and iowait)."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
+    return (int(fields[4]) + int(fields[5])) / os.sysconf("SC_CLK_TCK")

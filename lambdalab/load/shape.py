@@ -1,0 +1,308 @@
+"""The one shape of the load test, which dispatches on an argument, and with it what leads a run.
+
+Locust asks a shape for the number of users once a second, in the process that leads: its master, or its only one. Here
+users are processes that send, so the number never changes; the rate is in the plan that each of them has.
+"""
+
+import logging
+import secrets
+import time
+from argparse import Namespace
+from datetime import UTC, datetime
+from itertools import takewhile
+from typing import Final, Protocol
+
+import gevent
+import msgspec
+from locust import LoadTestShape
+from locust.env import Environment
+from locust.rpc import Message
+from locust.runners import STATE_MISSING, LocalRunner, MasterRunner
+
+from lambdalab.aws import access_errors
+from lambdalab.design import Arm
+from lambdalab.errors import InvalidRunError, LambdalabError, StackError, UsageError
+from lambdalab.load.arguments import plan_of
+from lambdalab.load.generator import STOP_S, GeneratorReport, Tally
+from lambdalab.load.job import JOB, STOP, TOLD, Job, Told
+from lambdalab.load.ledger import Send
+from lambdalab.load.schedule import LoadPlan, Shape, arrivals, check_plan
+from lambdalab.local.stack import running_stack
+from lambdalab.target import AwsTarget, LocalTarget, aws_target, local_target
+
+_SEED_BITS: Final = 32
+_STRICT_RESERVATION: Final = "1"
+_log = logging.getLogger(__name__)
+
+
+class Recorder(Protocol):
+    """What is done with a run beside sending: told of it by the process that leads."""
+
+    def begin(self, plan: LoadPlan, target: AwsTarget) -> str:
+        """Before the first message. Returns the run's id.
+
+        Raises:
+            LambdalabError: the run cannot be recorded, and will not begin.
+        """
+
+    def sends(self, sends: list[Send]) -> None:
+        """Messages that were sent, or given up."""
+
+    def end(self, report: GeneratorReport) -> None:
+        """Nothing is sent any more.
+
+        Raises:
+            LambdalabError: with the exit code Locust shall end with.
+        """
+
+
+class Unrecorded:
+    """Leaves nothing behind but what Locust shows."""
+
+    def begin(self, plan: LoadPlan, target: AwsTarget) -> str:  # noqa: ARG002
+        return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-load-{secrets.token_hex(2)}"
+
+    def sends(self, sends: list[Send]) -> None:
+        pass
+
+    def end(self, report: GeneratorReport) -> None:
+        if report.limits:
+            raise InvalidRunError(
+                f"the run is generator-bound: {'; '.join(report.limits)}",
+                next_step="offer less, or use more processes or machines",
+            )
+
+
+class Run:
+    """A run that is under way, in the process that leads it.
+
+    Args:
+        plan: what is offered.
+        target: where.
+        runner: Locust's.
+        recorder: told of everything.
+
+    Raises:
+        LambdalabError: it cannot begin.
+    """
+
+    def __init__(
+        self, plan: LoadPlan, target: AwsTarget, runner: LocalRunner | MasterRunner, recorder: Recorder
+    ) -> None:
+        self._plan, self._runner, self._recorder = plan, runner, recorder
+        self.workers = _workers(runner)
+        if not self.workers:
+            raise UsageError("no worker is connected to this master", next_step="start some, as docs/load.md says")
+        queue_urls = {}
+        for language in plan.languages:
+            queue_urls[language] = target.resources(Arm(name=language, language=language)).queue_url
+            with access_errors(f"queue {queue_urls[language]}"):
+                target.aws.sqs.get_queue_attributes(QueueUrl=queue_urls[language], AttributeNames=["QueueArn"])
+        self._tally = Tally(len(self.workers))
+        self.job = Job(
+            run_id=recorder.begin(plan, target),
+            plan=plan,
+            queue_urls=queue_urls,
+            endpoint_url=target.aws.sqs.meta.endpoint_url,
+            region=target.region,
+            local=isinstance(target, LocalTarget),
+            workers=self.workers,
+        )
+        self._began = time.monotonic()
+        self._lost: set[int] = set()
+        self._failure: LambdalabError | None = None
+
+    def hear(self, told: Told) -> None:
+        """Takes what a worker tells."""
+        if told.run_id != self.job.run_id:
+            return
+        if told.failure is not None:
+            _log.error("worker %d cannot send: %s", told.worker, told.failure)
+            self._lose(told.worker)
+        self._tally.add(told.worker, told.sends)
+        if told.share is not None:
+            self._tally.end(told.share)
+        if told.sends and self._failure is None:
+            try:
+                self._recorder.sends(told.sends)
+            except LambdalabError as error:  # what cannot be recorded is not sent either
+                self._failure = error
+
+    def going_on(self) -> bool:
+        """Whether anything is still to be sent."""
+        return self._failure is None and self._waits()
+
+    def _waits(self) -> bool:
+        """Whether a worker has still to tell. Notices those that died."""
+        present = _workers(self._runner)
+        for worker in self._tally.waiting():
+            if self.workers[worker] not in present:
+                _log.error("worker %d (%s) died: the others do not send its share", worker, self.workers[worker])
+                self._lose(worker)
+        return bool(self._tally.waiting())
+
+    def stop(self) -> None:
+        """Makes every worker stop, and waits until all have told everything."""
+        if self._waits():
+            self._runner.send_message(STOP)
+        until = time.monotonic() + STOP_S + 2
+        while self._waits() and time.monotonic() < until:
+            gevent.sleep(0.05)
+
+    def end(self) -> None:
+        """Sums up.
+
+        Raises:
+            LambdalabError: as the recorder does.
+        """
+        for worker in self._lost:
+            self._lose(worker)
+        report = self._tally.report()
+        for line in _summary(report):
+            _log.info(line)
+        self._recorder.end(report)
+        if self._failure is not None:
+            raise self._failure
+
+    def _lose(self, worker: int) -> None:
+        """What of a dead worker's share is due by now is missing; until the run ends it becomes more."""
+        elapsed_s = time.monotonic() - self._began
+        share = arrivals(self._plan, worker, len(self.workers))
+        self._tally.lose(worker, sum(len(one.messages) for one in takewhile(lambda one: one.at_s <= elapsed_s, share)))
+        self._lost.add(worker)
+
+
+class Lead:
+    """What leads the runs of one Locust, one after the other.
+
+    Args:
+        environment: of a process that leads: Locust's master, or its only one.
+        recorder: told of every run.
+    """
+
+    def __init__(self, environment: Environment, recorder: Recorder) -> None:
+        runner = environment.runner
+        assert isinstance(runner, LocalRunner | MasterRunner)
+        self._environment, self._runner, self._recorder = environment, runner, recorder
+        self.run: Run | None = None
+        self._ending = False
+        runner.register_message(TOLD, self._hear)
+        environment.events.test_stopping.add_listener(lambda **_: self._stop())
+        environment.events.test_stop.add_listener(lambda **_: self._end())
+        environment.events.quitting.add_listener(lambda **_: self._stop())
+        vars(environment)["lambdalab_lead"] = self
+
+    @staticmethod
+    def of(environment: Environment) -> "Lead":
+        """The one of a process."""
+        found: Lead = vars(environment)["lambdalab_lead"]
+        return found
+
+    def users(self) -> int | None:
+        """How many users the run wants: one per process; None when it has ended, or cannot begin."""
+        if self._ending or self.run is None:
+            try:
+                self.run = self._begin()
+            except LambdalabError as error:
+                self._complain(error)
+                return None
+        return len(self.run.workers) if self.run.going_on() else None
+
+    def _begin(self) -> Run:
+        if self._ending:
+            raise UsageError("the run before is not over yet", next_step="wait until its queues are empty")
+        options = self._environment.parsed_options
+        assert options is not None
+        plan = checked_plan(options)
+        run = Run(plan, _target(options, plan), self._runner, self._recorder)
+        setattr(options, JOB, msgspec.json.encode(run.job).decode())
+        return run
+
+    def _hear(self, msg: Message, **_: object) -> None:
+        if self.run is not None:
+            self.run.hear(msgspec.msgpack.decode(msg.data["told"], type=Told))
+
+    def _stop(self) -> None:
+        if self.run is not None:
+            self.run.stop()
+
+    def _end(self) -> None:
+        """Without a page that would wait for it, before Locust goes on to end."""
+        if self.run is None or self._ending:
+            return
+        self._ending = True
+        if self._environment.web_ui is None:
+            self._conclude(self.run)
+        else:
+            gevent.spawn(self._conclude, self.run)
+
+    def _conclude(self, run: Run) -> None:
+        try:
+            run.end()
+        except LambdalabError as error:
+            self._complain(error)
+        finally:
+            self.run, self._ending = None, False
+
+    def _complain(self, error: LambdalabError) -> None:
+        _log.error("lambdalab: %s", error)
+        self._environment.process_exit_code = error.exit_code
+
+
+class PipelineShape(LoadTestShape):
+    """Constant, steps, ramp, spike, soak, replay or strict, as ``--shape`` says."""
+
+    def tick(self) -> tuple[int, float] | None:
+        """One user for each process, all at once, until everything is sent."""
+        assert self.runner is not None
+        users = Lead.of(self.runner.environment).users()
+        return None if users is None else (users, users)
+
+
+def checked_plan(options: Namespace) -> LoadPlan:
+    """The plan that options stand for.
+
+    Raises:
+        LoadPlanError: it cannot be run.
+    """
+    plan = plan_of(options, seed=secrets.randbits(_SEED_BITS))
+    check_plan(plan)
+    return plan
+
+
+def _target(options: Namespace, plan: LoadPlan) -> AwsTarget:
+    if options.target == "aws":
+        target = aws_target(options.stack_name)
+    else:
+        stack = running_stack()
+        if stack is None:
+            raise StackError("no local stack is up", next_step="start one with `make load`, or `lambdalab load --up`")
+        stack.require_alive()
+        target = local_target(stack)
+    reserved = target.stack.parameters.get("ReservedConcurrency")
+    if reserved == _STRICT_RESERVATION and plan.shape is not Shape.STRICT:
+        raise StackError(
+            f"stack {target.stack.name} has ReservedConcurrency 1, under which load is throttled and dead-lettered",
+            next_step="deploy it with the settings `load` of samconfig.toml, or choose --shape strict",
+        )
+    return target
+
+
+def _workers(runner: LocalRunner | MasterRunner) -> tuple[str, ...]:
+    """Locust's ids of the processes that send."""
+    if isinstance(runner, LocalRunner):
+        return (runner.client_id,)
+    return tuple(client.id for client in runner.clients.all if client.state != STATE_MISSING)
+
+
+def _summary(report: GeneratorReport) -> list[str]:
+    names = ("offered", "attempted", "accepted", "failed", "retried", "late", "dropped", "unknown")
+    lines = [", ".join(f"{name} {getattr(report, name)}" for name in names)]
+    if (times := report.latency_ms) is not None:
+        tail = "".join(
+            f", {name} {value:.2f}"
+            for name, value in (("p95", times.p95), ("p99", times.p99), ("p99.9", times.p999))
+            if value is not None
+        )
+        lines.append(f"from due to answered, ms: median {times.p50:.2f}{tail}, maximum {times.maximum:.2f}")
+    return [*lines, *(f"{n} x {error}" for error, n in report.errors.items())]

@@ -1,0 +1,75 @@
+"""Hangs a load run onto Locust's events."""
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from flask import Response, jsonify, request
+from locust.env import Environment
+from locust.event import Events
+from locust.runners import MasterRunner, WorkerRunner
+from locust.web import WebUI
+
+from lambdalab.errors import LambdalabError
+from lambdalab.load.arguments import add_arguments
+from lambdalab.load.recording import Recording
+from lambdalab.load.shape import Lead, Recorder, Unrecorded, checked_plan
+from lambdalab.load.user import Sending
+
+
+def attach(events: Events, recorder: Recorder | None = None) -> None:
+    """Adds arguments, what leads and what sends to a Locust that is starting.
+
+    Args:
+        events: ``locust.events``.
+        recorder: told of every run; by default one that keeps run directories where ``--results`` says.
+    """
+    events.init_command_line_parser.add_listener(add_arguments)
+
+    def begin(environment: Environment, web_ui: WebUI | None = None, **_: Any) -> None:
+        if not isinstance(environment.runner, WorkerRunner):
+            assert environment.parsed_options is not None
+            Lead(environment, recorder or _recorder(environment, environment.parsed_options.results))
+            _refuse_early(environment, web_ui)
+        if not isinstance(environment.runner, MasterRunner):
+            Sending(environment)
+
+    events.init.add_listener(begin)
+
+
+def _recorder(environment: Environment, results: str) -> Recorder:
+    """Keeps runs in a folder, or none; Locust does not end before the books of a run are closed."""
+    if not results:
+        return Unrecorded()
+    recording = Recording(Path(results))
+
+    def quit_early(**_: Any) -> None:
+        if code := recording.hurry():
+            environment.process_exit_code = code
+
+    environment.events.quitting.add_listener(quit_early)  # before Lead's: Locust calls the last one first
+    return recording
+
+
+def _refuse_early(environment: Environment, web_ui: WebUI | None) -> None:
+    """Says what is wrong with the arguments before anything starts: at once without a page, else when one is sent."""
+    options = environment.parsed_options
+    assert options is not None
+    if web_ui is None:
+        try:
+            checked_plan(options)
+        except LambdalabError as error:
+            sys.stderr.write(f"lambdalab: {error}\n")
+            sys.exit(error.exit_code)
+        return
+    assert web_ui.app is not None
+
+    @web_ui.app.before_request
+    def refuse() -> Response | None:
+        if request.method == "POST" and request.path.endswith("/swarm"):
+            try:
+                checked_plan(Namespace(**(vars(options) | request.form.to_dict())))
+            except LambdalabError as error:
+                return jsonify({"success": False, "message": str(error), "host": environment.host})
+        return None

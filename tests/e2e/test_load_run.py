@@ -1,0 +1,99 @@
+"""A load run as a user starts it, on a local stack with the load settings and two invocations at a time."""
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from lambdalab.analysis import Summary
+from lambdalab.load.books import ALL
+from lambdalab.store import RunDirectory
+
+from .conftest import Run, command
+
+BOUND = ("generator-bound: ", "emulator-bound: ")
+"""What a busy machine may do to a run; then it is not valid, and its books must balance all the same."""
+LOAD = ("load", "--headless", "--only-summary", "--mix", "1024Bx10")
+
+
+@pytest.fixture(scope="module")
+def loaded(lambdalab: Run) -> Iterator[None]:
+    done = lambdalab("up", "--port", "0", "--settings", "load", "--parameter", "MaximumConcurrency=2")
+    assert done.returncode == 0, done.stderr
+    yield
+    lambdalab("down")
+
+
+def summary_of(project: Path) -> Summary:
+    return msgspec.json.decode((project / "results" / "latest" / "summary.json").read_bytes(), type=Summary)
+
+
+def test_a_sweep_of_rates_finds_the_knee_and_every_step_balances(lambdalab: Run, project: Path, loaded: None) -> None:
+    done = lambdalab(*LOAD, "--shape", "steps", "--rates", "5,10,20,40", "--hold", "8s", "--languages", "python,go")
+
+    summary = summary_of(project)
+    faults = [fault for fault in summary.faults if not fault.startswith(BOUND)]
+    assert faults == [], done.stdout + done.stderr
+    assert done.returncode == (4 if summary.faults else 0), done.stdout + done.stderr
+    books = summary.load
+    assert books is not None
+    assert [flow.sent for flow in books.steps()] == [40, 80, 160, 320]
+    assert all(flow.balances and flow.processed == flow.sent for flow in books.flows)
+    assert (books.whole.sent, books.whole.items_found) == (600, 6000)
+    # two environments of 128 MB do some 6 messages of 10 items a second; in the last step python is offered 20
+    knee = books.knees["python"]
+    assert knee is not None
+    last = books.steps("python")[-1]
+    assert last.keeps_up is False
+    assert last.achieved_per_s is not None
+    assert last.offered_per_s == pytest.approx(20, rel=0.02)
+    assert last.achieved_per_s < 15
+    assert last.backlog > 40
+    below = [flow for flow in books.steps("python") if flow.step is not None and 1 < flow.step < knee]
+    assert all((flow.achieved_per_s or 0) > 0.8 * (flow.offered_per_s or 0) for flow in below)
+    assert books.drain_s is not None
+    shown = lambdalab("report", "latest")
+    assert "Books: every message sent is in exactly one of four places" in shown.stdout
+    assert shown.returncode == done.returncode
+    assert lambdalab("compare", "latest").returncode in (0, 4)
+
+
+def test_a_drain_that_is_interrupted_leaves_books_and_no_process(
+    project: Path, clean_environment: dict[str, str], loaded: None
+) -> None:
+    before = (project / "results" / "latest").readlink()
+    process = subprocess.Popen(
+        [command(), *LOAD, "--rate", "40", "--duration", "3s", "--languages", "python"],
+        cwd=project, env=clean_environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    link = project / "results" / "latest"
+    while link.readlink() == before or not any(s.phase == "drain" for s in RunDirectory(link).samples()):
+        assert time.monotonic() < deadline, "the drain did not begin"
+        assert process.poll() is None
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=60)
+
+    assert process.returncode == 4, said
+    books = summary_of(project).load
+    assert books is not None
+    assert (books.whole.sent, books.whole.lost) == (120, 0)
+    assert books.whole.still_queued > 0
+    assert books.drain_s is None
+    keepers = [one for one in Path("/proc").glob("[0-9]*/cmdline") if _is_keeper(one, link.readlink().name)]
+    assert keepers == []
+    assert books.knees[ALL] in (None, 1)
+
+
+def _is_keeper(cmdline: Path, run_id: str) -> bool:
+    try:
+        return run_id.encode() in cmdline.read_bytes()
+    except OSError:
+        return False

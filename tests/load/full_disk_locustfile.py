@@ -1,0 +1,30 @@
+"""The load of ``load/`` with a recorder whose disk is full after the first messages."""
+
+from locust import events
+
+from lambdalab.errors import StorageError
+from lambdalab.load.generator import GeneratorReport
+from lambdalab.load.ledger import Send
+from lambdalab.load.schedule import LoadPlan
+from lambdalab.load.shape import PipelineShape
+from lambdalab.load.user import SqsUser
+from lambdalab.load.wiring import attach
+from lambdalab.target import AwsTarget
+
+
+class Full:
+    """Takes no message, and says whether it was told that the run ended."""
+
+    def begin(self, plan: LoadPlan, target: AwsTarget) -> str:
+        return "full"
+
+    def sends(self, sends: list[Send]) -> None:
+        raise StorageError("trials.jsonl cannot be written: No space left on device", next_step="make space")
+
+    def end(self, report: GeneratorReport) -> None:
+        print(f"told of the end after {report.attempted}")
+
+
+attach(events, Full())
+
+__all__ = ["PipelineShape", "SqsUser"]

@@ -1,0 +1,179 @@
+"""A load run on the real local stack, sent through boto3: its books are right, whatever became of the messages."""
+
+import contextlib
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from lambdalab import ingest
+from lambdalab.analysis import Summary
+from lambdalab.errors import InvalidRunError
+from lambdalab.load.books import ALL, Books
+from lambdalab.load.ledger import Send
+from lambdalab.load.recording import Recording
+from lambdalab.load.schedule import Arrival, LoadPlan, Message, Shape, arrivals
+from lambdalab.store import RunDirectory
+from local.whole import ROOT, Up, processes_of, project
+
+PLAN = LoadPlan(
+    shape=Shape.STEPS,
+    rates=(4.0, 8.0),
+    hold_s=3.0,
+    seed=7,
+    mix=(Message(label="TEN", size_bytes=256, count=10), Message(label="FIVE", size_bytes=64, count=5)),
+)
+
+
+class Report(msgspec.Struct, frozen=True):
+    """As much of a generator's report as a recording reads."""
+
+    offered: int = 36
+    dropped_of_step: dict[int, int] = {}
+    limits: tuple[str, ...] = ()
+
+
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
+    """A local stack with the load settings, but for two invocations at a time."""
+    folder = project(tmp_path_factory.mktemp("project"))
+    shutil.copytree(ROOT / "prices", folder / "prices")
+    up = Up.start(folder, "load", MaximumConcurrency="2")
+    yield up
+    up.end()
+    assert processes_of(folder) == []
+
+
+def offer(up: Up, recording: Recording, run_id: str, spoil: frozenset[int] = frozenset()) -> list[Send]:
+    """Sends what the plan has, when it is due; the function refuses the messages in ``spoil``."""
+    began = time.time()
+
+    def send(arrival: Arrival) -> Send:
+        kind = PLAN.mix[arrival.messages[0]]
+        batch_id = f"{run_id}-0-{arrival.number}"
+        body = ingest.message(batch_id, kind, kind.mode)
+        if arrival.number in spoil:
+            body = json.dumps({"batch_id": batch_id, "count": -1})
+        due_ms = (began + arrival.at_s) * 1000
+        begun_ms = time.time() * 1000
+        return Send(
+            step=arrival.step,
+            phase=arrival.phase,
+            intended_at_ms=due_ms,
+            began_at_ms=begun_ms,
+            attempts=1,
+            batch_id=batch_id,
+            arm=arrival.arm,
+            label=kind.label,
+            message_bytes=len(body),
+            items=kind.count,
+            message_id=up.send(arrival.arm, body),
+            answered_at_ms=time.time() * 1000,
+            error=None,
+        )
+
+    with ThreadPoolExecutor(4) as threads:
+        coming = []
+        for arrival in arrivals(PLAN):
+            time.sleep(max(began + arrival.at_s - time.time(), 0))
+            coming.append(threads.submit(send, arrival))
+        sends = [one.result() for one in coming]
+    for i in range(0, len(sends), 10):
+        recording.sends(sends[i : i + 10])
+    return sends
+
+
+def books_of(store: RunDirectory) -> tuple[Summary, Books]:
+    summary = msgspec.json.decode((store.folder / "summary.json").read_bytes(), type=Summary)
+    assert summary.load is not None
+    return summary, summary.load
+
+
+def begin(up: Up, tmp_path: Path) -> tuple[Recording, str, RunDirectory]:
+    recording = Recording(tmp_path / "results")
+    run_id = recording.begin(PLAN, up.target)
+    assert recording.store is not None
+    assert recording.store.trials() == []
+    assert msgspec.convert(recording.store.manifest().load, LoadPlan) == PLAN, "it is there before the first message"
+    return recording, run_id, recording.store
+
+
+def test_the_books_of_a_run_balance_and_it_is_a_run_like_any_other(loaded: Up, tmp_path: Path) -> None:
+    with contextlib.chdir(loaded.project):
+        recording, run_id, store = begin(loaded, tmp_path)
+        sends = offer(loaded, recording, run_id)
+        recording.end(Report())
+
+    summary, books = books_of(store)
+    assert len(sends) == 36
+    whole = books.whole
+    assert (whole.intended, whole.sent, whole.processed) == (36, 36, 36)
+    assert (whole.dead_lettered, whole.still_queued, whole.lost, whole.duplicates) == (0, 0, 0, 0)
+    assert whole.items_found == whole.items_expected == 36 // 2 * 10 + 36 // 2 * 5
+    assert sum(len(loaded.items(send.arm, send.batch_id)) for send in sends) == whole.items_found
+    assert [flow.sent for flow in books.steps()] == [12, 24]
+    assert [flow.offered_per_s for flow in books.steps()] == pytest.approx([4, 8])
+    assert books.steps("go")[1].sent == books.steps("python")[1].sent == 12
+    assert books.drain_s is not None
+    assert summary.faults == ()
+    assert (summary.reports_found, summary.items_found, summary.stopped) == (36, whole.items_found, "the plan was over")
+    labels = {cell.label for cell in summary.cells if cell.n_valid}
+    assert {"TEN", "FIVE"} <= labels
+    assert any(label.endswith("-cold") for label in labels), "the first invocations were cold, and count apart"
+    assert sum(cell.n_valid for cell in summary.cells) == 36
+    samples = store.samples()
+    assert samples[-1].phase == "drain"
+    assert (samples[-1].sent, samples[-1].done) == (36, 36)
+    assert sum(queue.invocations or 0 for queue in samples[-1].arms.values()) == 36
+    assert {one.phase for one in books.times} >= {"hold"}
+    assert books.emulator_busy is not None
+    page = (store.folder / "report.html").read_text()
+    assert "Sent 36 = processed 36 + dead-lettered 0 + still queued 0 + lost 0" in page
+
+
+def test_every_way_a_message_can_go_is_told_apart(loaded: Up, tmp_path: Path) -> None:
+    with contextlib.chdir(loaded.project):
+        recording, run_id, store = begin(loaded, tmp_path)
+        sends = offer(loaded, recording, run_id, spoil=frozenset({3}))
+        # one that SQS took and then forgot, and one that it never took
+        taken = msgspec.structs.replace(sends[0], batch_id=f"{run_id}-1-0", message_id="forgotten")
+        refused = msgspec.structs.replace(sends[0], batch_id=f"{run_id}-1-1", message_id=None, error="refused")
+        recording.sends([taken, refused])
+        with pytest.raises(InvalidRunError, match=f"run {run_id} is invalid"):
+            recording.end(Report(offered=35))
+
+    summary, books = books_of(store)
+    assert summary.stopped == "stopped by hand"
+    whole = books.whole
+    assert (whole.intended, whole.given_up, whole.sent) == (38, 1, 37)
+    assert (whole.processed, whole.dead_lettered, whole.still_queued, whole.lost) == (35, 1, 0, 1)
+    assert summary.faults == ("1 of 37 messages are lost: neither processed nor in any queue",)
+    reasons = {result.batch_id: result.reason for result in store.trials()}
+    assert reasons[sends[3].batch_id] == "dead-lettered"
+    assert reasons[refused.batch_id] == "not sent: refused"
+    assert reasons[taken.batch_id] == f"0 of {taken.items} items are in the table"
+    letters = [json.loads(body)["batch_id"] for body in loaded.dead_letters(sends[3].arm)]
+    assert letters in ([sends[3].batch_id], [])  # looking at it hides it for a while
+    assert books.knees[ALL] in (None, 1, 2)
+
+
+def test_a_run_whose_sender_is_killed_has_books_all_the_same(loaded: Up, tmp_path: Path) -> None:
+    for language in ("python", "go"):  # of the test before
+        loaded.aws.sqs.purge_queue(QueueUrl=loaded.arm(language).dead_letter_queue_url)
+    with contextlib.chdir(loaded.project):
+        recording, run_id, store = begin(loaded, tmp_path)
+        offer(loaded, recording, run_id)
+        stdin = recording._process.stdin
+        assert stdin is not None
+        stdin.close()  # what the kernel does for a process that was killed
+        assert recording._process.wait() == 4
+
+    summary, books = books_of(store)
+    assert (books.whole.sent, books.whole.processed, books.whole.lost) == (36, 36, 0)
+    assert summary.stopped is None
+    assert summary.faults == ("interrupted before its sender said that it had ended",)

@@ -1,0 +1,59 @@
+"""The command ``load``: it starts Locust with this project's load, and hands everything else on."""
+
+import os
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import Call
+from command_line import call_fixture as call_fixture
+from command_line import project_fixture as project_fixture
+
+from lambdalab.cli import load as command
+from lambdalab.local import stack
+
+
+class TakenOver(BaseException):
+    """What ``execv`` does not do: come back."""
+
+
+def test_it_becomes_locust_with_every_other_argument(
+    call: Call, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[list[str]] = []
+
+    def execv(program: str, arguments: list[str]) -> None:
+        assert program == arguments[0]
+        calls.append(arguments)
+        raise TakenOver
+
+    monkeypatch.setattr(os, "execv", execv)
+    with pytest.raises(TakenOver):
+        call("load", "--headless", "--rate", "50", "-P", "8090", "--languages", "go")
+    ((program, *arguments),) = calls
+    assert Path(program) == Path(sys.executable).with_name("locust")
+    assert arguments[:2] == ["-f", str(project / "load")]
+    assert arguments[2:4] == ["--config", str(project / "pyproject.toml")], "which binds Locust to loopback"
+    assert arguments[4:] == ["--headless", "--rate", "50", "-P", "8090", "--languages", "go"]
+
+
+@pytest.mark.parametrize("code", [0, 1, 4])
+def test_with_up_it_waits_for_locust_then_ends_the_stack_and_says_what_locust_says(
+    call: Call, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    events: list[Any] = []
+
+    @contextmanager
+    def for_a_while(_: object, *, settings: str) -> Any:
+        events.append(settings)
+        try:
+            yield
+        finally:
+            events.append("down")
+
+    monkeypatch.setattr(stack, "stack_for_a_while", for_a_while)
+    monkeypatch.setattr(command, "_locust", lambda arguments: [sys.executable, "-c", f"raise SystemExit({code})"])
+    assert call("load", "--up", "--headless").code == code
+    assert events == ["load", "down"]
