@@ -26,6 +26,7 @@ import os, sys, vl_convert
 os.nice(19)
 sys.stdout.buffer.write(vl_convert.javascript_bundle(vl_version="{VEGA_LITE}").encode())
 """
+"""Prints Vega-Lite and what it needs as one script for a browser."""
 _POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; connect-src 'self'; "
     "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
@@ -59,7 +60,10 @@ def add_page(web_ui: WebUI, recording: Recording | None) -> None:
     options = web_ui.environment.parsed_options
     assert options is not None
     pages = Blueprint("lambdalab", "lambdalab.load", template_folder="templates", url_prefix=options.web_base_path)
-    library = gevent.spawn(_library)  # before any run: it takes seconds of a core
+    # Before any run: it takes seconds of a core.
+    making = subprocess.Popen([sys.executable, "-c", _LIBRARY], stdout=subprocess.PIPE, start_new_session=True)
+    library = gevent.spawn(making.communicate)
+    web_ui.environment.events.quitting.add_listener(lambda **_: making.kill())
 
     def route(path: str) -> Callable[[Callable[[], Response | str]], None]:
         return lambda view: pages.add_url_rule(path, view.__name__, web_ui.auth_required_if_enabled(view))
@@ -80,11 +84,11 @@ def add_page(web_ui: WebUI, recording: Recording | None) -> None:
 
     @route("/pipeline/vega.js")
     def vega() -> Response:
-        return Response(library.get(), mimetype="text/javascript")
+        return Response(library.get()[0], mimetype="text/javascript")
 
     @route("/pipeline/samples")
     def samples() -> Response:
-        answer = _answer(recording, request.args.get("run"), request.args.get("position", 0, type=int))
+        answer = answer_of(recording, request.args.get("run"), request.args.get("position", 0, type=int))
         return Response(msgspec.json.encode(answer), mimetype="application/json")
 
     @route("/pipeline/report.html")
@@ -102,13 +106,12 @@ def add_page(web_ui: WebUI, recording: Recording | None) -> None:
         return page
 
 
-def _library() -> bytes:
-    """Vega-Lite and what it needs, as one script for a browser."""
-    command = [sys.executable, "-c", _LIBRARY]
-    return subprocess.run(command, stdout=subprocess.PIPE, check=True, start_new_session=True).stdout
+def answer_of(recording: Recording | None, run_id: str | None, position: int) -> Answer:
+    """What is new behind a position of a run's samples; where that is not the newest run, all of the newest.
 
-
-def _answer(recording: Recording | None, run_id: str | None, position: int) -> Answer:
+    Raises:
+        StorageError: a file of the run is damaged, or cannot be read.
+    """
     if recording is None:
         return Answer(state="off")
     is_open, store = recording.is_open, recording.store  # in this order: a report is written before books are closed

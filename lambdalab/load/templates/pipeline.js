@@ -4,7 +4,7 @@
 const RATE_MS = 5000; // a rate is over so long
 const POINTS = 600; // a chart has at most twice as many; then every second one goes
 const ASK_MS = 1000;
-const ABSENT = "–";
+const ABSENT = "-";
 
 const SAID = {
   off: "Runs are not kept, since --results is empty: there is nothing to show.",
@@ -119,7 +119,7 @@ function specification(chart) {
           },
           y: {
             field: "value", type: "quantitative", title: null, scale: { domainMin: 0, domainMax: { expr: "top" }, nice: 4 },
-            axis: { tickCount: 4, minExtent: 34, format: chart.text ? ".2~e" : "~s", domain: false, ticks: false },
+            axis: { tickCount: 4, minExtent: 34, format: chart.text ? ".3~g" : "~s", tickMinStep: chart.digits || chart.text ? 0 : 1, domain: false, ticks: false },
           },
           color: { field: "line", type: "nominal", legend: null, scale: { domain: names, range: chart.lines.map((line) => line.colour) } },
           strokeDash: { field: "line", type: "nominal", legend: null, scale: { domain: names, range: chart.lines.map((line) => line.dash) } },
