@@ -93,9 +93,10 @@ def add_page(web_ui: WebUI, recording: Recording | None) -> None:
 
     @route("/pipeline/report.html")
     def report_page() -> Response:
-        if recording is None or recording.store is None or not recording.store.is_reported:
+        store = None if recording is None else recording.store
+        if store is None or not store.is_reported:
             abort(404)
-        return send_file(recording.store.report_file.resolve())
+        return send_file(store.report_file.resolve(), download_name=f"{store.folder.name}.html")
 
     web_ui.app.register_blueprint(pages)
 

@@ -39,7 +39,7 @@ def main(folder: Path) -> None:
             picture = _picture(page)
             if name == "phone":
                 height = VIEWS[name]["viewport"]["height"] * VIEWS[name]["device_scale_factor"]
-                screens = range(min(COLUMNS, -(-picture.height // height)))
+                screens = range(min(COLUMNS, picture.height // height))
                 picture = side_by_side(
                     [picture.crop((0, i * height, picture.width, (i + 1) * height)) for i in screens]
                 )

@@ -72,13 +72,13 @@ function charts(arms) {
     { title: "Invocations", unit: "per second", digits: 1, lines: of("invocations").map((line, i) => ({
       ...line, value: (s, per) => per((one) => one.arms[arms[i]].invocations),
     })) },
-    { title: "Concurrency", unit: "invocations at once", lines: of("concurrency") },
+    { title: "Concurrency", unit: "invocations at once", steps: true, lines: of("concurrency") },
     { title: "End to end", unit: "ms since due", digits: 0, lines: [
       ["p50", colour(0), SOLID], ["p95", colour(1), DASHED], ["p99", colour(3), DOTTED],
     ].map(([name, stroke, dash]) => ({
       name, colour: stroke, dash, value: (s) => (s.end_to_end_ms === null ? null : s.end_to_end_ms[name]),
     })) },
-    { title: "What went wrong", unit: "since the run began", lines: [
+    { title: "What went wrong", unit: "so far", lines: [
       ["throttles", "throttles", colour(4), SOLID], ["errors", "errors", "var(--bad)", DASHED],
       ["dead letters", "dead_letters", colour(3), DOTTED],
     ].map(([name, member, stroke, dash]) => ({ name, colour: stroke, dash, value: (s) => sum(s.arms, member) })) },
@@ -111,7 +111,7 @@ function specification(chart) {
       },
       {
         data: { name: "points" },
-        mark: { type: "line", strokeWidth: 2, clip: true },
+        mark: { type: "line", strokeWidth: 2, clip: true, interpolate: chart.steps ? "step-after" : "linear" },
         encoding: {
           x: {
             field: "at_s", type: "quantitative", title: null, scale: { domainMin: 0, domainMax: { expr: "end" }, nice: false },
@@ -220,22 +220,21 @@ class Run {
 
   draw() {
     const copies = (rows) => rows.map((row) => ({ ...row })); // Vega keeps notes in what it is given
-    for (const { view, points, smallest } of this.charts) {
+    for (const { view, points, digits, smallest } of this.charts) {
       if (!view) continue;
-      const top = points.reduce((most, { value }) => Math.max(most, value ?? 0), smallest ?? 1);
+      const top = points.reduce((most, { value }) => Math.max(most, value ?? 0), smallest ?? (digits === undefined ? 4 : 1));
       view.signal("end", Math.max(this.seconds, 10)).signal("top", top);
       view.data("points", copies(points)).data("steps", copies(this.steps)).runAsync();
     }
   }
 }
 
-function say(state, run) {
+function say(state) {
   const status = get("status");
   const text = SAID[state];
   if (status.textContent !== text) status.textContent = text; // else a screen reader would say it every second
   status.dataset.state = state;
   get("links").hidden = state !== "closed";
-  if (run) get("download").download = `${run.id}.html`;
 }
 
 async function ask(run) {
@@ -257,7 +256,7 @@ async function follow() {
       run.position = found.position;
       if (found.samples.length) run.show();
     }
-    say(!found ? "silent" : found.state === "open" ? run.last?.phase ?? "starting" : found.state, run);
+    say(!found ? "silent" : found.state === "open" ? run.last?.phase ?? "starting" : found.state);
     const behind = found && found.samples.length > 100;
     if (!behind) await new Promise((go) => setTimeout(go, ASK_MS));
   }
