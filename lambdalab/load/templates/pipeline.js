@@ -103,7 +103,7 @@ function specification(chart) {
     layer: [
       {
         data: { name: "steps" },
-        mark: { type: "rule", color: MUTED },
+        mark: { type: "rule", color: MUTED, aria: false },
         encoding: {
           x: { field: "at_s", type: "quantitative" },
           strokeWidth: { field: "drain", type: "ordinal", legend: null, scale: { domain: [false, true], range: [0.6, 1.8] } },
@@ -111,7 +111,7 @@ function specification(chart) {
       },
       {
         data: { name: "points" },
-        mark: { type: "line", strokeWidth: 2, clip: true, interpolate: chart.steps ? "step-after" : "linear" },
+        mark: { type: "line", aria: false, strokeWidth: 2, clip: true, interpolate: chart.steps ? "step-after" : "linear" },
         encoding: {
           x: {
             field: "at_s", type: "quantitative", title: null, scale: { domainMin: 0, domainMax: { expr: "end" }, nice: false },
