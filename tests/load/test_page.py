@@ -42,7 +42,7 @@ def test_a_run_is_open_until_its_report_is_there_or_nobody_writes_it(kept: Any) 
     assert answer_of(kept, None, 0).state == "closed"
 
 
-def test_samples_go_on_where_the_lastanswer_of_ended_and_begin_again_with_another_run(kept: Any) -> None:
+def test_samples_go_on_where_the_last_answer_ended_and_begin_again_with_another_run(kept: Any) -> None:
     run_id = kept.store.folder.name
     kept.store.append_sample(sample(1))
     first = answer_of(kept, None, 0)
