@@ -60,7 +60,7 @@ def require_empty_queues(target: AwsTarget, arms: Iterable[Arm]) -> None:
             while (depth := target.queue_depth(url)) > 0:
                 if time.monotonic() > deadline:
                     raise StackError(
-                        f"queue {url} is not empty ({depth} messages), and the protocol sends one at a time",
+                        f"queue {url} is not empty ({depth} messages), and a run's own must be the only ones",
                         next_step=target.emptying(url),
                     )
                 time.sleep(target.poll_s)

@@ -7,7 +7,7 @@ import contextlib
 import os
 import time
 from bisect import insort
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -18,6 +18,7 @@ import msgspec
 from lambdalab.aws import Aws, access_errors
 from lambdalab.collection import Observations, Observed
 from lambdalab.cost import PriceSheet, invocation_cost
+from lambdalab.errors import AccessError, LambdalabError
 from lambdalab.load.books import DRAIN
 from lambdalab.load.ledger import PipelineSample, Quantiles, QueueSample
 from lambdalab.model import LogLine, TrialResult
@@ -42,11 +43,13 @@ class Pipeline:
     Args:
         target: where it runs.
         store: the run; messages are read from it as their senders tell of them, log lines are written to it.
+        complain: told what cannot be looked at, and then is missing from samples, which go on without.
     """
 
-    def __init__(self, target: AwsTarget, store: RunDirectory) -> None:
+    def __init__(self, target: AwsTarget, store: RunDirectory, complain: Callable[[LambdalabError], None]) -> None:
         self._target = target
         self._store = store
+        self._complain = complain
         manifest = store.manifest()
         self._arms: dict[str, Resources] = {arm.name: target.resources(arm) for arm in manifest.protocol.arms}
         self._began_ms = round(datetime.fromisoformat(manifest.started_at).timestamp() * 1000)
@@ -61,7 +64,7 @@ class Pipeline:
         self._functions = (
             PlaneCounts(target, self._arms)
             if isinstance(target, LocalTarget)
-            else CloudWatch(target.aws, self._arms, self._began_ms)
+            else CloudWatch(target.aws, self._arms, self._began_ms, complain)
         )
 
     @property
@@ -106,11 +109,14 @@ class Pipeline:
 
     def _follow_logs(self) -> None:
         begin = time.monotonic()
-        for log_group in self.log_groups:
-            lines = self._logs.fresh(self._target.log_lines(log_group, self._logs_since_ms))
-            self._store.append_log_lines(lines)
-            self._logs.add(lines, self._messages.intended_ms)
-        self._logs_since_ms = max(self._logs_since_ms, self._logs.newest_ms - _LATE_LINES_MS)
+        try:
+            for log_group in self.log_groups:
+                lines = self._logs.fresh(self._target.log_lines(log_group, self._logs_since_ms))
+                self._store.append_log_lines(lines)
+                self._logs.add(lines, self._messages.intended_ms)
+            self._logs_since_ms = max(self._logs_since_ms, self._logs.newest_ms - _LATE_LINES_MS)
+        except AccessError as error:
+            self._complain(error)
         took_s = time.monotonic() - begin
         self._logs_due = time.monotonic() + max(self._target.log_every_s, took_s / LOG_SHARE)
 
@@ -250,8 +256,11 @@ class PlaneCounts:
 class CloudWatch:
     """Functions and queues on AWS, as CloudWatch counts them since a moment, minutes late."""
 
-    def __init__(self, aws: Aws, arms: dict[str, Resources], since_ms: int) -> None:
+    def __init__(
+        self, aws: Aws, arms: dict[str, Resources], since_ms: int, complain: Callable[[LambdalabError], None]
+    ) -> None:
         self._aws = aws
+        self._complain = complain
         self.since = datetime.fromtimestamp(since_ms // 60_000 * 60, UTC)
         self._due = 0.0
         self._known: dict[str, dict[str, Any]] = {arm: {} for arm in arms}
@@ -262,22 +271,30 @@ class CloudWatch:
     def read(self) -> dict[str, dict[str, Any]]:
         if time.monotonic() >= self._due:
             self._due = time.monotonic() + _PUBLISHED_S
-            with access_errors("CloudWatch's metrics"):
-                pages = self._aws.cloudwatch.get_paginator("get_metric_data").paginate(
-                    MetricDataQueries=self.queries(),
-                    StartTime=self.since,
-                    EndTime=datetime.now(UTC),
-                    ScanBy="TimestampAscending",
-                )
-                values: dict[str, list[float]] = {}
-                for page in pages:
-                    for result in page["MetricDataResults"]:
-                        values.setdefault(result["Id"], []).extend(result["Values"])
+            try:
+                values = self._values()
+            except AccessError as error:
+                self._complain(error)
+                values = {}
             for name, (arm, field, _, stat) in self._metrics.items():
                 if found := values.get(name):
                     value = sum(found) if stat == "Sum" else found[-1]
                     self._known[arm][field] = value * 1000 if field == "oldest_ms" else round(value)
         return self._known
+
+    def _values(self) -> dict[str, list[float]]:
+        values: dict[str, list[float]] = {}
+        with access_errors("CloudWatch's metrics"):
+            pages = self._aws.cloudwatch.get_paginator("get_metric_data").paginate(
+                MetricDataQueries=self.queries(),
+                StartTime=self.since,
+                EndTime=datetime.now(UTC),
+                ScanBy="TimestampAscending",
+            )
+            for page in pages:
+                for result in page["MetricDataResults"]:
+                    values.setdefault(result["Id"], []).extend(result["Values"])
+        return values
 
     def queries(self) -> list[dict[str, Any]]:
         """What is asked for, as CloudWatch takes it."""

@@ -238,8 +238,8 @@ class Bookkeeper:
         self._hurry = hurry
         self._manifest = store.manifest()
         self._arms = {arm.name: target.resources(arm) for arm in self._manifest.protocol.arms}
-        self._pipeline = Pipeline(target, store)
-        self._problem: str | None = None
+        self._pipeline = Pipeline(target, store, self._complain)
+        self._said: set[str] = set()
 
     def watch(self, ended: threading.Event) -> None:
         """Looks at the pipeline until the sender has ended.
@@ -288,14 +288,18 @@ class Bookkeeper:
             self._store.write_manifest(replace(self._manifest, stopped=stopped.why))
 
     def _look(self, *, draining: bool) -> PipelineSample | None:
-        """One sample; None where the target does not answer, which is said once and may pass."""
+        """One sample; None where the target does not answer, which may pass."""
         try:
             return self._pipeline.sample(draining=draining)
         except (AccessError, PlaneError) as error:
-            if str(error) != self._problem:
-                self._problem = str(error)
-                print(error, file=sys.stderr, flush=True)
+            self._complain(error)
             return None
+
+    def _complain(self, error: LambdalabError) -> None:
+        """Says what is wrong, once."""
+        if str(error) not in self._said:
+            self._said.add(str(error))
+            print(error, file=sys.stderr, flush=True)
 
     def _drain(self) -> float | None:
         """Waits until every queue is empty, or nothing has left one for longer than an invocation can take.

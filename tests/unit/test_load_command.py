@@ -11,7 +11,7 @@ from command_line import Call
 from command_line import call_fixture as call_fixture
 from command_line import project_fixture as project_fixture
 
-from lambdalab.cli import load as command
+from lambdalab.cli.app import load_commands
 from lambdalab.local import stack
 
 
@@ -54,6 +54,9 @@ def test_with_up_it_waits_for_locust_then_ends_the_stack_and_says_what_locust_sa
             events.append("down")
 
     monkeypatch.setattr(stack, "stack_for_a_while", for_a_while)
-    monkeypatch.setattr(command, "_locust", lambda arguments: [sys.executable, "-c", f"raise SystemExit({code})"])
+    load_commands()  # in their order, before one of them is looked up
+    monkeypatch.setattr(
+        "lambdalab.cli.load._locust", lambda arguments: [sys.executable, "-c", f"raise SystemExit({code})"]
+    )
     assert call("load", "--up", "--headless").code == code
     assert events == ["load", "down"]

@@ -16,7 +16,7 @@ from lambdalab.errors import UsageError
 from lambdalab.experiment import trials_left
 from lambdalab.load.books import ALL, balance
 from lambdalab.load.ledger import Ending
-from lambdalab.pairing import compare_runs, differences
+from lambdalab.pairing import compare_arms, compare_runs, differences
 from lambdalab.platform_log import render_report
 from lambdalab.report.load import LoadChapter
 from lambdalab.report.terminal import render
@@ -58,6 +58,18 @@ def test_a_block_counts_once_in_a_comparison_however_many_messages_it_holds() ->
     assert found[Metric.DURATION].n_blocks == 15
     assert found[Metric.DURATION].ratio == pytest.approx(201.5 / 21.5)
     assert compare_runs((manifest, rows), (manifest, rows))[0].n_blocks == 15
+
+
+def test_a_block_stands_for_the_median_of_its_messages() -> None:
+    _, manifest, rows = make_load_run()
+    durations = [10.0, 30.0, 90.0, 20.0, 20.0, 20.0]
+    places = [("go", 1)] * 3 + [("python", 1)] * 3
+    made = [
+        msgspec.structs.replace(row, arm=arm, block=block, label="TEN", duration_ms=duration, valid=True)
+        for row, (arm, block), duration in zip(rows, places, durations, strict=False)
+    ]
+    (found,) = (one for one in compare_arms(manifest, made) if (one.label, one.metric) == ("TEN", Metric.DURATION))
+    assert (found.n_blocks, found.ratio) == (1, 20 / 30)
 
 
 def test_runs_of_other_plans_are_unlike() -> None:

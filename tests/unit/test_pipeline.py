@@ -11,6 +11,7 @@ from samples import BEGAN_MS, PRICES, make_lines, make_manifest, make_result, ma
 
 from lambdalab.aws import Aws
 from lambdalab.cost import invocation_cost
+from lambdalab.errors import LambdalabError
 from lambdalab.load.ledger import Sending
 from lambdalab.load.pipeline import CloudWatch, Logs, Messages
 from lambdalab.model import TrialResult
@@ -60,6 +61,8 @@ def test_the_log_tells_times_from_the_intended_moment_and_cost_once_for_each_inv
     intended = {result.batch_id: result.sent_at_ms - 500.0}
     for some in (lines[:2], lines[:3], lines[2:], lines):  # in parts, and again and again
         logs.add(logs.fresh(some), intended)
+    late = msgspec.structs.replace(lines[0], event_id="late")  # as if it came once more
+    logs.add(logs.fresh([late]), intended)
 
     found = logs.end_to_end_ms()
     assert found is not None
@@ -102,7 +105,7 @@ def test_percentiles_are_by_nearest_rank(n: int, wanted: tuple[int, int, int]) -
 
 def test_on_aws_functions_are_counted_by_cloudwatch_since_the_run_began() -> None:
     aws = Aws(endpoint_url="http://127.0.0.1:9")
-    watch = CloudWatch(aws, {"go": ARM}, BEGAN_MS + 12_345)
+    watch = CloudWatch(aws, {"go": ARM}, BEGAN_MS + 12_345, lambda error: pytest.fail(str(error)))
     found = {
         "m0": [3.0, 4.0],
         "m1": [1.0],
@@ -128,6 +131,18 @@ def test_on_aws_functions_are_counted_by_cloudwatch_since_the_run_began() -> Non
     assert [queries[name]["Stat"] for name in sorted(queries)] == ["Sum", "Sum", "Sum", "Maximum", "Maximum"]
     assert queries["m4"]["Metric"]["Dimensions"] == [{"Name": "QueueName", "Value": "lab-queue"}]
     assert watch.since == datetime.fromtimestamp(BEGAN_MS / 1000, UTC), "of the whole minute"
+
+
+def test_what_cloudwatch_refuses_is_said_and_missing_and_nothing_else_stops() -> None:
+    aws = Aws(endpoint_url="http://127.0.0.1:9")
+    said: list[LambdalabError] = []
+    watch = CloudWatch(aws, {"go": ARM}, BEGAN_MS, said.append)
+    with Stubber(aws.cloudwatch) as stub:
+        stub.add_client_error("get_metric_data", "AccessDenied", "not authorized")
+        assert watch.read() == {"go": {}}
+    assert [str(error).partition(";")[0] for error in said] == [
+        "GetMetricData on CloudWatch's metrics was refused: AccessDenied: not authorized"
+    ]
 
 
 def test_trials_are_read_from_where_the_last_look_ended(tmp_path: Path) -> None:

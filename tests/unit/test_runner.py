@@ -189,7 +189,7 @@ def test_a_queue_that_is_not_empty_refuses_the_run(run: Run, queue: str) -> None
     with pytest.raises(StackError) as caught:
         run.go()
     assert str(caught.value) == (
-        f"queue {queue} is not empty (2 messages), and the protocol sends one at a time; "
+        f"queue {queue} is not empty (2 messages), and a run's own must be the only ones; "
         f"wait for them, or drop them with `aws sqs purge-queue --queue-url {queue}`."
     )
     assert not any(call.startswith(("send", "start_cold", "restore")) for call in run.target.calls)
