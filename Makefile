@@ -8,10 +8,10 @@ ARGS ?=
 RATE ?= 10
 DURATION ?= 60s
 
-.PHONY: help setup check test bench load load-headless screenshots build deploy destroy sam-local format clean
+.PHONY: help setup check test bench load load-headless screenshots load-screenshots build deploy destroy sam-local format clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-17s %s\n", $$1, $$2}' Makefile
 
 setup: .venv/setup-done ## Put lambdalab and an isolated sam into .venv/bin
 
@@ -45,6 +45,10 @@ test: setup ## Run every test this machine can run, and name those it cannot
 screenshots: setup ## Picture the newest run's report into docs/pictures (needs Chromium)
 	$(BIN)/lambdalab report latest > /dev/null
 	PYTHONPATH=tests $(BIN)/python -m browser.screenshots results/latest/report.html docs/pictures
+
+load-screenshots: setup ## Picture Locust's form and the Pipeline page of a sweep into docs/pictures (needs Chromium)
+	$(BIN)/lambdalab up --settings load --parameter MaximumConcurrency=2
+	PYTHONPATH=tests $(BIN)/python -m browser.load_screenshots docs/pictures; code=$$?; $(BIN)/lambdalab down; exit $$code
 
 check: setup ## Format, lint, types, import contracts, template, Go vet and race tests
 	$(BIN)/ruff format --check

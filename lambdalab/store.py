@@ -38,6 +38,7 @@ from lambdalab.model import InvocationRow, LogLine, Manifest, TrialResult
 SCHEMA_VERSION: Final = 4
 _NEXT_STEP: Final = "check the folder's owner and the free space, or choose another with --results"
 _SPAN_BYTES: Final = 2**21
+_SAMPLES_BYTES: Final = 2**17
 _LARGE_SPANS: Final = 16
 """From so many pieces on (32 MB, a hundred thousand lines) other processes are worth their start."""
 _ROWS_AT_ONCE: Final = 10_000
@@ -132,14 +133,7 @@ class RunDirectory:
 
     def trials_from(self, position: int) -> tuple[list[TrialResult], int]:
         """Those written behind a position of the file, 0 being its begin, and the position behind them."""
-        path = self.folder / "trials.jsonl"
-        with _storage(path, "read"):
-            if not path.exists():
-                return [], position
-            with path.open("rb") as file:
-                file.seek(position)
-                whole, end, _ = file.read().rpartition(b"\n")
-        return (_decoded(TrialResult, path, whole, position), position + len(whole) + 1) if end else ([], position)
+        return self._lines_from("trials.jsonl", TrialResult, position, -1)
 
     def append_sample(self, sample: PipelineSample) -> None:
         """Writes how a load run's pipeline was at a moment."""
@@ -153,6 +147,10 @@ class RunDirectory:
     def samples(self) -> list[PipelineSample]:
         """How the pipeline was, moment by moment; none but of a load run."""
         return self._lines("pipeline.jsonl", PipelineSample)
+
+    def samples_from(self, position: int) -> tuple[list[PipelineSample], int]:
+        """Some hundred behind a position of the file, and the position behind them; none when there are no more."""
+        return self._lines_from("pipeline.jsonl", PipelineSample, position, _SAMPLES_BYTES)
 
     def write_ending(self, ending: Ending) -> None:
         """Replaces ``ending.json``."""
@@ -230,7 +228,16 @@ class RunDirectory:
 
     def write_report(self, page: str) -> None:
         """Replaces ``report.html``."""
-        self._replace("report.html", page.encode())
+        self._replace(self.report_file.name, page.encode())
+
+    @property
+    def report_file(self) -> Path:
+        return self.folder / "report.html"
+
+    @property
+    def is_reported(self) -> bool:
+        """Whether all of the run has been written."""
+        return self.report_file.exists()
 
     def _replace(self, name: str, content: bytes) -> None:
         _replace(self.folder / name, content)
@@ -250,6 +257,16 @@ class RunDirectory:
                 return []
             whole, end, _ = path.read_bytes().rpartition(b"\n")
         return _decoded(kind, path, whole, 0) if end else []
+
+    def _lines_from(self, name: str, kind: type[T], position: int, at_most_bytes: int) -> tuple[list[T], int]:
+        path = self.folder / name
+        with _storage(path, "read"):
+            if not path.exists():
+                return [], position
+            with path.open("rb") as file:
+                file.seek(position)
+                whole, end, _ = file.read(at_most_bytes).rpartition(b"\n")
+        return (_decoded(kind, path, whole, position), position + len(whole) + 1) if end else ([], position)
 
     def _point_latest(self) -> None:
         """A ``latest`` that is no link is somebody's own and stays."""

@@ -85,6 +85,11 @@ class Recording:
         self.store: RunDirectory | None = None
         self._results = results
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the books of ``store`` are being kept or closed."""
+        return self.store is not None and self._process.poll() is None
+
     def begin(self, plan: LoadPlan, target: AwsTarget) -> str:
         """Makes the run's directory and starts the process that keeps its books; returns the run's id.
 
@@ -92,19 +97,20 @@ class Recording:
             StackError, AccessError, StorageError: see ``new_run``; the queues must be empty.
             SetupError: the process cannot work; why has been said.
         """
-        self.store = new_run(target, protocol_of(plan), self._results, seed=plan.seed, load=msgspec.to_builtins(plan))
-        self._manifest = self.store.manifest()
+        store = new_run(target, protocol_of(plan), self._results, seed=plan.seed, load=msgspec.to_builtins(plan))
+        self._manifest = store.manifest()
         self._loads = {load.label: load for load in self._manifest.protocol.loads}
         self._began_ms = datetime.fromisoformat(self._manifest.started_at).timestamp() * 1000
         self._block_ms = block_seconds(plan) * 1000
         self._plan, self._told = plan, 0
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "lambdalab.load.recording", str(self.store.folder)],
+            [sys.executable, "-m", "lambdalab.load.recording", str(store.folder)],
             stdin=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for the sender, which then ends the run
         )
+        self.store = store
         atexit.register(self.hurry)
-        while not self.store.is_watched:  # else the first messages would be in no count
+        while not store.is_watched:  # else the first messages would be in no count
             if self._process.poll() is not None:
                 raise SetupError(
                     f"the books of run {self._manifest.run_id} cannot be kept, as its own process said",

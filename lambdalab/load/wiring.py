@@ -13,6 +13,7 @@ from locust.web import WebUI
 
 from lambdalab.errors import LambdalabError
 from lambdalab.load.arguments import add_arguments
+from lambdalab.load.page import add_page
 from lambdalab.load.recording import Recording
 from lambdalab.load.shape import Lead, Recorder, Unrecorded, checked_plan
 from lambdalab.load.user import Sending
@@ -30,7 +31,10 @@ def attach(events: Events, recorder: Recorder | None = None) -> None:
     def begin(environment: Environment, web_ui: WebUI | None = None, **_: Any) -> None:
         if not isinstance(environment.runner, WorkerRunner):
             assert environment.parsed_options is not None
-            Lead(environment, recorder or _recorder(environment, environment.parsed_options.results))
+            used = recorder or _recorder(environment, environment.parsed_options.results)
+            Lead(environment, used)
+            if web_ui is not None:
+                add_page(web_ui, used if isinstance(used, Recording) else None)
             _refuse_early(environment, web_ui)
         if not isinstance(environment.runner, MasterRunner):
             Sending(environment)

@@ -11,6 +11,7 @@ from typing import Any, Final
 Spec = dict[str, Any]
 Record = dict[str, Any]
 
+VEGA_LITE: Final = "6.1"
 WIDTH: Final = 340
 ARM_COLOURS: Final = 7
 SHAPES: Final = (
@@ -28,7 +29,7 @@ _LABEL_LIMIT: Final = 130
 _LETTER: Final = 7.2
 """Width of a letter of a label in the widest of the fonts that readers have; which one is known only there."""
 INK, MUTED, RULE, PAPER = "var(--ink)", "var(--muted)", "var(--rule)", "var(--paper)"
-_CONFIG: Final[Spec] = {
+CONFIG: Final[Spec] = {
     "aria": False,  # the page gives every figure its text and its table
     "background": None,
     "font": "system-ui, sans-serif",
@@ -63,7 +64,7 @@ def draw(spec: Spec) -> str:
     """Renders a figure; no file and no network is read. It is hidden from screen readers, who get the page's text."""
     import vl_convert  # here, because it starts a JavaScript engine and most commands never need it
 
-    svg: str = vl_convert.vegalite_to_svg({"config": _CONFIG, **spec}, vl_version="6.1", allowed_base_urls=[])
+    svg: str = vl_convert.vegalite_to_svg({"config": CONFIG, **spec}, vl_version=VEGA_LITE, allowed_base_urls=[])
     return svg.replace("<svg ", '<svg aria-hidden="true" ', 1)
 
 

@@ -33,20 +33,20 @@ def main(report: Path, folder: Path) -> None:
             if name in LAST_SECTION:
                 box = page.locator(LAST_SECTION[name]).bounding_box()
                 assert box is not None
-                _shrink(folder / f"report-{name}.png", whole.crop((0, 0, whole.width, int(box["y"] + box["height"]))))
+                shrink(folder / f"report-{name}.png", whole.crop((0, 0, whole.width, int(box["y"] + box["height"]))))
             else:
                 height = options["viewport"]["height"] * options["device_scale_factor"]
                 screens = [whole.crop((0, i * height, whole.width, (i + 1) * height)) for i in range(COLUMNS)]
-                _shrink(folder / f"report-{name}.png", _side_by_side(screens))
+                shrink(folder / f"report-{name}.png", side_by_side(screens))
             page.close()
         page = browser.new_page()
         page.goto(report.resolve().as_uri())
         pdf = page.pdf(prefer_css_page_size=True, print_background=True)
     sheets = [sheet.render(scale=1.3).to_pil() for sheet in pypdfium2.PdfDocument(pdf)]
-    _shrink(folder / "report-print.png", _side_by_side(sheets[:SHEETS]))
+    shrink(folder / "report-print.png", side_by_side(sheets[:SHEETS]))
 
 
-def _side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
+def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
     gap = 20
     found = Image.new("RGB", (sum(p.width + gap for p in pictures) - gap, pictures[0].height), "grey")
     for number, picture in enumerate(pictures):
@@ -54,7 +54,7 @@ def _side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
     return found
 
 
-def _shrink(path: Path, picture: Image.Image) -> None:
+def shrink(path: Path, picture: Image.Image) -> None:
     """Keeps 128 colours, rare ones too: a report has few, and the repository holds the pictures."""
     picture.convert("RGB").quantize(128, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(path, optimize=True)
 
