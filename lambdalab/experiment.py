@@ -32,11 +32,12 @@ from lambdalab.pairing import Resolutions, compare_arms
 from lambdalab.plan import EFFECT, Plan, find_experience, make_plan
 from lambdalab.project import project_root
 from lambdalab.protocol import schedule
+from lambdalab.record_files import read_records, write_records
 from lambdalab.report.html import render_html
 from lambdalab.resolution import Record, design_of, make_record, resolutions_of
 from lambdalab.runner import Progress, Runner, remaining, require_empty_queues
 from lambdalab.stopping import StoppingRule
-from lambdalab.store import SCHEMA_VERSION, RunDirectory, read_records, write_records
+from lambdalab.store import SCHEMA_VERSION, RunDirectory
 from lambdalab.target import AwsTarget, LocalTarget
 from lambdalab.template import parameter_default
 

@@ -16,14 +16,8 @@ whole, so that a reader finds the old content or the new. A line cut off by a cr
 when the run goes on.
 """
 
-import contextlib
 import csv
-import functools
-import gc
 import io
-import multiprocessing
-import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
 from pathlib import Path
@@ -34,15 +28,20 @@ import msgspec
 from lambdalab.errors import StorageError, UsageError
 from lambdalab.load.ledger import Ending, PipelineSample
 from lambdalab.model import InvocationRow, LogLine, Manifest, TrialResult
+from lambdalab.record_files import (
+    append,
+    as_lines,
+    read_blocks,
+    read_lines,
+    read_lines_from,
+    replace,
+    replacing,
+    storage,
+)
 
 SCHEMA_VERSION: Final = 4
-_NEXT_STEP: Final = "check the folder's owner and the free space, or choose another with --results"
-_SPAN_BYTES: Final = 2**21
 _SAMPLES_BYTES: Final = 2**17
-_LARGE_SPANS: Final = 16
-"""From so many pieces on (32 MB, a hundred thousand lines) other processes are worth their start."""
 _ROWS_AT_ONCE: Final = 10_000
-T = TypeVar("T", bound=msgspec.Struct)
 R = TypeVar("R")
 
 
@@ -67,7 +66,7 @@ class RunDirectory:
             StorageError: the results folder cannot be written.
         """
         run = cls(results / manifest.run_id)
-        with _storage(run.folder, "made"):
+        with storage(run.folder, "made"):
             run.folder.mkdir(parents=True)
         run.write_manifest(manifest)
         run._point_latest()
@@ -82,7 +81,7 @@ class RunDirectory:
             StorageError: the folder may not be read.
         """
         folder = Path(run_id) if "/" in run_id else results / run_id
-        with _storage(folder, "read"):
+        with storage(folder, "read"):
             if (folder / "run.json").is_file():
                 return cls(folder.resolve())
             known = sorted(path.parent.name for path in results.glob("*/run.json") if not path.parent.is_symlink())
@@ -93,7 +92,7 @@ class RunDirectory:
 
     def write_manifest(self, manifest: Manifest) -> None:
         """Replaces ``run.json``."""
-        self._replace("run.json", _pretty(manifest))
+        replace(self.folder / "run.json", manifest)
 
     def manifest(self) -> Manifest:
         """Reads ``run.json``.
@@ -102,7 +101,7 @@ class RunDirectory:
             StorageError: it is damaged, or of another version of this format.
         """
         path = self.folder / "run.json"
-        with _storage(path, "read"):
+        with storage(path, "read"):
             content = path.read_bytes()
         try:
             version = msgspec.json.decode(content, type=_Version).schema_version
@@ -117,27 +116,28 @@ class RunDirectory:
 
     def append_trial(self, result: TrialResult) -> None:
         """Writes one trial and waits until it is on the disk."""
-        self._append("trials.jsonl", [result])
+        append(self.folder / "trials.jsonl", [result])
 
     def append_trials(self, results: Iterable[TrialResult]) -> None:
         """Writes many trials and does not wait for the disk, as whoever sends messages at a rate cannot."""
-        self._append("trials.jsonl", results, waits=False)
+        append(self.folder / "trials.jsonl", results, waits=False)
 
     def write_trials(self, results: Iterable[TrialResult]) -> None:
         """Replaces ``trials.jsonl``: what becomes of a load run's messages is known when it has ended."""
-        self._replace("trials.jsonl", _as_lines(results))
+        with replacing(self.folder / "trials.jsonl") as file:
+            file.write(as_lines(results))
 
     def trials(self) -> list[TrialResult]:
         """All trials so far, in the order they were executed."""
-        return self._lines("trials.jsonl", TrialResult)
+        return read_lines(self.folder / "trials.jsonl", TrialResult)
 
     def trials_from(self, position: int) -> tuple[list[TrialResult], int]:
         """Those written behind a position of the file, 0 being its begin, and the position behind them."""
-        return self._lines_from("trials.jsonl", TrialResult, position, -1)
+        return read_lines_from(self.folder / "trials.jsonl", TrialResult, position)
 
     def append_sample(self, sample: PipelineSample) -> None:
         """Writes how a load run's pipeline was at a moment."""
-        self._append("pipeline.jsonl", [sample], waits=False)
+        append(self.folder / "pipeline.jsonl", [sample], waits=False)
 
     @property
     def is_watched(self) -> bool:
@@ -146,15 +146,15 @@ class RunDirectory:
 
     def samples(self) -> list[PipelineSample]:
         """How the pipeline was, moment by moment; none but of a load run."""
-        return self._lines("pipeline.jsonl", PipelineSample)
+        return read_lines(self.folder / "pipeline.jsonl", PipelineSample)
 
     def samples_from(self, position: int) -> tuple[list[PipelineSample], int]:
         """Some hundred behind a position of the file, and the position behind them; none when there are no more."""
-        return self._lines_from("pipeline.jsonl", PipelineSample, position, _SAMPLES_BYTES)
+        return read_lines_from(self.folder / "pipeline.jsonl", PipelineSample, position, _SAMPLES_BYTES)
 
     def write_ending(self, ending: Ending) -> None:
         """Replaces ``ending.json``."""
-        self._replace("ending.json", _pretty(ending))
+        replace(self.folder / "ending.json", ending)
 
     def ending(self) -> Ending | None:
         """How a load run ended; None while it has not.
@@ -163,7 +163,7 @@ class RunDirectory:
             StorageError: the file is damaged.
         """
         path = self.folder / "ending.json"
-        with _storage(path, "read"):
+        with storage(path, "read"):
             if not path.exists():
                 return None
             content = path.read_bytes()
@@ -178,12 +178,12 @@ class RunDirectory:
         self._collected = None  # a failure may leave some of them written: then the file is asked again
         new = {line.event_id: line for line in lines if line.event_id not in seen}
         if new:
-            self._append("platform.jsonl", new.values())
+            append(self.folder / "platform.jsonl", new.values())
         self._collected = seen.union(new)
 
     def log_lines(self) -> list[LogLine]:
         """All log lines collected so far."""
-        return self._lines("platform.jsonl", LogLine)
+        return read_lines(self.folder / "platform.jsonl", LogLine)
 
     def log_blocks(self, read: Callable[[bytes], R]) -> Iterator[R]:
         """What ``read`` makes of all log lines collected so far, some thousands at a time and in their order.
@@ -192,43 +192,28 @@ class RunDirectory:
         ``read`` must be a function of a module, and what it returns must pickle. It gets the lines as they are in the
         file, and raises ValueError for one that is no log line.
         """
-        path = self.folder / "platform.jsonl"
-        with _storage(path, "read"):
-            if not path.exists():
-                return
-            spans = list(_spans(path))
-        read_span = functools.partial(_read_span, path, read)
-        workers = len(os.sched_getaffinity(0))
-        # A fork beside other threads may inherit a lock that nobody will release.
-        if len(spans) < _LARGE_SPANS or workers == 1 or threading.active_count() > 1:
-            for span in spans:
-                with _storage(path, "read"):
-                    yield read_span(span)
-            return
-        with multiprocessing.get_context("fork").Pool(workers, initializer=gc.disable) as pool:  # no cycles there
-            for span, found in zip(spans, pool.imap(functools.partial(_quietly, read_span), spans), strict=True):
-                with _storage(path, "read"):
-                    yield read_span(span) if found is None else found  # read again here, where it fails in words
+        return read_blocks(self.folder / "platform.jsonl", LogLine, read)
 
     def write_rows(self, rows: Sequence[InvocationRow]) -> None:
         """Replaces ``metrics.csv`` and ``metrics.parquet``; money keeps its exact decimals in both."""
-        with _replacing(self.folder / "metrics.csv") as file:
+        with replacing(self.folder / "metrics.csv") as file:
             _write_csv(file, rows, InvocationRow)
-        with _replacing(self.folder / "metrics.parquet") as file:
+        with replacing(self.folder / "metrics.parquet") as file:
             _write_parquet(file, rows)
 
     def write_cells(self, cells: Sequence[msgspec.Struct], kind: type[msgspec.Struct]) -> None:
         """Replaces ``cells.csv``."""
-        with _replacing(self.folder / "cells.csv") as file:
+        with replacing(self.folder / "cells.csv") as file:
             _write_csv(file, cells, kind)
 
     def write_summary(self, summary: msgspec.Struct) -> None:
         """Replaces ``summary.json``."""
-        self._replace("summary.json", _pretty(summary))
+        replace(self.folder / "summary.json", summary)
 
     def write_report(self, page: str) -> None:
         """Replaces ``report.html``."""
-        self._replace(self.report_file.name, page.encode())
+        with replacing(self.report_file) as file:
+            file.write(page.encode())
 
     @property
     def report_file(self) -> Path:
@@ -239,177 +224,15 @@ class RunDirectory:
         """Whether all of the run has been written."""
         return self.report_file.exists()
 
-    def _replace(self, name: str, content: bytes) -> None:
-        _replace(self.folder / name, content)
-
-    def _append(self, name: str, records: Iterable[msgspec.Struct], *, waits: bool = True) -> None:
-        path = self.folder / name
-        with _storage(path, "written"), path.open("ab+") as file:
-            _cut_unfinished_line(file)
-            file.write(_as_lines(records))
-            if waits:
-                _to_disk(file)
-
-    def _lines(self, name: str, kind: type[T]) -> list[T]:
-        path = self.folder / name
-        with _storage(path, "read"):
-            if not path.exists():
-                return []
-            whole, end, _ = path.read_bytes().rpartition(b"\n")
-        return _decoded(kind, path, whole, 0) if end else []
-
-    def _lines_from(self, name: str, kind: type[T], position: int, at_most_bytes: int) -> tuple[list[T], int]:
-        path = self.folder / name
-        with _storage(path, "read"):
-            if not path.exists():
-                return [], position
-            with path.open("rb") as file:
-                file.seek(position)
-                whole, end, _ = file.read(at_most_bytes).rpartition(b"\n")
-        return (_decoded(kind, path, whole, position), position + len(whole) + 1) if end else ([], position)
-
     def _point_latest(self) -> None:
         """A ``latest`` that is no link is somebody's own and stays."""
         link = self.folder.parent / "latest"
-        with _storage(link, "written"):
+        with storage(link, "written"):
             if link.is_symlink() or not link.exists():
                 fresh = link.with_name("latest.unfinished")
                 fresh.unlink(missing_ok=True)
                 fresh.symlink_to(self.folder.name)
                 fresh.replace(link)
-
-
-def read_records(path: Path, kind: type[T]) -> list[T]:
-    """Reads a file of many runs; one that is not there has no records.
-
-    Raises:
-        StorageError: it cannot be read, or is damaged.
-    """
-    with _storage(path, "read"):
-        if not path.exists():
-            return []
-        content = path.read_bytes()
-    try:
-        return msgspec.json.decode(content, type=list[kind])  # type: ignore[valid-type]
-    except ValueError as error:
-        raise StorageError(f"{path} is damaged: {error}", next_step="remove it, and measure again") from error
-
-
-def write_records(path: Path, records: Sequence[msgspec.Struct]) -> None:
-    """Replaces a file of many runs.
-
-    Raises:
-        StorageError: it cannot be written.
-    """
-    _replace(path, _pretty(records))
-
-
-def _replace(path: Path, content: bytes) -> None:
-    with _replacing(path) as file:
-        file.write(content)
-
-
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write into, which takes the place of another when it is whole and on the disk."""
-    unfinished = path.with_name(f"{path.name}.unfinished")
-    with _storage(path, "written"):
-        try:
-            with unfinished.open("wb") as file:
-                yield file
-                _to_disk(file)
-            unfinished.replace(path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                unfinished.unlink(missing_ok=True)
-            raise
-
-
-def _spans(path: Path) -> Iterator[tuple[int, int]]:
-    """Cuts a file at line ends: where each piece begins and ends."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        begin = 0
-        while begin < size:
-            file.seek(begin + _SPAN_BYTES)
-            file.readline()
-            end = min(file.tell(), size)
-            yield begin, end
-            begin = end
-
-
-def _read_span(path: Path, read: Callable[[bytes], R], span: tuple[int, int]) -> R:
-    begin, end = span
-    with path.open("rb") as file:
-        file.seek(begin)
-        content = file.read(end - begin)
-    if not content.endswith(b"\n"):
-        content = content[: content.rfind(b"\n") + 1]
-    try:
-        return read(content)
-    except ValueError:
-        _decoded(LogLine, path, content[:-1], begin)  # says which line it is
-        raise
-
-
-def _quietly(read_span: Callable[[tuple[int, int]], R], span: tuple[int, int]) -> R | None:
-    try:
-        return read_span(span)
-    except (OSError, StorageError):
-        return None
-
-
-def _decoded(kind: type[T], path: Path, content: bytes, begin: int) -> list[T]:
-    """The records of whole lines, which begin at byte ``begin`` of the file."""
-    decoder = msgspec.json.Decoder(kind)
-    with contextlib.suppress(ValueError):
-        records = decoder.decode_lines(content)
-        if len(records) == content.count(b"\n") + 1:  # it passes over empty lines
-            return records
-    records = []
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        try:
-            records.append(decoder.decode(line))
-        except ValueError as error:  # not JSON, not UTF-8, or not such a record
-            before = path.read_bytes()[:begin].count(b"\n")
-            raise StorageError(
-                f"{path}, line {before + number}, is damaged: {error}", next_step="remove that line, or measure again"
-            ) from error
-    return records
-
-
-@contextlib.contextmanager
-def _storage(path: Path, verb: str) -> Iterator[None]:
-    """Turns an OSError into one sentence that names the file."""
-    try:
-        yield
-    except OSError as error:
-        raise StorageError(f"{path} cannot be {verb}: {error.strerror or error}", next_step=_NEXT_STEP) from error
-
-
-def _to_disk(file: BinaryIO) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
-def _cut_unfinished_line(file: BinaryIO) -> None:
-    """Removes what a crash left after the last line end; leaves the position at the end."""
-    end = file.seek(0, os.SEEK_END)
-    if end == 0:
-        return
-    file.seek(-1, os.SEEK_END)
-    if file.read() != b"\n":
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
-        file.seek(0, os.SEEK_END)
-
-
-def _as_lines(records: Iterable[msgspec.Struct]) -> bytes:
-    return b"".join(msgspec.json.encode(record) + b"\n" for record in records)
-
-
-def _pretty(record: msgspec.Struct | Sequence[msgspec.Struct]) -> bytes:
-    return msgspec.json.format(msgspec.json.encode(record)) + b"\n"
 
 
 def _write_csv(file: BinaryIO, rows: Sequence[msgspec.Struct], kind: type[msgspec.Struct]) -> None:

@@ -1,6 +1,6 @@
 """What the pipeline does while messages come: queues, functions, times and cost so far, moment by moment.
 
-Runs in a process of its own (``recording``), so that looking does not disturb whoever sends.
+Runs in a process of its own (``bookkeeper``), so that looking does not disturb whoever sends.
 """
 
 import contextlib

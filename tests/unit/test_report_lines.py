@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import BEGAN_MS, make_manifest
 
-from lambdalab import store as store_module
+from lambdalab import record_files
 from lambdalab.errors import StorageError
 from lambdalab.model import LogLine
 from lambdalab.observations import Observations, Observed, observe_blocks, observe_run
@@ -151,7 +151,7 @@ class Log:
 @pytest.fixture
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Log:
     """Some hundred lines, in pieces of 1,000 bytes."""
-    monkeypatch.setattr(store_module, "_SPAN_BYTES", 1000)
+    monkeypatch.setattr(record_files, "_SPAN_BYTES", 1000)
     store = RunDirectory.create(tmp_path / "results", make_manifest())
     lines = [
         LogLine(
@@ -169,7 +169,7 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Log:
 
 @pytest.mark.parametrize("large", [1, 10**6], ids=["several processes", "one process"])
 def test_a_file_in_pieces_is_read_whole_and_in_order(log: Log, monkeypatch: pytest.MonkeyPatch, large: int) -> None:
-    monkeypatch.setattr(store_module, "_LARGE_SPANS", large)
+    monkeypatch.setattr(record_files, "_LARGE_SPANS", large)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
     with (log.store.folder / "platform.jsonl").open("ab") as file:
         file.write(b'{"log_group":"cut off by a cra')
@@ -178,7 +178,7 @@ def test_a_file_in_pieces_is_read_whole_and_in_order(log: Log, monkeypatch: pyte
 
 @pytest.mark.parametrize("large", [1, 10**6], ids=["several processes", "one process"])
 def test_a_damaged_line_is_named_by_its_number(log: Log, monkeypatch: pytest.MonkeyPatch, large: int) -> None:
-    monkeypatch.setattr(store_module, "_LARGE_SPANS", large)
+    monkeypatch.setattr(record_files, "_LARGE_SPANS", large)
     path = log.store.folder / "platform.jsonl"
     lines: list[Any] = path.read_bytes().split(b"\n")
     lines[122] = b"{not JSON"

@@ -17,6 +17,7 @@ import pytest
 from pyarrow import parquet
 from samples import PRICES, ROOT, RUN_ID, make_lines, make_manifest, make_result, make_trials, record_line, request_id
 
+from lambdalab import record_files
 from lambdalab import store as store_module
 from lambdalab.collection import join
 from lambdalab.errors import StorageError, UsageError
@@ -237,7 +238,7 @@ def test_a_file_that_cannot_be_replaced_keeps_its_old_content(
 def test_a_reader_never_sees_half_a_file(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whenever bytes go to the disk, the file of that name holds the old content still."""
     seen: list[bytes] = []
-    to_disk = store_module._to_disk
+    to_disk = record_files._to_disk
 
     def watch(file: Any) -> None:
         seen.append((run.folder / "summary.json").read_bytes())
@@ -245,7 +246,7 @@ def test_a_reader_never_sees_half_a_file(run: RunDirectory, monkeypatch: pytest.
 
     run.write_summary(RESULTS[0])
     before = (run.folder / "summary.json").read_bytes()
-    monkeypatch.setattr(store_module, "_to_disk", watch)
+    monkeypatch.setattr(record_files, "_to_disk", watch)
     run.write_summary(RESULTS[1])
     assert seen == [before]
     assert (run.folder / "summary.json").read_bytes() != before
