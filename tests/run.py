@@ -12,17 +12,18 @@ import sys
 import tempfile
 from typing import Final
 
-BESIDE: Final = "tests/e2e"
+BESIDE: Final = ("tests/e2e", "tests/load")
 _PYTEST: Final = (sys.executable, "-m", "pytest")
 
 
 def main() -> int:
     """Returns the exit code of a half that failed, 0 when none did."""
-    print(f"{BESIDE} runs beside the other tests; what it says comes after theirs", flush=True)
+    names = " and ".join(BESIDE)
+    print(f"{names} run beside the other tests; what they say comes after theirs", flush=True)
     signal.signal(signal.SIGINT, lambda *_: None)  # both hear it as well, and are waited for
     with tempfile.TemporaryFile() as said:
-        beside = subprocess.Popen([*_PYTEST, BESIDE], stdout=said, stderr=subprocess.STDOUT)
-        others = subprocess.Popen([*_PYTEST, f"--ignore={BESIDE}"])
+        beside = subprocess.Popen([*_PYTEST, *BESIDE], stdout=said, stderr=subprocess.STDOUT)
+        others = subprocess.Popen([*_PYTEST, *(f"--ignore={folder}" for folder in BESIDE)])
 
         def interrupt(*_: object) -> None:
             for half in (beside, others):
@@ -31,7 +32,7 @@ def main() -> int:
         signal.signal(signal.SIGTERM, interrupt)
         code = others.wait()
         if beside.poll() is None:
-            print(f"waiting for {BESIDE}", flush=True)
+            print(f"waiting for {names}", flush=True)
         code = beside.wait() or code
         said.seek(0)
         shutil.copyfileobj(said, sys.stdout.buffer)
