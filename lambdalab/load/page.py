@@ -9,17 +9,19 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import gevent
 import msgspec
 from flask import Blueprint, Response, abort, render_template, request, send_file
-from locust.web import WebUI
 
 from lambdalab import report
 from lambdalab.load.ledger import PipelineSample
 from lambdalab.load.recording import Recording
 from lambdalab.report.drawing import CONFIG, VEGA_LITE
+
+if TYPE_CHECKING:
+    from locust.web import WebUI  # importing Locust patches the whole process
 
 _LIBRARY: Final = f"""
 import os, sys, vl_convert
@@ -49,7 +51,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     samples: list[PipelineSample] = []
 
 
-def add_page(web_ui: WebUI, recording: Recording | None) -> None:
+def add_page(web_ui: "WebUI", recording: Recording | None) -> None:
     """Adds the page, and a bar that links both to every page of Locust's own.
 
     Args:
