@@ -2,7 +2,8 @@
 
 Against a server that takes every message at once (``functions/go/sqs``), in randomised blocks of one run: the Locust
 user of ``load/``, the same user on boto3's client, batches of ten, and two processes; each is offered more than it can
-send. Then every rate of the issue for 30 seconds, constant and Poisson. Exit code 1: something demanded is missed.
+send. Then 1, 10, 100 and 500 messages a second for 30 seconds, constant and Poisson. Exit code 1: something demanded is
+missed.
 """
 
 import contextlib

@@ -95,7 +95,6 @@ class Bookkeeper:
             replace(result, drained_at_ms=now_ms if result.batch_id in dead or _is_complete(result) else None)
             for result in results
         ]
-        self._collect([result for result in results if _is_complete(result)])
         self._store.write_trials(results)
         self._store.write_ending(
             Ending(
@@ -110,6 +109,10 @@ class Bookkeeper:
         )
         if stopped is not None:
             self._store.write_manifest(replace(self._manifest, stopped=stopped.why))
+        try:
+            self._collect([result for result in results if _is_complete(result)])
+        except (AccessError, PlaneError) as error:  # what was counted is written already, and is worth a report
+            self._complain(error)
 
     def _look(self, *, draining: bool) -> PipelineSample | None:
         """One sample; None where the target does not answer, which may pass."""
@@ -183,7 +186,7 @@ class Bookkeeper:
         while True:
             self._pipeline.collect(since_ms)
             missing = missing_reports(self._manifest, results, observe_run(self._store))
-            if not missing or time.monotonic() > deadline:
+            if not missing or self._hurry.is_set() or time.monotonic() > deadline:
                 return
             since_ms = min(result.sent_at_ms or 0 for result in missing) - CLOCK_SKEW_MS
             self._hurry.wait(max(self._target.poll_s, SAMPLE_S))

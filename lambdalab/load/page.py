@@ -124,7 +124,7 @@ def answer_of(recording: Recording | None, run_id: str | None, position: int) ->
         position = 0
     samples, behind = store.samples_from(max(position, 0))
     return Answer(
-        state="closed" if store.is_reported else "open" if is_open else "broken",
+        state="open" if is_open else "closed" if store.is_reported else "broken",
         run_id=store.folder.name,
         plan=None if position else store.manifest().load,
         position=behind,

@@ -115,7 +115,7 @@ class Recording:
             generator=msgspec.to_builtins(report),
         )
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # it has ended; its exit code tells
+        with contextlib.suppress(BrokenPipeError, ValueError):  # it has ended, or was hurried; its exit code tells
             self._process.stdin.write(msgspec.json.encode(stopped) + b"\n")
             self._process.stdin.close()
         try:

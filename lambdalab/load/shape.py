@@ -185,11 +185,11 @@ class Lead:
         assert isinstance(runner, LocalRunner | MasterRunner)
         self._environment, self._runner, self._recorder = environment, runner, recorder
         self.run: Run | None = None
-        self._ending = False
+        self._ending = self._quitting = False
         runner.register_message(TOLD, self._hear)
         environment.events.test_stopping.add_listener(lambda **_: self._stop())
         environment.events.test_stop.add_listener(lambda **_: self._end())
-        environment.events.quitting.add_listener(lambda **_: self._stop())
+        environment.events.quitting.add_listener(lambda **_: self._quit())
         vars(environment)["lambdalab_lead"] = self
 
     @staticmethod
@@ -226,12 +226,17 @@ class Lead:
         if self.run is not None:
             self.run.stop()
 
+    def _quit(self) -> None:
+        """Ends a run that is under way like any other, before Locust goes on to end."""
+        self._quitting = True
+        self._runner.stop()
+
     def _end(self) -> None:
         """Without a page that would wait for it, before Locust goes on to end."""
         if self.run is None or self._ending:
             return
         self._ending = True
-        if self._environment.web_ui is None:
+        if self._environment.web_ui is None or self._quitting:
             self._conclude(self.run)
         else:
             gevent.spawn(self._conclude, self.run)

@@ -132,8 +132,10 @@ def test_charts_move(driven: Driven) -> None:
         box = figure.locator("svg").bounding_box()
         assert box is not None
         assert (box["width"] > 250, box["height"] > 100) == (True, True)
+        if "Oldest" in figure.inner_text():
+            continue  # where no message waits there is none, and no line
         assert any(figure.locator(".mark-line path").evaluate_all("lines => lines.map(one => one.getAttribute('d'))"))
-        assert "-" not in figure.locator(".now b").all_inner_texts() or "Oldest" in figure.inner_text()
+        assert "-" not in figure.locator(".now b").all_inner_texts()
 
 
 def test_nothing_is_asked_of_others_and_nothing_listens_for_them(driven: Driven) -> None:

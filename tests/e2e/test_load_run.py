@@ -63,6 +63,36 @@ def test_a_sweep_of_rates_finds_the_knee_and_every_step_balances(lambdalab: Run,
     assert lambdalab("compare", "latest").returncode in (0, 4)
 
 
+def test_ctrl_c_while_messages_are_sent_ends_the_run_like_stop(
+    project: Path, clean_environment: dict[str, str], loaded: None
+) -> None:
+    link = project / "results" / "latest"
+    before = link.readlink() if link.is_symlink() else None
+    process = subprocess.Popen(
+        [command(), *LOAD, "--rate", "5", "--duration", "10m", "--languages", "go"],
+        cwd=project, env=clean_environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 60
+    while not link.is_symlink() or link.readlink() == before or len(RunDirectory(link).trials()) < 10:
+        assert time.monotonic() < deadline, "nothing was sent"
+        assert process.poll() is None
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=90)
+
+    summary, ending = summary_of(project), RunDirectory(link).ending()
+    assert [fault for fault in summary.faults if not fault.startswith(BOUND)] == [], said
+    assert process.returncode == (4 if summary.faults else 0), said
+    assert "Traceback" not in said
+    assert summary.stopped == "stopped by hand"
+    assert ending is not None
+    assert ending.generator is not None
+    assert ending.drained_at_ms is not None
+    assert summary.load is not None
+    assert summary.load.whole.processed == summary.load.whole.sent == len(RunDirectory(link).trials())
+
+
 def test_a_drain_that_is_interrupted_leaves_books_and_no_process(
     project: Path, clean_environment: dict[str, str], loaded: None
 ) -> None:
