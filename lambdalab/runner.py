@@ -23,15 +23,13 @@ from lambdalab.model import Trial, TrialResult, message_batch_ids
 from lambdalab.observations import observe, observe_run
 from lambdalab.spending import DRAIN_GRACE_S, MISSING_ITEMS_POLLS
 from lambdalab.store import RunDirectory
-from lambdalab.target import AwsTarget, Resources
+from lambdalab.target import CLOCK_SKEW_MS, AwsTarget, Resources
 
 LOOK_AT_LOGS_S: Final = 10.0
 """A message that has not drained by then may have failed; its own record tells."""
 EMPTY_QUEUE_WAIT_S: Final = 10.0
 """What an interrupted run sent last may still be at work."""
 LEAST_LOG_WAIT_S: Final = 0.25
-CLOCK_SKEW_MS: Final = 60_000
-"""How far this machine's clock may be from the log's."""
 INTERRUPTED: Final = "interrupted"
 Progress = Callable[[Trial], None]
 """Told each trial before it begins."""

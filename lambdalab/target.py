@@ -23,6 +23,8 @@ from lambdalab.model import FunctionFacts, LogLine
 from lambdalab.stack import Stack, find_stack
 
 LOG_QUERY: Final = "fields @timestamp, @logStream, @message | sort @timestamp asc | limit 10000"
+CLOCK_SKEW_MS: Final = 60_000
+"""How far this machine's clock may be from the log's."""
 _PAGE_ROWS: Final = 10_000
 _OVERLAP_S: Final = 1
 _LOOK_S: Final = 60

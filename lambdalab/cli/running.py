@@ -32,6 +32,7 @@ MAX_SEED: Final = 2**32 - 1
 """Of what is drawn when none is given."""
 _FIXED: Final = (
     "protocol", "blocks", "seed", "memory", "language", "mode", "count", "size", "architecture",
+    "batch_size",
 )  # fmt: skip
 """What a run that goes on has already."""
 Results = Annotated[Path, typer.Option(help="Folder of run directories.")]
@@ -57,12 +58,11 @@ def refuse_contradictions(context: typer.Context, target: TargetName) -> None:
         if (source := context.get_parameter_source(name)) is not None and source.name == "COMMANDLINE"
     }
     if "resume" in given:
-        for name in _FIXED:
-            if name in given:
-                raise UsageError(
-                    f"--{name} cannot be changed when a run goes on with --resume",
-                    next_step=f"leave --{name} out, or start a new run",
-                )
+        for option in (f"--{name.replace('_', '-')}" for name in _FIXED if name in given):
+            raise UsageError(
+                f"{option} cannot be changed when a run goes on with --resume",
+                next_step=f"leave {option} out, or start a new run",
+            )
     if target is TargetName.LOCAL and "stack_name" in given:
         raise UsageError(
             f"--stack-name {context.params['stack_name']} names a stack on AWS, and the target is local",

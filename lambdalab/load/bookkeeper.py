@@ -25,14 +25,14 @@ from lambdalab.console import make_console
 from lambdalab.errors import AccessError, InvalidRunError, LambdalabError, PlaneError
 from lambdalab.experiment import conclude
 from lambdalab.load.ledger import Ending, PipelineSample
-from lambdalab.load.pipeline import CLOCK_SKEW_MS, Pipeline
+from lambdalab.load.pipeline import Pipeline
 from lambdalab.local.stack import running_stack
 from lambdalab.model import Manifest, TrialResult
 from lambdalab.observations import observe_run
 from lambdalab.report.terminal import show
 from lambdalab.spending import DRAIN_GRACE_S, MISSING_ITEMS_POLLS
 from lambdalab.store import RunDirectory
-from lambdalab.target import AwsTarget, LocalTarget, aws_target, local_target
+from lambdalab.target import CLOCK_SKEW_MS, AwsTarget, LocalTarget, aws_target, local_target
 
 SAMPLE_S: Final = 1.0
 _COUNTERS: Final = 8

@@ -24,12 +24,10 @@ from lambdalab.model import LogLine, TrialResult
 from lambdalab.observations import Observations, Observed
 from lambdalab.report_lines import Block
 from lambdalab.store import RunDirectory
-from lambdalab.target import AwsTarget, LocalTarget, Resources
+from lambdalab.target import CLOCK_SKEW_MS, AwsTarget, LocalTarget, Resources
 
 LOG_SHARE: Final = 0.05
 """Reading logs may take this share of the time, since whoever keeps them has other things to do as well."""
-CLOCK_SKEW_MS: Final = 60_000
-"""How far this machine's clock may be from the log's."""
 _LATE_LINES_MS: Final = 15_000
 """How late a line may come behind younger ones while the run is under way; at the end all are read again."""
 _PUBLISHED_S: Final = 60

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from conftest import BROWSERS
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, Page, sync_playwright
 
 
 @contextmanager
@@ -17,3 +17,17 @@ def chromium() -> Iterator[Browser]:
             yield browser
         finally:
             browser.close()
+
+
+def cut_labels(page: Page, figures: str) -> list[str]:
+    """Texts in figures that reach out of them."""
+    found: list[str] = page.eval_on_selector_all(
+        figures,
+        """figures => figures.flatMap(figure => {
+            const box = figure.getBoundingClientRect();
+            return [...figure.querySelectorAll('text')].map(text => [text.textContent, text.getBoundingClientRect()])
+                .filter(([, r]) => r.width && (r.left < box.left - 1 || r.right > box.right + 12))
+                .map(([name]) => name);
+        })""",
+    )
+    return found

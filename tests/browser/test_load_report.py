@@ -9,6 +9,8 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 from sample_load import make_load_page
 
+from browser.browser import cut_labels
+
 pytestmark = pytest.mark.needs("browser")
 
 
@@ -44,15 +46,7 @@ def test_the_knee_is_drawn_for_all_and_for_each(open_report: Callable[..., Page]
 def test_it_fits_phones_and_desks(open_report: Callable[..., Page], width: int) -> None:
     page = open_report(viewport={"width": width, "height": 740})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    outside = page.evaluate(
-        """[...document.querySelectorAll('#load figure')].flatMap(figure => {
-            const box = figure.getBoundingClientRect();
-            return [...figure.querySelectorAll('text')].map(text => [text.textContent, text.getBoundingClientRect()])
-                .filter(([, r]) => r.width && (r.left < box.left - 1 || r.right > box.right + 12))
-                .map(([name]) => name);
-        })"""
-    )
-    assert outside == []
+    assert cut_labels(page, "#load figure") == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -6,6 +6,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page
 from sample_page import HOSTILE
 
+from browser.browser import cut_labels
 from browser.conftest import Open
 
 pytestmark = pytest.mark.needs("browser")
@@ -52,15 +53,7 @@ def test_the_page_never_scrolls_sideways(open_report: Open, width: int) -> None:
 
 def test_labels_of_figures_are_not_cut(open_report: Open) -> None:
     page = open_report(viewport=PHONE)
-    outside = page.evaluate(
-        """[...document.querySelectorAll('figure')].flatMap(figure => {
-            const box = figure.getBoundingClientRect();
-            return [...figure.querySelectorAll('text')].map(text => [text.textContent, text.getBoundingClientRect()])
-                .filter(([, r]) => r.width && (r.left < box.left - 1 || r.right > box.right + 12))
-                .map(([name]) => name);
-        })"""
-    )
-    assert outside == []
+    assert cut_labels(page, "figure") == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

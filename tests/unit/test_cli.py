@@ -193,6 +193,7 @@ def test_completion_knows_the_commands() -> None:
         ("sweep --architecture arm64", 2, "architecture arm64 cannot be chosen locally: functions run on this machine"),
         ("sweep --architecture arm", 2, "--architecture is 'arm'; write x86_64 or arm64, with commas between."),
         ("sweep --resume nope", 2, "results/nope is not a run directory; measure one with `lambdalab run`."),
+        ("sweep --resume latest --batch-size 5", 2, "--batch-size cannot be changed when a run goes on with --resume;"),
         ("sweep --resume latest --memory 128", 2, "--memory cannot be changed when a run goes on with --resume;"),
         ("sweep --target aws --up", 2, "--up brings up a local stack, and the target is aws; leave --up or"),
         ("status", 3, "no local stack is up; start one with"),
