@@ -39,9 +39,13 @@ _COUNTERS: Final = 8
 
 
 class Stopped(msgspec.Struct, frozen=True, kw_only=True):
-    """What the sender says when it sends no more: why, and what its generator says of itself (``ledger.Ending``)."""
+    """What the sender says when it sends no more: why, and what its generator says of itself (``ledger.Ending``).
+
+    ``offered`` is how many messages were due.
+    """
 
     why: str
+    offered: int
     dropped: dict[int, int] = {}
     generator_limits: tuple[str, ...] = ()
     generator: dict[str, object] | None = None
@@ -84,6 +88,7 @@ class Bookkeeper:
         Raises:
             AccessError, PlaneError, StorageError: the target or the disk cannot go on.
         """
+        self._pipeline.stop(None if stopped is None else stopped.offered)
         drained_at_ms = self._drain()
         results = self._store.trials()
         # In this order: what moves on meanwhile is then found where it is, and never missing from both places.

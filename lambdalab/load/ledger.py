@@ -40,7 +40,7 @@ class QueueSample(msgspec.Struct, frozen=True, kw_only=True):
 
     ``visible``, ``in_flight`` and ``dead_letters`` are messages, on AWS approximate. Counts of invocations, errors and
     throttles are those since the run began; ``concurrency`` is how many invocations run. ``oldest_ms`` is the age of
-    the oldest message in the queue.
+    the oldest message in the queue, an estimate (``messages.Messages.age_ms``) until CloudWatch has a value.
     """
 
     visible: int
@@ -67,10 +67,11 @@ class PipelineSample(msgspec.Struct, frozen=True, kw_only=True):
     """The pipeline at a moment; one line of ``pipeline.jsonl``.
 
     ``phase`` is that of the last message sent, or ``drain``. ``intended`` counts messages the schedule wanted sent by
-    now, as far as the senders have told, ``sent`` those SQS took, ``given_up`` the others; ``done`` those of ``sent``
-    that are in no queue any more. ``end_to_end_ms`` is from the intended time to the end of the work, and ``cost_usd``
-    what the invocations seen so far cost; both follow the logs, which come late. ``emulator_cpu_s``, ``plane_cpu_s``
-    and ``idle_s`` (of all cores of the machine) count since they began, and are there for a local stack only.
+    now; of those the senders have told of, ``sent`` are those SQS took and ``given_up`` the others. ``done`` are those
+    of ``sent`` that are in no queue any more, None where more are there than were due. ``end_to_end_ms`` is from the
+    intended time to the end of the work, and ``cost_usd`` what the invocations seen so far cost; both follow the logs,
+    which come late. ``emulator_cpu_s``, ``plane_cpu_s`` and ``idle_s`` (of all cores of the machine) count since they
+    began, and are there for a local stack only.
     """
 
     at_ms: float
@@ -79,7 +80,7 @@ class PipelineSample(msgspec.Struct, frozen=True, kw_only=True):
     intended: int
     sent: int
     given_up: int
-    done: int
+    done: int | None
     arms: dict[str, QueueSample]
     end_to_end_ms: Quantiles | None = None
     cost_usd: Decimal | None = None

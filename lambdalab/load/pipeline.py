@@ -6,7 +6,6 @@ Runs in a process of its own (``bookkeeper``), so that looking does not disturb 
 import contextlib
 import os
 import time
-from bisect import insort
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -19,8 +18,10 @@ from lambdalab.aws import Aws, access_errors
 from lambdalab.cost import PriceSheet, invocation_cost
 from lambdalab.errors import AccessError, LambdalabError
 from lambdalab.load.books import DRAIN
-from lambdalab.load.ledger import PipelineSample, Quantiles, QueueSample
-from lambdalab.model import LogLine, TrialResult
+from lambdalab.load.ledger import PipelineSample, QueueSample
+from lambdalab.load.messages import EndToEnd, Messages
+from lambdalab.load.schedule import LoadPlan
+from lambdalab.model import LogLine
 from lambdalab.observations import Observations, Observed
 from lambdalab.report_lines import Block
 from lambdalab.store import RunDirectory
@@ -51,11 +52,13 @@ class Pipeline:
         manifest = store.manifest()
         self._arms: dict[str, Resources] = {arm.name: target.resources(arm) for arm in manifest.protocol.arms}
         self._began_ms = round(datetime.fromisoformat(manifest.started_at).timestamp() * 1000)
-        self._messages = Messages(list(self._arms))
+        self._times = EndToEnd()
+        self._messages = Messages(list(self._arms), msgspec.convert(manifest.load, LoadPlan), self._times)
         self._position = 0
         self._logs = Logs(
             {of_arm.log_group: manifest.functions[arm].architecture for arm, of_arm in self._arms.items()},
             msgspec.convert(manifest.prices, PriceSheet),
+            self._times,
         )
         self._logs_since_ms = self._began_ms - CLOCK_SKEW_MS
         self._logs_due = time.monotonic() + target.log_every_s
@@ -75,29 +78,34 @@ class Pipeline:
         Raises:
             AccessError, PlaneError, StorageError: the target or the disk cannot go on.
         """
-        fresh, self._position = self._store.trials_from(self._position)
-        self._messages.add(fresh)
         if time.monotonic() >= self._logs_due:
             self._follow_logs()
-        now_ms = time.time() * 1000
         functions = self._functions.read()
-        arms = {name: self._queue(name, of_arm, now_ms, functions[name]) for name, of_arm in self._arms.items()}
+        # Last and in this order: what SQS took while the rest was looked at is else in a queue, and not among the sent.
+        fresh, self._position = self._store.trials_from(self._position)
         messages = self._messages
+        messages.add(fresh)
+        arms = {name: self._queue(name, of_arm, functions[name]) for name, of_arm in self._arms.items()}
+        now_ms = time.time() * 1000
         sample = PipelineSample(
             at_ms=now_ms,
             phase=DRAIN if draining else messages.phase,
             step=messages.step,
-            intended=messages.intended,
+            intended=messages.intended(now_ms),
             sent=messages.sent,
-            given_up=messages.intended - messages.sent,
-            done=messages.sent - sum(queue.visible + queue.in_flight + queue.dead_letters for queue in arms.values()),
+            given_up=messages.told - messages.sent,
+            done=messages.done(sum(q.visible + q.in_flight + q.dead_letters for q in arms.values()), now_ms),
             arms=arms,
-            end_to_end_ms=self._logs.end_to_end_ms(),
+            end_to_end_ms=self._times.quantiles(),
             cost_usd=self._logs.cost_usd,
             **self._functions.processes(),
         )
         self._store.append_sample(sample)
         return sample
+
+    def stop(self, offered: int | None) -> None:
+        """From now on nothing is due. ``offered`` is how many messages were, as the senders say; None is not known."""
+        self._messages.stop(time.time() * 1000, offered)
 
     def collect(self, since_ms: int | None = None) -> None:
         """Reads all log lines since a moment, or since the run began, into the run."""
@@ -111,67 +119,35 @@ class Pipeline:
             for log_group in self.log_groups:
                 lines = self._logs.fresh(self._target.log_lines(log_group, self._logs_since_ms))
                 self._store.append_log_lines(lines)
-                self._logs.add(lines, self._messages.intended_ms)
+                self._logs.add(lines)
             self._logs_since_ms = max(self._logs_since_ms, self._logs.newest_ms - _LATE_LINES_MS)
         except AccessError as error:
             self._complain(error)
         took_s = time.monotonic() - begin
         self._logs_due = time.monotonic() + max(self._target.log_every_s, took_s / LOG_SHARE)
 
-    def _queue(self, arm: str, of_arm: Resources, now_ms: float, function: dict[str, Any]) -> QueueSample:
+    def _queue(self, arm: str, of_arm: Resources, function: dict[str, Any]) -> QueueSample:
         visible, in_flight = self._target.queue_counts(of_arm.queue_url)
         sample = QueueSample(
             visible=visible,
             in_flight=in_flight,
             dead_letters=self._target.queue_depth(of_arm.dead_letter_queue_url),
-            oldest_ms=self._messages.age_ms(arm, visible + in_flight, now_ms),
+            oldest_ms=self._messages.age_ms(arm, visible + in_flight, time.time() * 1000),
         )
         return msgspec.structs.replace(sample, **function)
-
-
-class Messages:
-    """What the senders have told so far."""
-
-    def __init__(self, arms: Iterable[str]) -> None:
-        self.intended_ms: dict[str, float] = {}
-        self.sent = 0
-        self.step, self.phase = 1, "hold"
-        self._newest_ms = 0.0
-        self._sent_ms: dict[str, list[float]] = {arm: [] for arm in arms}
-
-    @property
-    def intended(self) -> int:
-        return len(self.intended_ms)
-
-    def add(self, results: Iterable[TrialResult]) -> None:
-        for result in results:
-            sending = result.sending
-            if sending is None:
-                continue
-            self.intended_ms[result.batch_id] = sending.intended_at_ms
-            if sending.intended_at_ms >= self._newest_ms:
-                self._newest_ms, self.step, self.phase = sending.intended_at_ms, sending.step, sending.phase
-            if result.message_id is not None:
-                self.sent += 1
-                insort(self._sent_ms[result.trial.arm], sending.began_at_ms)
-
-    def age_ms(self, arm: str, depth: int, now_ms: float) -> float | None:
-        """The age of the oldest of so many messages in a queue, if the last sent are still there."""
-        sent_ms = self._sent_ms[arm]
-        return max(now_ms - sent_ms[-depth], 0.0) if 0 < depth <= len(sent_ms) else None
 
 
 class Logs:
     """What the log lines read so far tell of times and cost."""
 
-    def __init__(self, architectures: dict[str, str], prices: PriceSheet) -> None:
+    def __init__(self, architectures: dict[str, str], prices: PriceSheet, times: EndToEnd) -> None:
         self.newest_ms = 0
         self.cost_usd: Decimal | None = None
         self._architectures = architectures
         self._prices = prices
+        self._times = times
         self._seen: set[str] = set()
         self._open: dict[str, Observed] = {}
-        self._end_to_end_ms: list[float] = []
 
     def fresh(self, lines: Iterable[LogLine]) -> list[LogLine]:
         """Those not read before."""
@@ -180,14 +156,14 @@ class Logs:
         self.newest_ms = max([self.newest_ms, *(line.timestamp_ms for line in found)])
         return found
 
-    def add(self, lines: list[LogLine], intended_ms: dict[str, float]) -> None:
+    def add(self, lines: list[LogLine]) -> None:
         """Takes in lines; a message counts when its record is there, an invocation when REPORT and record are."""
         observations = Observations()
         observations.add(Block(None, lines, range(len(lines))))
         for found in observations:
             for record in found.records:
-                if record.error is None and record.batch_id in intended_ms:
-                    insort(self._end_to_end_ms, max(record.finished_ms - intended_ms[record.batch_id], 0.0))
+                if record.error is None and record.batch_id is not None:
+                    self._times.finished(record.batch_id, record.finished_ms)
             known = self._open.setdefault(found.request_id, found)
             if known is not found:
                 known.log_bytes += found.log_bytes
@@ -195,13 +171,6 @@ class Logs:
                 known.records += found.records
             if known.reports and known.records:
                 self._pay(self._open.pop(found.request_id))
-
-    def end_to_end_ms(self) -> Quantiles | None:
-        values = self._end_to_end_ms
-        if not values:
-            return None
-        p50, p95, p99 = (values[-(-len(values) * percent // 100) - 1] for percent in (50, 95, 99))
-        return Quantiles(n=len(values), p50=p50, p95=p95, p99=p99, max=values[-1])
 
     def _pay(self, found: Observed) -> None:
         report = found.reports[0]

@@ -94,10 +94,16 @@ class Recording:
         return self._manifest.run_id
 
     def sends(self, sends: Sequence[Send]) -> None:
-        """Writes down how messages were sent, in any order."""
+        """Writes down how messages were sent, in any order.
+
+        Raises:
+            SetupError: the books are not kept any more, so that nothing more should be sent; these are written down.
+            StorageError: they cannot be written down.
+        """
         assert self.store is not None
         self.store.append_trials([self._as_trial(send, self._told + i) for i, send in enumerate(sends)])
         self._told += len(sends)
+        self._require_kept()
 
     def end(self, report: Report) -> None:
         """Nothing is sent any more: waits for the drain and until the books are closed.
@@ -108,8 +114,10 @@ class Recording:
             InvalidRunError: the result must not be used; ``summary.json`` says why.
             SetupError: the books could not be closed; why has been said.
         """
+        self._require_kept()
         stopped = Stopped(
             why="the plan was over" if self._is_over(report) else "stopped by hand",
+            offered=report.offered,
             dropped=report.dropped_of_step,
             generator_limits=report.limits,
             generator=msgspec.to_builtins(report),
@@ -146,6 +154,19 @@ class Recording:
             self._process.stdin.close()
             self._process.terminate()
         return self._process.wait()
+
+    def _require_kept(self) -> None:
+        """Nothing has told the process to end, by closing its input, so until then it must be there."""
+        assert self._process.stdin is not None
+        code = self._process.poll()
+        if code is None or self._process.stdin.closed:
+            return
+        run_id = self._manifest.run_id
+        how = f"signal {-code}" if code < 0 else f"exit code {code}, as it said"
+        raise SetupError(
+            f"the books of run {run_id} are kept no more: their process ended in mid-run with {how}",
+            next_step=f"see what there is with `lambdalab report {run_id}`, and begin again",
+        )
 
     def _as_trial(self, send: Send, position: int) -> TrialResult:
         """What is known of a message when it has been sent."""

@@ -2,13 +2,19 @@
 
 import contextlib
 import json
+import os
+import re
 import shutil
+import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
+import psutil
 import pytest
 
 from lambdalab import ingest
@@ -19,7 +25,7 @@ from lambdalab.load.ledger import Send
 from lambdalab.load.recording import Recording
 from lambdalab.load.schedule import Arrival, LoadPlan, Message, Shape, arrivals
 from lambdalab.store import RunDirectory
-from local.whole import ROOT, Up, processes_of, project
+from local.whole import ROOT, Up, processes_of, project, wait_until
 
 PLAN = LoadPlan(
     shape=Shape.STEPS,
@@ -42,7 +48,9 @@ class Report(msgspec.Struct, frozen=True):
 def loaded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     """A local stack with the load settings, but for two invocations at a time."""
     folder = project(tmp_path_factory.mktemp("project"))
-    shutil.copytree(ROOT / "prices", folder / "prices")
+    for name in ("load", "prices"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", folder)
     up = Up.start(folder, "load", MaximumConcurrency="2")
     yield up
     up.end()
@@ -177,3 +185,73 @@ def test_a_run_whose_sender_is_killed_has_books_all_the_same(loaded: Up, tmp_pat
     assert (books.whole.sent, books.whole.processed, books.whole.lost) == (36, 36, 0)
     assert summary.stopped is None
     assert summary.faults == ("interrupted before its sender said that it had ended",)
+
+
+class Loading:
+    """``lambdalab load`` in the project of a stack, as a process group of its own, once it has sent some messages."""
+
+    def __init__(self, up: Up, tmp_path: Path) -> None:
+        for language in ("python", "go"):
+            up.aws.sqs.purge_queue(QueueUrl=up.arm(language).dead_letter_queue_url)
+        self.results, self._log = tmp_path / "results", tmp_path / "locust.log"
+        command = [str(Path(sys.executable).with_name("lambdalab")), "load", "--headless", "--only-summary"]
+        options = ["--rate", "40", "--duration", "10m", "--languages", "go", "--mix", "64Bx1"]
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [*command, *options, "--results", str(self.results)],
+                cwd=up.project, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        wait_until(lambda: len(self.trials()) > 20 or self.process.poll() is not None, 90)
+        assert self.process.poll() is None, self.log
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text(errors="replace")
+
+    @property
+    def accepted(self) -> int:
+        """How many messages SQS took, as the generator says at its end."""
+        found = re.search(r"accepted (\d+)", self.log)
+        assert found, self.log
+        return int(found[1])
+
+    def trials(self) -> list[str]:
+        with contextlib.suppress(OSError):
+            return (self.results / "latest/trials.jsonl").read_text().splitlines()
+        return []
+
+
+@pytest.fixture
+def loading(loaded: Up, tmp_path: Path) -> Iterator[Loading]:
+    found = Loading(loaded, tmp_path)
+    yield found
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(found.process.pid, signal.SIGKILL)
+    found.process.wait()
+    wait_until(lambda: not [one for one in processes_of(found.results) if "bookkeeper" in one], 90)
+
+
+def test_a_run_whose_books_are_kept_no_more_is_ended(loading: Loading, loaded: Up) -> None:
+    children = psutil.Process(loading.process.pid).children()
+    (keeper,) = [one for one in children if "lambdalab.load.bookkeeper" in one.cmdline()]
+    keeper.kill()
+    assert loading.process.wait(60) == 3, loading.log
+    assert "are kept no more: their process ended in mid-run with signal 9" in loading.log
+    assert "Traceback" not in loading.log
+    sent = [msgspec.json.decode(line)["message_id"] for line in loading.trials()]
+    assert len(sent) == len(set(sent)) == loading.accepted, "what was sent until the end is written down"
+    wait_until(lambda: loaded.drained("go"), 60)
+    samples = RunDirectory.open(loading.results, "latest").samples()
+    assert samples[-1].phase == "hold"
+
+
+def test_ctrl_c_ends_a_run_and_its_books_are_closed(loading: Loading) -> None:
+    os.killpg(loading.process.pid, signal.SIGINT)  # as a terminal does it
+    assert loading.process.wait(120) in (0, 4), loading.log  # 4: a busy machine was the limit
+    store = RunDirectory.open(loading.results, "latest")
+    summary, books = books_of(store)
+    assert summary.stopped == "stopped by hand"
+    assert (books.whole.processed, books.whole.lost) == (loading.accepted, 0)
+    last = store.samples()[-1]
+    assert (last.phase, last.sent, last.done) == ("drain", loading.accepted, loading.accepted)
+    assert last.intended == books.whole.intended

@@ -1,5 +1,6 @@
 """What the pipeline is told and what it makes of it, by hand; the whole of it runs in tests/local/test_recording.py."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,13 @@ from lambdalab.aws import Aws
 from lambdalab.cost import invocation_cost
 from lambdalab.errors import LambdalabError
 from lambdalab.load.ledger import Sending
-from lambdalab.load.pipeline import CloudWatch, Logs, Messages
-from lambdalab.model import TrialResult
+from lambdalab.load.messages import EndToEnd, Messages
+from lambdalab.load.pipeline import CloudWatch, Logs, Pipeline
+from lambdalab.load.schedule import LoadPlan, Shape
+from lambdalab.model import LogLine, TrialResult
+from lambdalab.stack import Stack
 from lambdalab.store import RunDirectory
-from lambdalab.target import Resources
+from lambdalab.target import AwsTarget, Resources
 
 ARM = Resources(
     function_name="lab-go",
@@ -27,23 +31,122 @@ ARM = Resources(
 )
 
 
+PLAN = LoadPlan(shape=Shape.STEPS, rates=(10.0, 20.0), hold_s=1.0, batch_size=2)
+
+
 def message(number: int, at_ms: float, *, step: int = 1, phase: str = "hold", **changes: Any) -> TrialResult:
     trial = next(trial for trial in make_trials(make_manifest()) if trial.arm == "go")
+    trial = msgspec.structs.replace(trial, trial_id=f"0-{number}")
     sending = Sending(step=step, phase=phase, intended_at_ms=at_ms, began_at_ms=at_ms, answered_at_ms=at_ms, attempts=1)
     result = msgspec.structs.replace(make_result(trial), batch_id=f"batch-{number}", sending=sending)
     return msgspec.structs.replace(result, **changes)
 
 
 def test_messages_are_counted_as_their_senders_tell_of_them_in_any_order() -> None:
-    messages = Messages(["go"])
+    messages = Messages(["go"], PLAN, EndToEnd())
     messages.add([message(1, 2000, step=2), message(0, 1000, phase="ramp")])
     messages.add([message(2, 1500, message_id=None)])
-    assert (messages.intended, messages.sent) == (3, 2)
+    assert (messages.told, messages.sent) == (3, 2)
     assert (messages.step, messages.phase) == (2, "hold"), "those of the latest message"
 
 
+def test_what_is_offered_is_what_was_due_whether_it_was_sent_or_not() -> None:
+    messages = Messages(["go"], PLAN, EndToEnd())  # two each 200 ms for a second, then each 100 ms
+    assert messages.intended(99_000) == 0, "when the schedule began is not known"
+    messages.add([message(5, 10_400.0, message_id=None)])  # the third pair, so it began at 10 s
+    due = [messages.intended(ms) for ms in (9_000, 10_399, 10_400, 10_999, 11_000, 11_100, 99_000)]
+    assert due == [1, 4, 6, 10, 12, 14, 30], "never fewer than were told of"
+    assert (messages.told, messages.sent) == (1, 0)
+
+
+def test_nothing_is_due_after_the_end_and_what_the_senders_say_of_it_holds() -> None:
+    for offered, wanted in ((None, 6), (8, 8), (0, 1)):
+        messages = Messages(["go"], PLAN, EndToEnd())
+        messages.add([message(0, 10_000.0)])
+        messages.stop(10_500.0, offered)
+        assert messages.intended(99_000) == wanted
+
+
+def test_in_strict_nothing_is_due_before_it_is_sent() -> None:
+    messages = Messages(["go"], LoadPlan(shape=Shape.STRICT), EndToEnd())
+    messages.add([message(0, 10_000.0), message(1, 12_000.0)])
+    assert messages.intended(99_000) == 2
+
+
+def test_what_is_done_is_not_known_where_the_queues_hold_more_than_was_due() -> None:
+    messages = Messages(["go"], PLAN, EndToEnd())
+    assert messages.done(2, 10_000.0) == 0, "nobody has told of any yet"
+    messages.add([message(i, 10_000.0) for i in (0, 1)])
+    at_ms = 10_500.0  # six are due
+    assert [messages.done(held, at_ms) for held in (0, 1, 2)] == [2, 1, 0]
+    assert [messages.done(held, at_ms) for held in (3, 6)] == [0, 0], "sent, and not told of yet"
+    assert messages.done(7, at_ms) is None
+
+
+def test_a_record_that_comes_before_its_message_is_told_of_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = EndToEnd()
+    messages = Messages(["go"], PLAN, times)
+    times.finished("batch-1", 2500)
+    times.finished("batch-1", 9000)  # done again
+    assert times.quantiles() is None
+    messages.add([message(0, 1000.0), message(1, 2000.0)])
+    times.finished("batch-0", 1100)
+    times.finished("batch-0", 9000)
+    found = times.quantiles()
+    assert found is not None
+    assert (found.n, found.p50, found.max) == (2, 100, 500)
+
+    monkeypatch.setattr("lambdalab.load.messages._EARLY_AT_MOST", 3)
+    for i in range(10, 20):
+        times.finished(f"batch-{i}", 3000)
+    messages.add([message(i, 2000.0) for i in range(10, 20)])
+    found = times.quantiles()
+    assert found is not None
+    assert found.n == 5, "the last three are kept"
+
+
+class SlowLogs(AwsTarget):
+    """A target whose queue is sent a message to while its logs are read; it holds every message there is."""
+
+    log_every_s = 0.0
+
+    def __init__(self, aws: Aws, store: RunDirectory) -> None:
+        super().__init__(aws, Stack(name="lab", outputs={}, parameters={}, resources={}, types={}))
+        self._store = store
+        self._sent = 0
+
+    def resources(self, arm: Any) -> Resources:
+        return ARM
+
+    def log_lines(self, log_group: str, since_ms: int) -> Iterator[LogLine]:
+        self._store.append_trials([message(self._sent, 1000.0 * self._sent)])
+        self._sent += 1
+        return iter(())
+
+    def queue_counts(self, queue_url: str) -> tuple[int, int]:
+        return (self._sent if queue_url == ARM.queue_url else 0, 0)
+
+
+def test_a_message_sent_while_logs_are_read_is_in_no_count_or_in_all(tmp_path: Path) -> None:
+    plan = msgspec.to_builtins(LoadPlan(rate=1.0, duration_s=10.0))
+    store = RunDirectory.create(tmp_path, make_manifest(arms=("go",), load=plan))
+    target = SlowLogs(Aws(endpoint_url="http://127.0.0.1:9"), store)
+    with Stubber(target.aws.cloudwatch) as stub:
+        stub.add_client_error("get_metric_data", "AccessDenied", "not authorized")
+        pipeline = Pipeline(target, store, lambda _: None)
+        samples = [pipeline.sample()]
+        while samples[-1].arms["go"].visible < 3:  # logs may be read so rarely that it takes little of the time
+            samples.append(pipeline.sample())
+    assert {(one.sent - one.arms["go"].visible, one.done) for one in samples} == {(0, 0)}
+    assert samples == store.samples()
+    assert samples[-1].intended == 10, "all of it was due long ago"
+    pipeline.stop(3)
+    last = pipeline.sample(draining=True)
+    assert (last.phase, last.intended, last.given_up) == ("drain", last.sent, 0)
+
+
 def test_the_oldest_message_is_as_old_as_the_one_sent_so_many_messages_ago() -> None:
-    messages = Messages(["go", "python"])
+    messages = Messages(["go", "python"], PLAN, EndToEnd())
     messages.add([message(i, at_ms) for i, at_ms in enumerate((3000, 1000, 2000))])
     assert [messages.age_ms("go", depth, 5000) for depth in (0, 1, 2, 3)] == [None, 2000, 3000, 4000]
     assert messages.age_ms("go", 4, 5000) is None, "more wait than were told of"
@@ -54,17 +157,18 @@ def test_the_log_tells_times_from_the_intended_moment_and_cost_once_for_each_inv
     manifest = make_manifest()
     result = next(make_result(trial) for trial in make_trials(manifest) if trial.arm == "go")
     lines = make_lines(result)
-    logs = Logs({"/aws/lambda/lab-go": "x86_64"}, PRICES)
-    assert (logs.end_to_end_ms(), logs.cost_usd) == (None, None)
+    times = EndToEnd()
+    logs = Logs({"/aws/lambda/lab-go": "x86_64"}, PRICES, times)
+    assert (times.quantiles(), logs.cost_usd) == (None, None)
 
     assert result.sent_at_ms is not None
-    intended = {result.batch_id: result.sent_at_ms - 500.0}
+    times.sent(result.batch_id, result.sent_at_ms - 500.0)
     for some in (lines[:2], lines[:3], lines[2:], lines):  # in parts, and again and again
-        logs.add(logs.fresh(some), intended)
+        logs.add(logs.fresh(some))
     late = msgspec.structs.replace(lines[0], event_id="late")  # as if it came once more
-    logs.add(logs.fresh([late]), intended)
+    logs.add(logs.fresh([late]))
 
-    found = logs.end_to_end_ms()
+    found = times.quantiles()
     assert found is not None
     assert (found.n, found.p50, found.max) == (1, 580, 580), "80 ms after it was sent, 500 ms late"
     assert (
@@ -83,22 +187,21 @@ def test_the_log_tells_times_from_the_intended_moment_and_cost_once_for_each_inv
 
 def test_what_an_emulator_did_not_measure_costs_nothing_that_is_known() -> None:
     result = next(make_result(trial) for trial in make_trials(make_manifest()) if trial.arm == "go")
-    logs = Logs({"/aws/lambda/lab-go": "x86_64"}, PRICES)
+    times = EndToEnd()
+    logs = Logs({"/aws/lambda/lab-go": "x86_64"}, PRICES, times)
     refused = "REPORT RequestId: request-of-message-0-1 Duration: 15 ms Billed Duration: 15 ms Memory Size: 128 MB"
-    logs.add(make_lines(result, record_line(result), f"{refused} Max Memory Used: 0 MB\n"), {})
+    logs.add(make_lines(result, record_line(result), f"{refused} Max Memory Used: 0 MB\n"))
     assert logs.cost_usd is None
-    assert logs.end_to_end_ms() is None, "a message of another run"
+    assert times.quantiles() is None, "a message of another run"
 
 
 @pytest.mark.parametrize(("n", "wanted"), [(1, (10, 10, 10)), (100, (500, 950, 990)), (200, (1000, 1900, 1980))])
 def test_percentiles_are_by_nearest_rank(n: int, wanted: tuple[int, int, int]) -> None:
-    logs = Logs({}, PRICES)
-    result = next(make_result(trial) for trial in make_trials(make_manifest()) if trial.arm == "go")
+    times = EndToEnd()
     for i in range(n, 0, -1):
-        one = msgspec.structs.replace(result, batch_id=f"batch-{i}", message_id=f"message-{i}")
-        lines = make_lines(one, record_line(one, finished_ms=BEGAN_MS + 10 * i))
-        logs.add(lines, {f"batch-{i}": BEGAN_MS})
-    found = logs.end_to_end_ms()
+        times.sent(f"batch-{i}", BEGAN_MS)
+        times.finished(f"batch-{i}", BEGAN_MS + 10 * i)
+    found = times.quantiles()
     assert found is not None
     assert (found.p50, found.p95, found.p99) == wanted
 
