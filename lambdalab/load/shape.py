@@ -122,11 +122,11 @@ class Run:
         self._tally.add(told.worker, told.sends)
         if told.share is not None:
             self._tally.end(told.share)
-        if told.sends and self._failure is None:
+        if told.sends:
             try:
                 self._recorder.sends(told.sends)
             except LambdalabError as error:  # what cannot be recorded is not sent either
-                self._failure = error
+                self._failure = self._failure or error
 
     def going_on(self) -> bool:
         """Whether anything is still to be sent."""
