@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from lambdalab.cost import BYTES_PER_GB, PriceSheet, invocation_cost
-from lambdalab.design import Load
+from lambdalab.design import Items, Load
 from lambdalab.errors import PriceSheetError
 from lambdalab.model import FunctionFacts
 
@@ -80,7 +80,7 @@ def invocation_usd(
     return cost
 
 
-def read_units(load: Load) -> int:
+def read_units(load: Items) -> int:
     """Read units of counting a batch once, consistently: 4 KB of item each, begun anew on every page of 1 MB."""
     size = load.count * (load.size_bytes + ITEM_NAMES_BYTES)
     return math.ceil(size / _READ_UNIT_BYTES) + math.ceil(size / _PAGE_BYTES)

@@ -1,4 +1,4 @@
-"""Keeps the books of one load run: looks at the pipeline every second, waits for the drain, counts what arrived.
+"""Keeps the books of one load run: looks at the pipeline again and again, waits for the drain, counts what arrived.
 
 A process of its own, started with the run's folder (``python -m lambdalab.load.bookkeeper``), so that looking does not
 disturb whoever sends. It closes the books when its standard input ends, whether the sender said why or was killed.
@@ -35,6 +35,8 @@ from lambdalab.store import RunDirectory
 from lambdalab.target import CLOCK_SKEW_MS, AwsTarget, LocalTarget, aws_target, local_target
 
 SAMPLE_S: Final = 1.0
+_DRAIN_SAMPLE_S: Final = 0.25
+"""So that when a local queue was empty is known to as much; a target may ask for more."""
 _COUNTERS: Final = 8
 
 
@@ -150,7 +152,7 @@ class Bookkeeper:
                     return empty_since
                 if left < least:
                     least, moved = left, time.monotonic()
-            self._hurry.wait(max(self._target.poll_s, SAMPLE_S / 4))
+            self._hurry.wait(max(self._target.poll_s, _DRAIN_SAMPLE_S))
         return None
 
     def _dead_letters(self, batch_ids: set[str]) -> tuple[set[str], int]:

@@ -145,7 +145,7 @@ class Recording:
         """Closes the books of a run that is under way without waiting for the drain.
 
         Returns:
-            The exit code of the process that keeps them; 0 where no run has begun.
+            0 when they are closed, or no run has begun; 4 when the run is invalid, 3 when they could not be closed.
         """
         if self.store is None:
             return 0
@@ -153,7 +153,8 @@ class Recording:
             assert self._process.stdin is not None
             self._process.stdin.close()
             self._process.terminate()
-        return self._process.wait()
+        code = self._process.wait()
+        return code if code in (0, InvalidRunError.exit_code) else SetupError.exit_code
 
     def _require_kept(self) -> None:
         """Nothing has told the process to end, by closing its input, so until then it must be there."""

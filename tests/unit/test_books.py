@@ -1,16 +1,21 @@
 """The books of load runs small enough to be worked out by hand."""
 
+import re
 from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 from samples import BEGAN_MS, RUN_ID
 
-from lambdalab.design import Load, Start
+from lambdalab.cost import load_price_sheet
+from lambdalab.design import Items, Load, Start
 from lambdalab.load.books import ALL, Books, Flow, Times, balance
 from lambdalab.load.ledger import Ending, PipelineSample, Sending
 from lambdalab.model import InvocationRow, Trial, TrialResult
+from lambdalab.spending import MESSAGE_BYTES, LabUse, read_units
 
 LOAD = Load(label="TEN", size_bytes=1024, count=10, start=Start.WARM)
 ENDED = Ending(drained_at_ms=BEGAN_MS + 60_000, queued={"go": 0, "python": 0}, dead_letters=())
@@ -316,3 +321,20 @@ def test_a_run_whose_generator_was_the_limit_says_so_in_its_words() -> None:
     rows = [done(trial, i + 0.1) for i, trial in enumerate(trials)]
     ending = msgspec.structs.replace(ENDED, generator_limits=("2.0% of the messages began late",))
     assert closed(trials, rows, [], ending).faults == ("generator-bound: 2.0% of the messages began late",)
+
+
+def test_what_the_books_cost_is_as_the_price_sheet_has_it() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "books.md").read_text()
+    prices = load_price_sheet("us-east-1")
+    assert f"prices of `prices/us-east-1.toml` of {prices.date}" in page
+    rows = re.findall(r"^\| (\d+) items of ([\d,]+) bytes \| ([\d,]+) \| ([\d.]+) \|$", page, re.MULTILINE)
+    assert len(rows) == 3
+    for count, size, units, usd in rows:
+        asked = Items(label="any", size_bytes=int(size.replace(",", "")), count=int(count))
+        use = LabUse(read_units=1000 * read_units(asked))
+        assert (f"{use.read_units:,}", use.usd(prices)) == (units, Decimal(usd))
+    looks = LabUse(queue_requests=3600 * 2 * 2).usd(prices)
+    scanned = LabUse(scanned_bytes=1000 * MESSAGE_BYTES).usd(prices)
+    letters = LabUse(queue_requests=10_000 // 10).usd(prices)
+    for said in (f"{looks:.4f} an hour", f"{scanned:.5f} for every time", f"{letters:.4f} for 10,000 dead letters"):
+        assert said in page

@@ -22,7 +22,7 @@ const SAID = {
 const COLUMNS = [
   ["visible", "visible"],
   ["in flight", "in_flight"],
-  ["oldest, s", "oldest_ms", 1, 1 / 1000],
+  ["oldest, s (estimate)", "oldest_ms", 1, 1 / 1000],
   ["invocations", "invocations"],
   ["concurrency", "concurrency"],
   ["throttles", "throttles"],
@@ -68,7 +68,7 @@ function charts(arms) {
       { name: `${arm}, visible`, colour: colour(i), dash: SOLID, value: (s) => s.arms[arm].visible },
       { name: "in flight", colour: colour(i), dash: DOTTED, value: (s) => s.arms[arm].in_flight },
     ]) },
-    { title: "Oldest message", unit: "seconds", digits: 1, lines: of("oldest_ms", 1 / 1000) },
+    { title: "Oldest message", unit: "seconds, estimate", digits: 1, lines: of("oldest_ms", 1 / 1000) },
     { title: "Invocations", unit: "per second", digits: 1, lines: of("invocations").map((line, i) => ({
       ...line, value: (s, per) => per((one) => one.arms[arms[i]].invocations),
     })) },
