@@ -24,6 +24,7 @@ from .conftest import Run, command
 BOUND = ("generator-bound: ", "emulator-bound: ")
 """What a busy machine may do to a run; then it is not valid, and its books must balance all the same."""
 LOAD = ("load", "--headless", "--only-summary", "--mix", "1024Bx10")
+TINY = ("load", "--headless", "--only-summary", "--mix", "256Bx1", "--languages", "go")
 
 
 @pytest.fixture(scope="module")
@@ -111,6 +112,34 @@ def test_a_sweep_of_rates_finds_the_knee_and_every_step_balances(lambdalab: Run,
     assert "Books: every message sent is in exactly one of four places" in shown.stdout
     assert shown.returncode == done.returncode
     assert lambdalab("compare", "latest").returncode in (0, 4)
+
+
+def marked(lambdalab: Run, project: Path, done: "subprocess.CompletedProcess[str]", bound: str) -> Summary:
+    """Asserts that a run says everywhere what was its limit, and nothing else against it."""
+    summary = summary_of(project)
+    assert any(fault.startswith(bound) for fault in summary.faults), done.stdout + done.stderr
+    assert [fault for fault in summary.faults if not fault.startswith(BOUND)] == []
+    assert done.returncode == 4, done.stdout + done.stderr
+    assert bound in done.stdout
+    assert "is invalid; see why with `lambdalab report" in done.stderr
+    assert bound in (project / "results" / "latest" / "report.html").read_text()
+    again = lambdalab("report", "latest")
+    assert (again.returncode, bound in again.stdout) == (4, True)
+    return summary
+
+
+def test_a_rate_that_one_process_cannot_send_is_the_generators_limit(
+    lambdalab: Run, project: Path, loaded: None
+) -> None:
+    # all due within 3 ms; to sign, connect and send takes some 0.25 ms of CPU each, and 50 ms late is late
+    done = lambdalab(*TINY, "--rate", "100000", "--duration", "0.003s", "--max-messages", "300")
+
+    summary = marked(lambdalab, project, done, "generator-bound: ")
+    assert summary.load is not None
+    assert summary.load.whole.processed == summary.load.whole.sent == 300
+    assert [
+        fault for fault in summary.faults if "of 300 messages were begun more than 50 ms after they were due" in fault
+    ]
 
 
 def test_ctrl_c_while_messages_are_sent_ends_the_run_like_stop(
