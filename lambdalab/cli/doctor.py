@@ -8,6 +8,7 @@ from lambdalab.cli.app import app
 from lambdalab.cli.running import RESULTS, Results, TargetName, refuse_contradictions
 from lambdalab.console import make_console, say
 from lambdalab.errors import SetupError, UsageError
+from lambdalab.project import state_folder
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,6 +56,7 @@ def doctor(
         offered = load_offered(rate=rate, languages=languages, mix=mix, batch_size=batch_size)
     name = stack_name or _STACK_NAMES[offered is not None]
     checks = examine_aws(name, results, offered) if target is TargetName.AWS else examine_local(results, offered)
+    state_folder()  # the project there is none of, or a disk that takes nothing, is said alone
     say("looking at this machine" + (" and the AWS account" if target is TargetName.AWS else ""))
     findings = []
     console = make_console()

@@ -113,12 +113,17 @@ class Account:
                 "set AWS_PROFILE or AWS_ACCESS_KEY_ID, or sign in",
             )  # fmt: skip
             return
+        try:
+            temporary = credentials.token is not None  # renews those that can be
+        except RuntimeError:  # botocore's, of what has ended and cannot
+            yield wrong("credentials", "they have expired", "nothing of the account can be asked", "sign in again")
+            return
         with access_errors("the AWS credentials"):
             answer = self._aws.sts.get_caller_identity()
         self.usable = True
         # botocore tells an expiry, also AWS_CREDENTIAL_EXPIRATION's, by no public name.
         expiry, method = getattr(credentials, "_expiry_time", None), str(credentials.method)
-        yield _expiry(str(answer["Arn"]), method, expiry, temporary=credentials.token is not None)
+        yield _expiry(str(answer["Arn"]), method, expiry, temporary=temporary)
         yield from _clock(answer["ResponseMetadata"]["HTTPHeaders"])
 
     def _concurrency(self, reserving: int) -> Iterator[Finding]:

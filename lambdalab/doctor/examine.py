@@ -90,7 +90,7 @@ def examine_aws(stack_name: str, results: Path, offered: LoadPlan | None) -> Ite
     target: AwsTarget | None = None
     facts: dict[str, FunctionFacts] = {}
     try:
-        target = aws_target(stack_name)
+        target = aws_target(stack_name, aws=aws)
         yield ok("deployed stack", f"{stack_name} in {target.region}")
     except StackError as error:
         yield warning("deployed stack", error.problem, "nothing can be measured on AWS without one", error.next_step)
