@@ -143,9 +143,11 @@ def _table(aws: Aws, target: AwsTarget | None, account: Account, work: Work) -> 
             refusal = error
         else:
             warm = found.get("WarmThroughput", {}).get("WriteUnitsPerSecond")
-            provisioned = found.get("ProvisionedThroughput", {}).get("WriteCapacityUnits", 0)
-            on_demand = found.get("OnDemandThroughput", {}).get("MaxWriteRequestUnits", -1)  # -1: no maximum
-            most = provisioned or (on_demand if on_demand > 0 else None)
+            if found.get("BillingModeSummary", {}).get("BillingMode") == "PAY_PER_REQUEST":
+                units = found.get("OnDemandThroughput", {}).get("MaxWriteRequestUnits", -1)  # -1: no maximum
+            else:
+                units = found.get("ProvisionedThroughput", {}).get("WriteCapacityUnits", 0)
+            most = units if units > 0 else None
     quota = account.table_writes
     yield from table_findings(work, quota=quota.value, quota_source=quota.source, most=most, warm=warm)
     if refusal is not None:

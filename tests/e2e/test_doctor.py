@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -39,7 +40,8 @@ def test_the_emulator_as_if_it_were_aws(lambdalab: Run, local_stack: dict[str, s
     assert "that is not AWS" in found["region"]["means"]
     assert found["credentials"]["verdict"] == "ok"
     assert found["deployed stack"]["found"] == "lambdalab-local in us-east-1"
-    assert found["concurrency"]["found"].startswith("1,000 environments at once")
+    total, unreserved = (int(n.replace(",", "")) for n in re.findall(r"[\d,]*\d", found["concurrency"]["found"]))
+    assert total - unreserved == 2, "the strict settings reserve one for each function"
     assert found["quota in flight"]["verdict"] == "warning", "MiniStack has no Service Quotas"
     assert found["python visibility"]["found"] == "VisibilityTimeout 1800 s, Timeout 300 s"
 
@@ -49,7 +51,7 @@ def test_a_rate_against_the_emulators_tables(lambdalab: Run, local_stack: dict[s
         "doctor", "--target", "aws", "--stack-name", "lambdalab-local", "--rate", "5", "--json", **local_stack
     )
     found = checks(done)
-    assert (found["go writes"]["needed"], found["go writes"]["verdict"]) == (50, "ok")
+    assert (found["go writes"]["needed"], found["go writes"]["verdict"]) == (50, "ok"), found["go writes"]
 
 
 def test_a_stack_that_is_not_there(lambdalab: Run, local_stack: dict[str, str]) -> None:

@@ -44,7 +44,7 @@ class FakeAccount:
             "GetFunctionConcurrency": {},
             "ListEventSourceMappings": mapping(10),
             "GetQueueAttributes": queue(),
-            "DescribeTable": {"Table": {"TableName": "t", "WarmThroughput": {"WriteUnitsPerSecond": 4000}}},
+            "DescribeTable": table(),
             "GetServiceQuota": {
                 "L-C491D5A4": {"Quota": {"QuotaCode": "L-C491D5A4", "Value": 120000.0}},
                 "L-AB614373": {"Quota": {"QuotaCode": "L-AB614373", "Value": 40000.0}},
@@ -73,6 +73,11 @@ def mapping(maximum_concurrency: int | None, batch_size: int = 1) -> dict[str, A
 def queue(visibility_s: int = 1800, receives: int | None = 10) -> dict[str, Any]:
     redrive = {} if receives is None else {"RedrivePolicy": json.dumps({"maxReceiveCount": receives})}
     return {"Attributes": {"QueueArn": "arn:aws:sqs:q", "VisibilityTimeout": str(visibility_s), **redrive}}
+
+
+def table(mode: str = "PAY_PER_REQUEST", **more: Any) -> dict[str, Any]:
+    found = {"BillingModeSummary": {"BillingMode": mode}, "WarmThroughput": {"WriteUnitsPerSecond": 4000}}
+    return {"Table": {"TableName": "t", "ProvisionedThroughput": {"WriteCapacityUnits": 5}, **found, **more}}
 
 
 def _stack() -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from command_line import Call, Ended, call_fixture, one_sentence, project_fixture  # noqa: F401
-from fake_account import SECRET, TOKEN, FakeAccount, account_settings, mapping, queue
+from fake_account import SECRET, TOKEN, FakeAccount, account_settings, mapping, queue, table
 
 from lambdalab.doctor import examine
 from lambdalab.doctor.findings import ok
@@ -235,8 +235,11 @@ def test_a_rate_beside_what_the_account_and_the_stack_allow(call: Call, account:
     assert "assumed, no run here measured it" in busy["found"]
     assert found["account"]["verdict"] == "warning"
     assert found["go warm table"]["there"] == 4000
-    account.answers["DescribeTable"]["Table"]["OnDemandThroughput"] = {"MaxWriteRequestUnits": 100}
+    assert found["go writes"]["there"] == 40_000, "an on-demand table has no capacity units of its own"
+    account.answers["DescribeTable"] = table(OnDemandThroughput={"MaxWriteRequestUnits": 100})
     assert examined(call, "--rate", "100", "--languages", "go", code=3)["go writes"]["there"] == 100
+    account.answers["DescribeTable"] = table("PROVISIONED")
+    assert examined(call, "--rate", "100", "--languages", "go", code=3)["go writes"]["there"] == 5
 
 
 def test_an_endpoint_that_does_not_answer(call: Call, account: FakeAccount, monkeypatch: pytest.MonkeyPatch) -> None:
