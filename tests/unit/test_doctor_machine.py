@@ -311,4 +311,5 @@ def test_functions_that_outlived_their_plane(tools: Path) -> None:
             assert found.verdict is Verdict.WARNING
             assert str(pid) in found.found
         finally:
+            process.kill()
             os.kill(pid, signal.SIGKILL)
