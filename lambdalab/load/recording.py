@@ -35,6 +35,9 @@ class Report(Interface):
     """What is read of a generator's report (``generator.GeneratorReport``, whose module brings gevent)."""
 
     @property
+    def offered(self) -> int: ...
+
+    @property
     def ended_by(self) -> str: ...
 
     @property

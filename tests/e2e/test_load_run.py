@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from load.conftest import free_port, members
 
 from lambdalab.analysis import Summary
 from lambdalab.load.books import ALL
+from lambdalab.local.stack import running_stack
 from lambdalab.store import RunDirectory
 
 from .conftest import Run, command
@@ -49,6 +51,11 @@ def wait_for(process: "subprocess.Popen[str]", condition: Callable[[], bool], wh
 
 def is_sending(link: Path, before: Path | None) -> bool:
     return link.is_symlink() and link.readlink() != before and len(RunDirectory(link).trials()) >= 10
+
+
+def is_draining(link: Path, before: Path | None) -> bool:
+    began = link.is_symlink() and link.readlink() != before
+    return began and any(sample.phase == "drain" for sample in RunDirectory(link).samples())
 
 
 def answers(url: str) -> bool:
@@ -142,6 +149,56 @@ def test_a_rate_that_one_process_cannot_send_is_the_generators_limit(
     ]
 
 
+@pytest.fixture
+def starved(project: Path, loaded: None) -> Iterator[Callable[[], None]]:
+    """The emulator shares a core with five processes that never wait, so it gets a sixth of it, until this is called."""
+    with contextlib.chdir(project):
+        stack = running_stack()
+    assert stack is not None
+    cores = os.sched_getaffinity(0)
+    core = min(cores)
+    threads = [int(thread.name) for thread in Path(f"/proc/{stack.emulator.pid}/task").iterdir()]
+    spin = (
+        f"import os, time; os.sched_setaffinity(0, {{{core}}}); end = time.time() + 60\nwhile time.time() < end: pass"
+    )
+    # sched(7): where sessions are scheduled as groups, five in one would have no more than the emulator alone
+    spinners = [subprocess.Popen([sys.executable, "-c", spin], start_new_session=True) for _ in range(5)]
+
+    def feed() -> None:
+        for thread in threads:
+            os.sched_setaffinity(thread, cores)
+        for spinner in spinners:
+            spinner.kill()
+            spinner.wait()
+
+    try:
+        for thread in threads:
+            os.sched_setaffinity(thread, {core})
+        yield feed
+    finally:
+        feed()
+
+
+def test_an_emulator_that_cannot_follow_is_the_limit_of_the_run(
+    project: Path, lambdalab: Run, clean_environment: dict[str, str], starved: Callable[[], None]
+) -> None:
+    # a message of ten items takes some 14 ms of the emulator's CPU: offered is twice what a sixth of a core can do
+    link = project / "results" / "latest"
+    before = link.readlink() if link.is_symlink() else None
+    process = subprocess.Popen(
+        [command(), *LOAD, "--rate", "25", "--duration", "4s", "--languages", "go"],
+        cwd=project, env=clean_environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_for(process, lambda: is_draining(link, before), "the drain did not begin")
+    starved()
+    said, complaint = process.communicate(timeout=120)
+
+    done = subprocess.CompletedProcess(process.args, process.returncode, said, complaint)
+    summary = marked(lambdalab, project, done, "emulator-bound: ")
+    assert summary.load is not None
+    assert summary.load.whole.processed == summary.load.whole.sent == 100
+
+
 def test_ctrl_c_while_messages_are_sent_ends_the_run_like_stop(
     project: Path, clean_environment: dict[str, str], loaded: None
 ) -> None:
@@ -197,7 +254,7 @@ def test_a_drain_that_is_interrupted_leaves_books_and_no_process(
     link = project / "results" / "latest"
     wait_for(
         process,
-        lambda: link.readlink() != before and any(s.phase == "drain" for s in RunDirectory(link).samples()),
+        lambda: is_draining(link, before),
         "the drain did not begin",
     )
     os.killpg(process.pid, signal.SIGINT)

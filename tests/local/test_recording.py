@@ -39,6 +39,7 @@ PLAN = LoadPlan(
 class Report(msgspec.Struct, frozen=True):
     """As much of a generator's report as a recording reads."""
 
+    offered: int = 36
     ended_by: str = "the plan was over"
     dropped_of_step: dict[int, int] = {}
     limits: tuple[str, ...] = ()
