@@ -16,8 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from lambdalab.deployment import host_parameters
 from lambdalab.project import project_root, state_folder
-from lambdalab.tools import go_folder
+from lambdalab.tools import go_folder, interpreter_for
 
 GO_MODULES: Final = ("src/go/ingest", "tests/local/go")
 OURS: Final = ("lambdalab",)
@@ -134,7 +135,8 @@ def main() -> int:
     lock = tomllib.loads((root / "uv.lock").read_text())
     environments = {"lambdalab": Path(sys.prefix)}
     environments |= {name: state_folder() / "tools" / name for name in ("aws-sam-cli", "ministack")}
-    environments |= {path.name: path for path in (state_folder() / "interpreters").glob("python*")}
+    runtime = host_parameters()["PythonRuntime"]
+    environments |= {runtime: interpreter_for(runtime).parent.parent}
     parts: list[Part] = []
     for where, folder in environments.items():
         (site_packages,) = folder.glob("lib/python*/site-packages")

@@ -22,6 +22,7 @@ from lambdalab.project import state_folder
 from .conftest import command
 
 LOOPBACK: Final = {"127.0.0.1", "::1"}
+INTERNET: Final = {socket.AF_INET, socket.AF_INET6}
 PRIVATE: Final = 0o077
 
 
@@ -78,9 +79,11 @@ def test_nothing_listens_but_on_loopback(project: Path, ports: dict[str, int]) -
     assert len(heard) >= len(ports) + 2, "emulator and plane as well"
     assert {ip for ip, _ in heard} <= LOOPBACK
     datagrams = [
-        (called, one) for called, one in found if one.type == socket.SOCK_DGRAM and one.family != socket.AF_UNIX
+        (called, one.laddr.ip)
+        for called, one in found
+        if one.type == socket.SOCK_DGRAM and one.family in INTERNET and one.laddr
     ]
-    assert [called for called, one in datagrams if one.laddr and one.laddr.ip not in LOOPBACK] == []
+    assert [called for called, ip in datagrams if ip not in LOOPBACK] == []
 
 
 def test_no_socket_has_a_name_in_the_file_system(project: Path, ports: dict[str, int]) -> None:
@@ -89,17 +92,15 @@ def test_no_socket_has_a_name_in_the_file_system(project: Path, ports: dict[str,
 
 
 def test_umask_holds_for_all_that_is_written(project: Path, ports: dict[str, int]) -> None:
-    looked_at = []
+    looked_at: dict[Path, int] = {}
     for folder, folders, names in os.walk(project / ".lambdalab"):
         folders[:] = [name for name in folders if not Path(folder, name).is_symlink()]
-        for path in (Path(folder, name) for name in [*folders, *names]):
-            if not path.is_symlink() and path.exists():
-                looked_at.append(path)
-    wide = {str(path): oct(path.stat().st_mode) for path in looked_at if path.stat().st_mode & PRIVATE}
-    assert wide == {}
-    names = {path.name for path in looked_at}
-    assert names >= {"stack.json", "plane.json", "plane.log", "emulator.log", "sam-build.log", "lock", "packages"}
-    assert "handler.py" in names, "a package that was unpacked"
+        paths = [Path(folder, name) for name in [*folders, *names]]
+        looked_at |= {path: path.stat().st_mode for path in paths if path.exists()}
+    assert [path for path, mode in looked_at.items() if mode & PRIVATE] == []
+    seen = {path.name for path in looked_at}
+    assert seen >= {"stack.json", "plane.json", "plane.log", "emulator.log", "sam-build.log", "lock", "packages"}
+    assert "handler.py" in seen, "a package that was unpacked"
 
 
 def test_environment_variables_of_the_stack_are_for_its_user_alone(project: Path, ports: dict[str, int]) -> None:
@@ -126,10 +127,17 @@ os.waitpid(start_daemon(["true"], port=1, log_file=Path(sys.argv[1]), variables=
 
 
 def test_the_state_folder_is_never_for_everybody_to_write(tmp_path: Path) -> None:
-    made = "import sys; from pathlib import Path; from lambdalab.project import state_folder; state_folder(Path(sys.argv[1]))"
-    subprocess.run([sys.executable, "-c", made, str(tmp_path)], umask=0, check=True)
+    subprocess.run([sys.executable, "-c", MAKES, str(tmp_path)], umask=0, check=True)
     folder = tmp_path / ".lambdalab"
     assert stat.S_IMODE(folder.stat().st_mode) == 0o755
     folder.chmod(0o777)
     with pytest.raises(StorageError, match="may be written by everybody; run `chmod o-w"):
         state_folder(tmp_path)
+
+
+MAKES: Final = f"""
+import sys
+from pathlib import Path
+from {state_folder.__module__} import state_folder
+state_folder(Path(sys.argv[1]))
+"""
