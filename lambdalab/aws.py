@@ -38,7 +38,7 @@ LOCAL_REGION: Final = "us-east-1"
 LOCAL_KEY: Final = "test"
 """Access key and secret of the emulator, which checks neither."""
 CREDENTIALS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
-_SECRETS: Final = re.compile(r"(x-amz-security-token[=:]\s*|\bCredential=)[^\s/,;&']+", re.IGNORECASE)
+_SECRETS: Final = re.compile(r"(x-amz-security-token[=:]\s*)[^\s&',;\"]+|(\bCredential=)[^\s/,]+", re.IGNORECASE)
 # At DEBUG, which Locust's --loglevel can ask for, botocore writes whole signed requests, session token and all.
 logging.getLogger("botocore").setLevel(logging.INFO)
 
@@ -125,7 +125,7 @@ def without_credentials(variables: Mapping[str, str]) -> dict[str, str]:
 
 def without_secrets(text: str) -> str:
     """A refusal as it may be shown and kept: AWS repeats a request whose signature is wrong, session token and all."""
-    return _SECRETS.sub(r"\1...", text)
+    return _SECRETS.sub(lambda found: f"{found[1] or found[2]}...", text)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from xml.sax.saxutils import escape
 
 import pytest
+from command_line import PROTOCOL
 from load.fake_aws import FakeAws, Refusal, refusal
 from local.whole import processes_of
 
@@ -107,7 +108,6 @@ class Scene:
 def scene(
     lambdalab: Run,
     project: Path,
-    tiny: str,
     clean_environment: dict[str, str],
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Scene]:
@@ -118,6 +118,7 @@ def scene(
     files = {"AWS_SHARED_CREDENTIALS_FILE": str(outside / "profile"), "AWS_CONFIG_FILE": str(outside / "config")}
     (outside / "sitecustomize.py").write_text(CRASH)
     scene = Scene(project)
+    (project / "one.toml").write_text(PROTOCOL.replace('"python", "go"', '"go"').replace("count = 100", "count = 1"))
     scene.temporary.mkdir()
     base = files | {"AWS_REGION": "us-east-1", "TMPDIR": str(scene.temporary)}
     environment = base | planted("environment")
@@ -131,14 +132,14 @@ def scene(
     recorder, fake = Recorder(stack["AWS_ENDPOINT_URL"], stack["AWS_ENDPOINT_URL_LAMBDA"]), FakeAws()
     aws = {"AWS_ENDPOINT_URL": recorder.url}
     try:
-        run("run", "run", "--protocol", tiny, "--blocks", "1", "--yes", *STACK, **config, **aws)
-        run("run local", "run", "--protocol", tiny, "--blocks", "1", **environment)
-        run("load", *LOAD, "--rate", "10", "--processes", "2", **profile, **aws)
+        run("run", "run", "--protocol", "one.toml", "--blocks", "1", "--yes", *STACK, **config, **aws)
+        run("run local", "run", "--protocol", "one.toml", "--blocks", "1", **environment)
+        run("load", *LOAD, "--rate", "10", "--languages", "python", "--processes", "2", **profile, **aws)
         scene.look_at_environments()
         run("report", "report", "latest", **environment)
         run("status", "status", "--json", **environment)
         run("logs", "logs", **environment)
-        run("crash", "run", "--protocol", tiny, "--yes", *STACK, **environment, **aws, PYTHONPATH=str(outside))
+        run("crash", "run", "--protocol", "one.toml", "--yes", *STACK, **environment, **aws, PYTHONPATH=str(outside))
         nowhere = {"AWS_ENDPOINT_URL": fake.url}
         fake.answer = lambda action, _: mismatch(fake) if action == "SendMessage" else None
         run("unsigned load", *LOAD, "--rate", "5", "--results", "", **environment, **nowhere)
@@ -146,7 +147,7 @@ def scene(
         run("odd run", "run", "--yes", *STACK, **environment, **nowhere)
         fake.answer = lambda _, __: in_xml(mismatch(fake))
         run("unsigned run", "run", "--yes", *STACK, **environment, **nowhere)
-        scene.done["killed"] = killed(project, clean_environment | environment | aws, tiny)
+        scene.done["killed"] = killed(project, clean_environment | environment | aws)
         yield scene
     finally:
         scene.watch.end()
@@ -174,10 +175,10 @@ def in_xml(answer: Refusal) -> Refusal:
     return status, {"xml": f"<Error><Code>{code}</Code><Message>{escape(found['message'])}</Message></Error>"}
 
 
-def killed(project: Path, variables: dict[str, str], protocol: str) -> "subprocess.CompletedProcess[str]":
+def killed(project: Path, variables: dict[str, str]) -> "subprocess.CompletedProcess[str]":
     """A run that is ended from outside as soon as it speaks, with all it said until then."""
     process: Any = subprocess.Popen(
-        [command(), "run", "--protocol", protocol, "--yes", *STACK],
+        [command(), "run", "--protocol", "one.toml", "--yes", *STACK],
         cwd=project, env=variables, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     first = process.stderr.readline()
