@@ -20,8 +20,8 @@ from .iam_calls import NO_RESOURCE, Recorder
 from .test_aws_target import clients
 
 STACK: Final = "lambdalab-local"
-NOWHERE: Final = {"local", "cli"}
-"""Folders of the lab that never speak to AWS: the plane speaks to the emulator, the command line to the library."""
+NOWHERE: Final = {"local", "live.py", "cli"}
+"""What never speaks to AWS: the plane and `lambdalab logs` speak to the emulator, the command line to the library."""
 CLIENTS: Final = ("cloudformation", "cloudwatch", "dynamodb", "lambda", "logs", "pricing", "sqs")
 WITHOUT_RESOURCES: Final = {
     "cloudwatch:GetMetricData",
