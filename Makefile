@@ -8,7 +8,7 @@ ARGS ?=
 RATE ?= 10
 DURATION ?= 60s
 
-.PHONY: help setup check test bench load load-headless screenshots load-screenshots build deploy destroy sam-local format clean
+.PHONY: help setup check audit test bench load load-headless screenshots load-screenshots build deploy destroy sam-local format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-17s %s\n", $$1, $$2}' Makefile
@@ -50,7 +50,7 @@ load-screenshots: setup ## Picture Locust's form and the Pipeline page of a swee
 	$(BIN)/lambdalab up --settings load --parameter MaximumConcurrency=2
 	PYTHONPATH=tests $(BIN)/python -m browser.load_screenshots docs/pictures; code=$$?; $(BIN)/lambdalab down; exit $$code
 
-check: setup ## Format, lint, types, import contracts, template, Go vet and race tests
+check: setup audit ## Format, lint, types, import contracts, template, licences, Go vet and race tests
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
@@ -58,6 +58,9 @@ check: setup ## Format, lint, types, import contracts, template, Go vet and race
 	$(BIN)/sam validate
 	cd src/go/ingest && export PATH="$$(../../../$(BIN)/python -m lambdalab.tools --go-folder):$$PATH" && \
 	test -z "$$(gofmt -l . | tee /dev/stderr)" && go vet ./... && go test -race ./...
+
+audit: setup ## Hold the licences of all that is installed and linked against tools/licenses.toml, and the lock's hashes
+	$(BIN)/python tools/audit.py
 
 format: setup ## Format Python and Go
 	$(BIN)/ruff format

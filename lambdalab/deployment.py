@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Final
 
-from lambdalab.aws import LOCAL_KEY, LOCAL_REGION
+from lambdalab.aws import LOCAL_KEY, LOCAL_REGION, without_credentials
 from lambdalab.design import Architecture
 from lambdalab.project import project_root, state_folder
 from lambdalab.tools import find_python, run_tool, search_path, tool
@@ -35,7 +35,7 @@ def variables(endpoint_url: str | None) -> dict[str, str]:
     if endpoint_url is None:
         return found
     found.pop("AWS_PROFILE", None)
-    return found | {
+    return without_credentials(found) | {
         "AWS_ENDPOINT_URL": endpoint_url,
         "AWS_ACCESS_KEY_ID": LOCAL_KEY,
         "AWS_SECRET_ACCESS_KEY": LOCAL_KEY,

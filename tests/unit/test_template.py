@@ -219,7 +219,6 @@ def test_the_role_allows_exactly_what_the_path_needs(language: str) -> None:
     assert granted == {
         "sqs:ReceiveMessage": queue,
         "sqs:DeleteMessage": queue,
-        "sqs:ChangeMessageVisibility": queue,
         "sqs:GetQueueAttributes": queue,
         "dynamodb:BatchWriteItem": {"Fn::GetAtt": [f"{language}Table", "Arn"]},
         "dynamodb:PutItem": {"Fn::GetAtt": [f"{language}Table", "Arn"]},
