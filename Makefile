@@ -39,7 +39,7 @@ load-headless: setup ## Send RATE messages a second for DURATION without the web
 	@$(BIN)/lambdalab load --up --headless --only-summary --rate $(RATE) --duration $(DURATION) $(ARGS)
 
 test: setup ## Run every test this machine can run, and name those it cannot
-	cd src/go/ingest && PATH="$$(../../../$(BIN)/python -m lambdalab.tools --go-folder):$$PATH" go test ./...
+	cd src/go/ingest && PATH="$$(../../../$(BIN)/python -m lambdalab.tools --go-folder):$$PATH" go test -count=1 ./...
 	$(BIN)/python tests/run.py $(ARGS)
 
 screenshots: setup ## Picture the newest run's report into docs/pictures (needs Chromium)
@@ -57,7 +57,7 @@ check: setup ## Format, lint, types, import contracts, template, Go vet and race
 	$(BIN)/lint-imports
 	$(BIN)/sam validate
 	cd src/go/ingest && export PATH="$$(../../../$(BIN)/python -m lambdalab.tools --go-folder):$$PATH" && \
-	test -z "$$(gofmt -l . | tee /dev/stderr)" && go vet ./... && go test -race ./...
+	test -z "$$(gofmt -l . | tee /dev/stderr)" && go vet ./... && go test -count=1 -race ./...
 
 format: setup ## Format Python and Go
 	$(BIN)/ruff format
