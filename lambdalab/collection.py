@@ -74,7 +74,7 @@ def _refuse_unknown_arms(store: RunDirectory, manifest: Manifest, trials: Sequen
     arms = {arm.name for arm in manifest.protocol.arms}
     for name in sorted({result.trial.arm for result in trials} - arms):
         raise StorageError(
-            f'{store.folder / "trials.jsonl"} is damaged: "{name}" is no arm of the run',
+            f"{store.folder / 'trials.jsonl'} is damaged: {name[:64]!r} is no arm of the run",
             next_step="remove its lines, or measure again",
         )
 

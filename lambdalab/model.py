@@ -129,9 +129,12 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         """Refuses a file whose parts do not fit each other."""
         for moment in (self.started_at, *self.resumed_at):
-            datetime.fromisoformat(moment)
+            try:
+                datetime.fromisoformat(moment)
+            except ValueError:
+                raise ValueError(f"{moment[:40]!r} is no time") from None
         if absent := sorted({arm.name for arm in self.protocol.arms} - self.functions.keys()):
-            raise ValueError(f"functions has no {absent[0]!r}, which is an arm")
+            raise ValueError(f"functions has no {absent[0][:64]!r}, which is an arm")
         if self.latency is not None and not {"name", "date", "seed"} <= self.latency.keys():
             raise ValueError("latency has no name, date or seed")
 
