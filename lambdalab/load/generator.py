@@ -34,6 +34,8 @@ GRACE_S: Final = 10.0
 STOP_S: Final = 3.0
 """How long requests under way may take to end after a stop."""
 CPU_WINDOW_S: Final = 5.0
+INTERRUPT_S: Final = 1.0
+"""What came due so shortly before a stop by hand was not offered any more: an interrupt itself takes part of it."""
 STOPPED: Final = "the run was stopped while it was under way"
 OVER: Final = "the plan was over"
 TIME_OVER: Final = "--max-time was over"
@@ -160,7 +162,8 @@ class Generator:
         try:
             for arrival in self._arrivals:
                 if not self._goes_on(arrival, start):
-                    self._drop(chain([arrival], self._arrivals), time.monotonic() - start)
+                    until_s = time.monotonic() - start - (INTERRUPT_S if self._stopping.is_set() else 0)
+                    self._drop(chain([arrival], self._arrivals), until_s)
                     break
                 self._begin(arrival, start)
             self._pool.join(STOP_S if self._stopping.is_set() else None)
@@ -223,7 +226,7 @@ class Generator:
         return (self._epoch_s + at) * 1000
 
     def _drop(self, arrivals: Iterator[Arrival], elapsed_s: float) -> None:
-        """Counts what is due by now and will not be begun."""
+        """Counts what was due by then and will not be begun."""
         for arrival in arrivals:
             if self._drained is not None or arrival.at_s > elapsed_s:
                 self._ended_by = BY_HAND if self._stopping.is_set() else TIME_OVER

@@ -151,7 +151,7 @@ def test_a_rate_that_one_process_cannot_send_is_the_generators_limit(
 
 @pytest.fixture
 def starved(project: Path, loaded: None) -> Iterator[Callable[[], None]]:
-    """The emulator shares a core with five processes that never wait, so it gets a sixth of it, until this is called."""
+    """The emulator shares a core with five processes that never wait, and has a sixth of it until this is called."""
     with contextlib.chdir(project):
         stack = running_stack()
     assert stack is not None

@@ -164,6 +164,17 @@ def test_what_cannot_be_begun_is_late_then_dropped_and_always_offered() -> None:
     assert [limit.split(" ")[3] for limit in report.limits][:2] == ["messages", "messages"]
 
 
+@pytest.mark.parametrize(("busy_s", "dropped"), [(0.5, 0), (2.0, 50)])
+def test_what_an_interrupt_keeps_from_being_begun_is_not_dropped(busy_s: float, dropped: int) -> None:
+    sent = Sent(LoadPlan(rate=50.0, duration_s=1e6, max_messages=2**53, max_s=1e7), until_s=1e6)
+    running = gevent.spawn(sent.run)
+    gevent.sleep(0.5)
+    time.sleep(busy_s)  # of this whole process, as what handles a signal may take it
+    sent.generator.stop()
+    running.get(timeout=5)
+    assert sent.share.dropped == pytest.approx(dropped, abs=10)
+
+
 def test_nothing_is_begun_after_the_hard_stop() -> None:
     plan = LoadPlan(rate=20.0, duration_s=100.0, max_s=200.0)
     sent = Sent(plan, until_s=1.0).run()

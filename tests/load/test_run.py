@@ -120,7 +120,9 @@ def test_ctrl_c_leaves_nothing_behind_and_loses_no_count(aws: FakeAws, start: St
     locust.wait()
     until(lambda: not locust.members(), f"{locust.members()} still run", 20)
     arrived = len(aws.messages)
-    assert locust.counts()["accepted"] == arrived
+    counts = locust.counts()
+    # one that was under way at the stop has arrived, but its answer may not have
+    assert counts["accepted"] <= arrived <= counts["accepted"] + counts["failed"]
     time.sleep(0.5)
     assert len(aws.messages) == arrived
 
