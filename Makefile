@@ -4,6 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+TEMPLATES := template.yaml $(wildcard stacks/*.yaml stacks/*/*.yaml)
 
 RATE ?= 10
 DURATION ?= 60s
@@ -55,7 +56,8 @@ check: setup ## Format, lint, types, import contracts, template, Go vet and race
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/sam validate
+	export PATH="$$($(BIN)/python -m lambdalab.tools --checkers-folder):$$PATH" && \
+	cfn-lint --append-rules cfn_lint_serverless.rules --template $(TEMPLATES) && checkov --file $(TEMPLATES)
 	cd src/go/ingest && export PATH="$$(../../../$(BIN)/python -m lambdalab.tools --go-folder):$$PATH" && \
 	test -z "$$(gofmt -l . | tee /dev/stderr)" && go vet ./... && go test -race ./...
 
