@@ -472,6 +472,36 @@ def test_everything_that_can_carry_the_project_tag_does() -> None:
             assert project in (own["ResourceTags"] if logical_id == "AccountBudget" else own["Tags"]), logical_id
 
 
+# --- checkers
+
+
+def suppressed(file: str) -> dict[str, str]:
+    """Rules that a checker's file switches off, and the comment right above each."""
+    found, above = {}, ""
+    for line in (ROOT / file).read_text().splitlines():
+        rule = re.fullmatch(r"  - ([A-Z]\w+\d)", line)
+        if rule:
+            found[rule[1]] = above
+        above = line.strip() if line.startswith("  #") else ""
+    return found
+
+
+@pytest.mark.parametrize("file", [".cfnlintrc", ".checkov.yaml"])
+def test_a_rule_is_switched_off_for_a_reason_and_listed(file: str) -> None:
+    table = (ROOT / "docs" / "reliability.md").read_text()
+    rules = suppressed(file)
+    assert len(rules) == len(re.findall(r"^  - [A-Z]", (ROOT / file).read_text(), re.MULTILINE)) > 0
+    for rule, reason in rules.items():
+        assert len(reason) > 20, rule
+        assert f"`{rule}`" in table
+
+
+def test_what_is_switched_off_in_the_template_says_why() -> None:
+    lines = [line for line in (ROOT / "template.yaml").read_text().splitlines() if "ignore_checks" in line]
+    assert len(lines) == len(LANGUAGES)
+    assert all("] # " in line for line in lines)
+
+
 # --- samconfig.toml
 
 
