@@ -179,7 +179,7 @@ def run_tool(command: Sequence[str], *, log_file: Path | None = None, variables:
 
 def _install_tool(requirement: str, program: str, *more: str) -> None:
     constraints = project_root() / "tools" / f"{program}.txt"
-    pinned = "".join([requirement, *more]) + (constraints.read_text() if constraints.exists() else "")
+    pinned = requirement + (constraints.read_text() if constraints.exists() else "")
     wanted = hashlib.sha256(pinned.encode()).hexdigest()
 
     def install() -> None:
