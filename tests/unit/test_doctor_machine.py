@@ -272,7 +272,7 @@ def keep(project: Path, daemons: list[Daemon]) -> None:
 def test_a_stack_that_is_dead_or_silent(tools: Path, daemons: list[Daemon]) -> None:
     keep(tools, daemons)
     assert "does not answer" in told_of_the_stack()["local stack"].found
-    daemons[0].end(grace_s=0)
+    daemons[0].end(grace_s=10)
     found = told_of_the_stack()["local stack"]
     assert found.verdict is Verdict.WRONG
     assert f"emulator (pid {daemons[0].pid}) has ended" in found.found
