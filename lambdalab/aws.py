@@ -172,3 +172,7 @@ def access_errors(what: str) -> Iterator[None]:
         ) from None
     except BotoCoreError as error:
         raise AccessError(f"{what} cannot be reached: {error}", next_step="check the AWS settings") from error
+    except RuntimeError as error:  # botocore's, of credentials that have ended and cannot be renewed
+        if "still expired" not in str(error):
+            raise
+        raise AccessError(f"the AWS credentials for {what} have expired", next_step="sign in again") from error

@@ -3,9 +3,11 @@
 import re
 
 import pytest
+from boto3 import Session
 
 from lambdalab import errors
-from lambdalab.errors import LambdalabError
+from lambdalab.aws import access_errors
+from lambdalab.errors import AccessError, LambdalabError
 
 DRAWN = re.compile(r"^    (?P<indent>[│ ]*)(?:[├└]── )?(?P<name>\w+Error)(?: +(?P<code>\d))?", re.MULTILINE)
 
@@ -63,3 +65,12 @@ def test_a_text_of_others_does_not_end_in_two_full_stops() -> None:
 def test_every_kind_is_caught_as_the_labs_own(kind: type[LambdalabError]) -> None:
     with pytest.raises(LambdalabError):
         raise kind("a", next_step="b")
+
+
+def test_credentials_that_have_expired_are_said_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("AWS_CREDENTIAL_EXPIRATION", "2026-01-01T00:00:00Z")
+    sqs = Session(region_name="us-east-1").client("sqs", endpoint_url="http://127.0.0.1:1")
+    with pytest.raises(AccessError, match="the AWS credentials for queue q have expired"), access_errors("queue q"):
+        sqs.list_queues()
