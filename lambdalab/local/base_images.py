@@ -4,8 +4,8 @@ AWS's are called ``public.ecr.aws/lambda/...``. Those made here are called ``lam
 They hold what is needed and nothing else:
 
 - a shell, ``mv`` and ``chmod``, which sam's own Dockerfile calls to add the Runtime Interface Emulator;
-- for Python, this machine's interpreter without its packages in ``/var/lang`` and the runtime client with its
-  ``bootstrap`` in ``/var/runtime``, where AWS has both;
+- for Python, this machine's interpreter without its packages in ``/var/lang`` and the runtime client with what starts
+  it in ``/var/runtime``, where AWS has both;
 - the libraries that these are linked with, as ``ldd`` finds them.
 
 Files are read and streamed to ``docker import``, so neither root nor a network is needed. What else was looked at is in
@@ -40,9 +40,13 @@ _LEFT_OUT: Final = re.compile(
     r"(site-packages|dist-packages|config-.*|test|idlelib|tkinter|turtledemo|ensurepip|lib2to3)/|.*/_tkinter\.|.*\.opt-\d\.pyc$"
 )
 """What of an interpreter's library a function has to bring itself, or has no use for."""
-_BOOTSTRAP: Final = (
-    '#!/bin/sh\nexport PYTHONPATH=/var/runtime\nexec /var/lang/bin/{runtime} -m awslambdaric "$_HANDLER"\n'
-)
+_BOOTSTRAP: Final = "#!/bin/sh\nexec /var/lang/bin/{runtime} /var/runtime/bootstrap.py\n"
+_BOOTSTRAP_PY: Final = """import os, sys
+sys.path.insert(0, os.environ.get("LAMBDA_TASK_ROOT", "/var/task"))
+from awslambdaric.__main__ import main
+main([sys.argv[0], os.environ["_HANDLER"]])
+"""
+"""By this name `sam local --debug-port` starts it."""
 _SETTINGS: Final = (
     "ENV PATH=/var/lang/bin:/usr/local/bin:/usr/bin:/bin:/opt/bin",
     "ENV LANG=en_US.UTF-8 TZ=:UTC LAMBDA_TASK_ROOT=/var/task LAMBDA_RUNTIME_DIR=/var/runtime",
@@ -134,6 +138,7 @@ def _write(stream: IO[bytes], runtime: str) -> None:
             _add_entry(archive, folder, b"", mode, tarfile.DIRTYPE)
         _add_entry(archive, "etc/passwd", b"root:x:0:0:root:/root:/bin/sh\n", 0o644)
         if python is not None:
+            _add_entry(archive, "var/runtime/bootstrap.py", _BOOTSTRAP_PY.encode(), 0o644)
             _add_entry(archive, "var/runtime/bootstrap", _BOOTSTRAP.format(runtime=runtime).encode(), 0o755)
         for inside, path in sorted((files | {path: path for path in libraries}).items()):
             archive.add(path, str(inside), recursive=False, filter=_of_root)

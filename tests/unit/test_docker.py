@@ -3,13 +3,16 @@
 import asyncio
 import json
 import os
+import platform
 import socket
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from lambdalab.errors import PlaneError, SetupError
+from lambdalab.errors import PlaneError, SetupError, ToolError
+from lambdalab.local.base_images import made_image, make_image, public_image
 from lambdalab.local.docker import INSTALL, bridged, host_address, require_engine
 
 BRIDGE = "127.0.0.2"
@@ -99,3 +102,36 @@ def test_an_address_that_is_not_this_machines() -> None:
 
     with pytest.raises(PlaneError, match=r"192\.0\.2\.1, by which containers reach their host, is no address of this"):
         asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("runtime", "machine", "image"),
+    [
+        ("python3.12", "x86_64", "public.ecr.aws/lambda/python:3.12-x86_64"),
+        ("provided.al2023", "aarch64", "public.ecr.aws/lambda/provided:al2023-arm64"),
+    ],
+)
+def test_the_name_of_aws_image(monkeypatch: pytest.MonkeyPatch, runtime: str, machine: str, image: str) -> None:
+    monkeypatch.setattr(platform, "machine", lambda: machine)
+    assert public_image(runtime) == image
+    assert not made_image("provided.al2023").startswith("public.ecr.aws/")
+
+
+def test_an_image_holds_what_its_programs_are_linked_with(tmp_path: Path, docker: Say) -> None:
+    docker(f"cat > {tmp_path}/image.tar")
+    assert make_image("provided.al2023") == made_image("provided.al2023")
+    with tarfile.open(tmp_path / "image.tar") as archive:
+        found = {entry.name: entry for entry in archive}
+    assert {"bin/sh", "bin/mv", "bin/chmod", "tmp", "var/task"} <= found.keys()
+    assert found["tmp"].mode == 0o1777
+    assert any(name.endswith("/libc.so.6") for name in found)
+    assert any("/ld-linux" in name for name in found), "the loader itself"
+    assert {(entry.uid, entry.gid, entry.issym()) for entry in found.values()} == {(0, 0, False)}
+
+
+def test_an_engine_that_does_not_take_the_image(docker: Say) -> None:
+    docker("echo 'no space left on device' >&2; exit 1")
+    with pytest.raises(
+        ToolError, match="`docker import` of lambdalab/provided.al2023-.* failed: no space left on device"
+    ):
+        make_image("provided.al2023")
