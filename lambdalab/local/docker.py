@@ -47,7 +47,7 @@ def require_engine() -> None:
     """Raises SetupError where no Docker engine answers."""
     done = docker("version", "--format", "{{.Server.Version}}")
     if done.returncode != 0:
-        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1].removesuffix(".")
+        said = (done.stderr.strip().splitlines() or ["it said nothing"])[-1].rstrip(".?")
         raise SetupError(f"`sam local` needs a Docker engine, and none answers: {said}", next_step=INSTALL)
 
 

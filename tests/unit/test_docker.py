@@ -132,6 +132,6 @@ def test_an_image_holds_what_its_programs_are_linked_with(tmp_path: Path, docker
 def test_an_engine_that_does_not_take_the_image(docker: Say) -> None:
     docker("echo 'no space left on device' >&2; exit 1")
     with pytest.raises(
-        ToolError, match="`docker import` of lambdalab/provided.al2023-.* failed: no space left on device"
+        ToolError, match=r"`docker import` of lambdalab/provided\.al2023-.* failed: no space left on device"
     ):
         make_image("provided.al2023")
