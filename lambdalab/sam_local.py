@@ -133,19 +133,19 @@ class _Containers:
         self._running: list[subprocess.Popen[bytes]] = []
         self._folder = tempfile.TemporaryDirectory(prefix="lambdalab-sam-local-")
         self._client: Any = None
+        self._others = _mounted()
+        self._over = False
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave containers behind
+        self._over = True
         try:
             for process in self._running:
                 _end(process)
-            # What sam left, as when it was killed: containers in which the functions of this very project are mounted.
-            mounted = [f"--filter=volume={folder}" for folder in (project_root() / _BUILT).iterdir() if folder.is_dir()]
-            left = {one for volume in mounted for one in docker("ps", "--all", "--quiet", volume).stdout.split()}
-            if left:
+            if left := _mounted() - self._others:  # as when sam had to be killed
                 docker("rm", "--force", *left)
             if self._client is not None:
                 self._client.close()
@@ -197,6 +197,8 @@ class _Containers:
         return answer, isinstance(answer, dict) and "errorType" in answer
 
     def _start(self, command: str, *arguments: str) -> tuple["subprocess.Popen[bytes]", Path]:
+        if self._over:
+            raise ToolError(f"`sam local {command}` is not started any more", next_step="see what came before")
         log_file = Path(self._folder.name) / f"{len(self._running)}-{command}-{arguments[0].lstrip('-')}.log"
         with log_file.open("wb") as log, log_file.with_suffix(".out").open("wb") as out:
             process = subprocess.Popen(
@@ -209,6 +211,12 @@ class _Containers:
             )
         self._running.append(process)
         return process, log_file
+
+
+def _mounted() -> set[str]:
+    """The containers in which this project's built functions are mounted, whoever started them."""
+    filters = [f"--filter=volume={folder}" for folder in (project_root() / _BUILT).iterdir() if folder.is_dir()]
+    return {one for volume in filters for one in docker("ps", "--all", "--quiet", volume).stdout.split()}
 
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
