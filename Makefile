@@ -88,9 +88,8 @@ deploy: build ## sam build && sam deploy, to AWS
 destroy: setup ## Delete the AWS stack, after asking
 	$(BIN)/sam delete
 
-sam-local: setup ## Invoke the Python function once in Docker with sam local, built for this machine
-	$(BIN)/sam build --config-env local
-	$(BIN)/sam local invoke PythonIngest --config-env local -e events/sqs-small.json
+sam-local: setup ## Run both functions in Docker with sam local, and compare with the local stack (ARGS: event files)
+	@$(BIN)/lambdalab sam-local $(ARGS)
 
 clean: ## Remove what was built and installed; results/ stays
 	@test ! -e .lambdalab/stack.json || $(BIN)/lambdalab down

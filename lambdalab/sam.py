@@ -1,18 +1,28 @@
 """``sam``, isolated and pinned, as ``.venv/bin/sam``.
 
-It is aws-sam-cli unchanged, with two additions for ``--config-env local``: the endpoints are the running local stack's,
-Lambda's the plane's, never AWS, and Architecture and PythonRuntime are this machine's unless they are given.
+It is aws-sam-cli unchanged, with three additions for ``--config-env local``: the endpoints are the running local
+stack's, Lambda's the plane's, never AWS; Architecture and PythonRuntime are this machine's unless they are given; and the
+containers of ``sam local`` reach the local stack and know its tables (lambdalab/local/containers.py).
 """
 
+import asyncio
+import contextlib
 import itertools
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from typing import Final
 
+from lambdalab.console import say
 from lambdalab.deployment import local_parameters, overrides, variables
-from lambdalab.errors import LambdalabError, StackError
-from lambdalab.local.stack import running_stack
+from lambdalab.errors import LambdalabError, StackError, UsageError
+from lambdalab.local.containers import sam_local_options
+from lambdalab.local.stack import LocalStack, running_stack
 from lambdalab.tools import tool
+
+_RUN_FUNCTIONS: Final = ("invoke", "start-lambda", "start-api")
+"""The commands of ``sam local`` that start containers."""
 
 
 def is_local(given: Sequence[str]) -> bool:
@@ -25,31 +35,71 @@ def command_of(given: Sequence[str]) -> str:
     return next((argument for argument in given if not argument.startswith("-")), "")
 
 
+def runs_functions(given: Sequence[str]) -> bool:
+    """Whether this is a command of ``sam local`` that starts containers."""
+    if command_of(given) != "local" or "--help" in given or "-h" in given:
+        return False
+    return command_of(given[list(given).index("local") + 1 :]) in _RUN_FUNCTIONS
+
+
 def arguments(given: Sequence[str]) -> list[str]:
     """What sam is called with: the user's arguments, completed for a local build, deploy or ``sam local``."""
     chosen = any(argument.startswith("--parameter-overrides") for argument in given)
-    if not is_local(given) or command_of(given) not in ("build", "deploy", "local") or chosen:
+    for_this_machine = command_of(given) in ("build", "deploy") or runs_functions(given)
+    if not is_local(given) or not for_this_machine or chosen:
         return list(given)
     return [*given, *overrides(local_parameters({}))]
 
 
-def main() -> int:  # returns only when sam cannot be started
+def main() -> int:  # returns only when sam cannot be started, or has to be waited for
     """Runs sam with this process's arguments."""
     given = sys.argv[1:]
     try:
         completed = arguments(given)
+        program = tool("sam")
+        if is_local(given) and runs_functions(given):
+            _refuse_own_variables(given)
+            return asyncio.run(_in_containers([str(program), *completed], _local_stack()))
         # Whatever else is asked of the local environment, it must never reach AWS.
         offline = not is_local(given) or command_of(given) in ("build", "validate", "local")
-        environment = variables(None) if offline else _local_variables()
-        program = tool("sam")
+        environment = variables(None) if offline else _variables_of(_local_stack())
     except LambdalabError as error:
         print(f"sam: {error}", file=sys.stderr)
         return error.exit_code
     return os.execve(program, [str(program), *completed], environment)  # noqa: S606
 
 
-def _local_variables() -> dict[str, str]:
+def _variables_of(stack: LocalStack) -> dict[str, str]:
+    return variables(stack.endpoint_url) | {"AWS_ENDPOINT_URL_LAMBDA": stack.lambda_endpoint_url}
+
+
+async def _in_containers(command: Sequence[str], stack: LocalStack) -> int:
+    """Runs ``sam local`` with a way from its containers to the emulator, and ends that way with it."""
+    async with sam_local_options(stack, say) as options:
+        process = await asyncio.create_subprocess_exec(*command, *options, env=variables(stack.endpoint_url))
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGINT, lambda: None)  # the terminal tells sam as well, which then cleans up
+
+        def pass_on() -> None:
+            with contextlib.suppress(ProcessLookupError):
+                process.terminate()
+
+        loop.add_signal_handler(signal.SIGTERM, pass_on)
+        code = await process.wait()
+    return 128 - code if code < 0 else code
+
+
+def _refuse_own_variables(given: Sequence[str]) -> None:
+    if any(argument == "-n" or argument.startswith("--env-vars") for argument in given):
+        raise UsageError(
+            "--env-vars is given, and this sam makes that file itself for --config-env local: "
+            "with the emulator's address and the variables of the deployed functions",
+            next_step="leave it out; to change a variable, change the deployed function's",
+        )
+
+
+def _local_stack() -> LocalStack:
     stack = running_stack()
     if stack is None:
-        raise StackError("no local stack is up to deploy to", next_step="start one with `lambdalab up`")
-    return variables(stack.endpoint_url) | {"AWS_ENDPOINT_URL_LAMBDA": stack.lambda_endpoint_url}
+        raise StackError("no local stack is up to work with", next_step="start one with `lambdalab up`")
+    return stack

@@ -14,7 +14,9 @@ from typing import Final
 
 import pytest
 
+from lambdalab.errors import SetupError
 from lambdalab.local.cgroup import Cgroups
+from lambdalab.local.docker import require_engine
 from lambdalab.local.filesystem import FileSystems
 
 ORDINARY_USER: Final = 54321
@@ -61,7 +63,12 @@ def _root() -> str | None:
 
 
 def _docker() -> str | None:
-    return None if shutil.which("docker") else "a Docker engine"
+    """A command line alone is no engine."""
+    try:
+        require_engine()
+    except SetupError:
+        return "a Docker engine"
+    return None
 
 
 def _browser() -> str | None:

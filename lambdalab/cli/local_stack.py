@@ -1,10 +1,11 @@
-"""The commands of the local stack: up, status, down, invoke, logs."""
+"""The commands of the local stack: up, status, down, invoke, sam-local, logs."""
 
 import json
 import os
 import sys
 import time
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -128,6 +129,34 @@ def invoke(
         result = debug_local(local_stack(), function, payload, port=debug, on_line=show, progress=say)
     typer.echo(result.payload)
     if result.function_error is not None:
+        raise typer.Exit(EXIT_VERDICT)
+
+
+@app.command(
+    "sam-local",
+    epilog="Example:  lambdalab sam-local\n\nExample:  lambdalab sam-local events/sqs-small.json events/sqs-batch.json",
+)
+def sam_local(
+    events: Annotated[list[str] | None, typer.Argument(help="Event files; all of events/ by default.")] = None,
+) -> None:
+    """Run the functions in Docker with sam local, and compare what they answer and write with the local stack."""
+    from rich.console import Group
+
+    from lambdalab.local.docker import require_engine
+    from lambdalab.local.stack import stack_for_a_while
+    from lambdalab.project import project_root
+    from lambdalab.report.layout import new_table, print_whole
+    from lambdalab.sam_local import compare
+
+    require_engine()  # before minutes are spent on a stack
+    chosen = events or sorted(map(str, (project_root() / "events").glob("*.json")))
+    with stack_for_a_while(say) as stack:
+        found = compare(stack, chosen, invoke=chosen, progress=say)
+    table = new_table("function", "event", "sam local", "compared with the local stack", numbers=())
+    for one in found:
+        table.add_row(one.function, Path(one.event).name, one.command, one.difference or "same answer, same items")
+    print_whole(make_console(), Group(table))
+    if any(one.difference is not None for one in found):
         raise typer.Exit(EXIT_VERDICT)
 
 

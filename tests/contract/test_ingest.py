@@ -155,3 +155,8 @@ def test_sample_events_do_what_their_name_says(
 def test_the_sample_direct_event_is_answered_with_a_summary(function: ModuleType) -> None:
     event = json.loads((ROOT / "events/direct-small.json").read_text(encoding="utf-8"))
     assert function.handler(event, CONTEXT)["written"] == event["count"]
+
+
+def test_the_sample_direct_event_that_is_bad_is_answered_with_the_field(function: ModuleType) -> None:
+    event = json.loads((ROOT / "events/direct-bad.json").read_text(encoding="utf-8"))
+    assert function.handler(event, CONTEXT)["error"]["field"] == "count"

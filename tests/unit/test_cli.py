@@ -40,6 +40,7 @@ COMMANDS = (
     "status",
     "down",
     "invoke",
+    "sam-local",
     "logs",
     "calibrate",
     "run",
@@ -130,7 +131,7 @@ def test_the_documentation_names_no_option_that_does_not_exist() -> None:
 
 
 def test_the_documented_examples_can_be_parsed() -> None:
-    examples = re.findall(r"^    (?:.*\| )?lambdalab (\w+)(.*)$", DOCS, re.MULTILINE)
+    examples = re.findall(r"^    (?:.*\| )?lambdalab ([\w-]+)(.*)$", DOCS, re.MULTILINE)
     assert len(examples) >= 8
     for name, arguments in examples:
         GROUP.commands[name].make_context(name, arguments.split())

@@ -39,14 +39,15 @@ def test_options_may_stand_before_the_command() -> None:
     assert "--parameter-overrides" in sam.arguments(["--debug", "build", "--config-env", "local"])
 
 
-@pytest.mark.parametrize("command", ["build", "deploy", "local"])
+@pytest.mark.parametrize("command", ["build", "deploy", "local invoke", "local start-lambda"])
 def test_a_local_build_or_deploy_is_for_this_machine(command: str) -> None:
-    given = [command, "--config-env", "local"]
+    given = [*command.split(), "--config-env", "local"]
     completed = sam.arguments(given)
-    assert completed[:3] == given
-    assert completed[3] == "--parameter-overrides"
-    assert {"Architecture=arm64", "PythonRuntime=python3.13"} < set(completed[4:])
-    assert len({pair.split("=")[0] for pair in completed[4:]}) == len(completed[4:]), "each parameter once"
+    assert completed[: len(given)] == given
+    option, *pairs = completed[len(given) :]
+    assert option == "--parameter-overrides"
+    assert {"Architecture=arm64", "PythonRuntime=python3.13"} < set(pairs)
+    assert len({pair.split("=")[0] for pair in pairs}) == len(pairs), "each parameter once"
 
 
 @pytest.mark.parametrize(
@@ -57,6 +58,8 @@ def test_a_local_build_or_deploy_is_for_this_machine(command: str) -> None:
         ["build"],
         ["deploy", "--guided"],
         ["validate", "--config-env", "local"],
+        ["local", "generate-event", "sqs", "receive-message", "--config-env", "local"],
+        ["local", "invoke", "--help", "--config-env", "local"],
         ["deploy", "--config-env", "local", "--parameter-overrides", "MemorySize=256"],
         ["build", "--config-env=local", "--parameter-overrides=MemorySize=256"],
     ],
@@ -89,24 +92,35 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return sam.main()
 
 
-@pytest.mark.parametrize("command", ["build", "validate", "local"])
+@pytest.mark.parametrize("command", ["build", "validate", "local generate-event", "local invoke --help"])
 @pytest.mark.usefixtures("never_start")
 def test_what_speaks_to_no_stack_needs_none(monkeypatch: pytest.MonkeyPatch, command: str) -> None:
     monkeypatch.setattr(sam, "running_stack", lambda: None)
     with pytest.raises(Started) as started:
-        call(monkeypatch, command, "--config-env", "local")
+        call(monkeypatch, *command.split(), "--config-env", "local")
     assert started.value.variables == {"endpoint": "None"}
     assert started.value.command[0] == "/tools/sam"
 
 
-@pytest.mark.parametrize("command", ["deploy", "delete", "sync", "list", "logs", "package"])
+@pytest.mark.parametrize(
+    "command", ["deploy", "delete", "sync", "list", "logs", "package", "local invoke", "local start-lambda"]
+)
 @pytest.mark.usefixtures("never_start")
 def test_the_local_environment_never_reaches_aws(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     monkeypatch.setattr(sam, "running_stack", lambda: None)
-    assert call(monkeypatch, command, "--config-env", "local") == 3
-    assert capsys.readouterr().err == "sam: no local stack is up to deploy to; start one with `lambdalab up`.\n"
+    assert call(monkeypatch, *command.split(), "--config-env", "local") == 3
+    assert capsys.readouterr().err == "sam: no local stack is up to work with; start one with `lambdalab up`.\n"
+
+
+@pytest.mark.parametrize("option", [["--env-vars", "env.json"], ["--env-vars=env.json"], ["-n", "env.json"]])
+@pytest.mark.usefixtures("never_start")
+def test_variables_that_would_hide_the_emulators_endpoint_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], option: list[str]
+) -> None:
+    assert call(monkeypatch, "local", "invoke", "GoIngest", "--config-env", "local", *option) == 2
+    assert capsys.readouterr().err.startswith("sam: --env-vars is given, and this sam makes that file itself")
 
 
 @pytest.mark.parametrize("command", ["deploy", "remote", "logs"])

@@ -156,7 +156,9 @@ def test_settings_that_decide_speed_and_cost_are_stated_once_for_both_languages(
     assert shared["MemorySize"] == {"Ref": "MemorySize"}
     assert shared["Timeout"] == {"Ref": "Timeout"}
     for language in LANGUAGES:
-        assert not shared.keys() & properties(f"{language}Ingest").keys()
+        own = properties(f"{language}Ingest")
+        assert shared.keys() & own.keys() == {"Environment"}, "which SAM merges"
+        assert not shared["Environment"]["Variables"].keys() & own["Environment"]["Variables"].keys()
 
 
 # --- each path
