@@ -7,8 +7,9 @@ ARGS ?=
 
 RATE ?= 10
 DURATION ?= 60s
+MESSAGES ?= 1000
 
-.PHONY: help setup check test bench load load-headless screenshots load-screenshots build deploy destroy sam-local format clean
+.PHONY: help setup check test chaos bench load load-headless screenshots load-screenshots build deploy destroy sam-local format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-17s %s\n", $$1, $$2}' Makefile
@@ -41,6 +42,9 @@ load-headless: setup ## Send RATE messages a second for DURATION without the web
 test: setup ## Run every test this machine can run, and name those it cannot
 	cd src/go/ingest && PATH="$$(../../../$(BIN)/python -m lambdalab.tools --go-folder):$$PATH" go test ./...
 	$(BIN)/python tests/run.py $(ARGS)
+
+chaos: setup ## Kill, starve and refuse everything at random, and count every message (SEED=7 MESSAGES=1000)
+	@PYTHONPATH=tests $(BIN)/python -m chaos --messages $(MESSAGES) $(if $(SEED),--seed $(SEED))
 
 screenshots: setup ## Picture the newest run's report into docs/pictures (needs Chromium)
 	$(BIN)/lambdalab report latest > /dev/null
