@@ -143,7 +143,7 @@ class Orders:
 
 
 def schedule(seed: str, world: dict[Kind, int]) -> list[tuple[float, Kind]]:
-    """The faults of the world, each with the share of the messages after whose sending it begins."""
+    """The faults of the world, each with the share of the work after which it begins."""
     return _spread(random.Random(seed), [kind for kind, times in world.items() for _ in range(times)])
 
 

@@ -138,13 +138,12 @@ class Proxy:
         return sum(len(witness.sent) for witness in self.seen.values())
 
     @property
-    def all_processed(self) -> bool:
-        """Whether every message that is no poison was deleted."""
-        return all(
-            message_id in witness.deleted_s
+    def processed(self) -> int:
+        """How many of them were deleted, every copy."""
+        return sum(
+            all(message_id in witness.deleted_s for message_id in list(message_ids))
             for witness in self.seen.values()
-            for message_ids in witness.sent.values()
-            for message_id in message_ids
+            for message_ids in list(witness.sent.values())
         )
 
     def in_hand(self, language: str, at_s: float, visibility_s: float) -> set[str]:

@@ -39,6 +39,8 @@ MORE_PARTS: Final = ("load", "pyproject.toml", "prices", "latencies", "contracts
 SHIPPED_HANDLER: Final = "Handler: handler.handler"
 QUIET_S: Final = 20.0
 """How long processes that were killed may take to be gone."""
+CALLS_AT_LEAST: Final = 3
+"""Of each language; a window stays open until it has had them."""
 LOGS_S: Final = 6.0
 """How long log lines may take; those the killed plane had in hand never come."""
 STATUS_OF: Final[dict[Kind, tuple[str | None, str | None]]] = {
@@ -214,8 +216,8 @@ class Suite:
         poisoner.start()
         try:
             for share, kind in schedule(f"{self.seed}-world", self.size.world):
-                self._wait_for_sent(share, sender)
-                self.say(f"{self.proxy.sent:,} sent: {WORDS[kind]}")
+                self._wait_for_progress(share)
+                self.say(f"{self.proxy.sent:,} sent, {self.proxy.processed:,} processed: {WORDS[kind]}")
                 if kind == "plane":
                     self._kill_plane()
                 else:
@@ -229,6 +231,11 @@ class Suite:
         counts = {name: int(n) for name, n in re.findall(r"(accepted|failed|dropped|unknown|retried) (\d+)", said)}
         if (counts.get("accepted"), counts.get("failed")) != (total, 0):
             self.problems.append(f"the sender says {counts or said[-2000:]}, not accepted {total} and failed 0")
+
+    def _wait_for_progress(self, share: float) -> None:
+        """Until so much of the work is done; sending and processing count alike, so that faults hit both."""
+        wanted = 2 * share * self.size.messages * len(LANGUAGES)
+        wait_until(lambda: self.proxy.sent + self.proxy.processed >= wanted, self.size.longest_s)
 
     def _wait_for_sent(self, share: float, sender: "subprocess.Popen[bytes]") -> None:
         wanted = share * self.size.messages * len(LANGUAGES)
@@ -247,6 +254,8 @@ class Suite:
         faults = {one: Fault(kind=kind, language=one, began_s=time.time()) for one in LANGUAGES}
         self.proxy.window = Window(kind, self.size.delay_s, faults)
         time.sleep(self._drawn.uniform(*self.size.window_s))
+        with contextlib.suppress(AssertionError):  # none in all that time: the verdict says so
+            wait_until(lambda: all(fault.calls.total() >= CALLS_AT_LEAST for fault in faults.values()), QUIET_S)
         self.proxy.window = None
         longest_s = self.size.delay_s[1] if kind == "delayed" else 0
         for fault in faults.values():
@@ -304,7 +313,7 @@ class Suite:
             if time.monotonic() > deadline:
                 self.problems.append(f"after {self.size.longest_s:.0f} s the queues still hold messages: {left}")
                 return
-            if not hurried and self.proxy.all_processed:
+            if not hurried and self.proxy.processed == self.proxy.sent:
                 hurried = True
                 self.say("every good message is processed; poison is now visible again after 1 s")
                 for arm in self.arms.values():

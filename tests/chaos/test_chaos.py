@@ -22,7 +22,7 @@ def test_faults_lose_nothing_double_nothing_and_dead_letter_poison_only(tmp_path
     result = Suite(tmp_path, seed, SHORT, say).run()
     say("the stack is down")
     print(result.table())
-    assert result.problems == []
+    assert not result.problems, "\n".join(result.problems)
     assert processes_of(tmp_path) == []
     if os.environ.get("LAMBDALAB_REQUIRE_ALL") == "1":
         assert result.left_out == []
