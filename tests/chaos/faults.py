@@ -82,8 +82,8 @@ SHORT: Final = Size(
     rate=20,
     parameters={
         "BatchSize": "5",
-        "Timeout": "8",
-        "VisibilityTimeout": "10",
+        "Timeout": "7",
+        "VisibilityTimeout": "8",
         "MaxReceiveCount": "10",
         "MemorySize": "256",
         "MaximumConcurrency": "3",

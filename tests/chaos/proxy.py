@@ -32,7 +32,7 @@ class Fault:
     """One fault that was done. Times are ``time.time()``; ``ended_s`` is when nothing more was done to what it hit.
 
     ``hit`` are the batch ids of the messages it hit, ``calls`` how many calls of a window, by action. ``shown``
-    tells how it is known to have happened; None while it is not.
+    tells how it is known to have happened; None while it is not. What is ``doubtful`` may not have, and was ordered anew.
     """
 
     kind: Kind
@@ -43,6 +43,7 @@ class Fault:
     shown: str | None = None
     request_id: str | None = None
     pid: int = 0
+    doubtful: bool = False
     message_ids: tuple[str, ...] = ()
     calls: Counter[str] = field(default_factory=Counter)
     order: dict[str, Any] = field(default_factory=dict)
@@ -161,6 +162,7 @@ class Proxy:
         """Orders anew what was ordered since then and may not have happened, for the plane was killed."""
         for fault in self.faults:
             if fault.request_id is not None and fault.ended_s is None and fault.began_s > since_s:
+                fault.doubtful = True
                 self._orders[fault.language].again(fault.kind)
 
     def processed_s(self, language: str, batch_id: str) -> float | None:
