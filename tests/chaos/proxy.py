@@ -32,7 +32,8 @@ class Fault:
     """One fault that was done. Times are ``time.time()``; ``ended_s`` is when nothing more was done to what it hit.
 
     ``hit`` are the batch ids of the messages it hit, ``calls`` how many calls of a window, by action. ``shown``
-    tells how it is known to have happened; None while it is not. What is ``doubtful`` may not have, and was ordered anew.
+    tells how it is known to have happened; None while it is not. What is ``doubtful`` may not have, and was
+    ordered anew.
     """
 
     kind: Kind
