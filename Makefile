@@ -8,12 +8,13 @@ TEMPLATES := template.yaml $(wildcard stacks/*.yaml stacks/*/*.yaml)
 
 RATE ?= 10
 DURATION ?= 60s
+MESSAGES ?= 1000
 
 TIMES ?= 20
 FUZZTIME ?= 60s
 FUZZED := $(addprefix tests/,local/test_differential.py unit/test_odd_lines.py unit/test_damaged_files.py)
 
-.PHONY: help setup check audit test fuzz bench load load-headless screenshots load-screenshots build deploy destroy sam-local format clean
+.PHONY: help setup check audit test fuzz chaos bench load load-headless screenshots load-screenshots build deploy destroy sam-local format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-17s %s\n", $$1, $$2}' Makefile
@@ -52,6 +53,9 @@ fuzz: setup ## Draw many times as many odd inputs as make test (TIMES=20; of Go 
 	cd src/go/ingest && export PATH="$$(../../../$(BIN)/python -m lambdalab.tools --go-folder):$$PATH" && \
 	for target in FuzzParseMessage FuzzInvoke; do \
 	go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) ./internal/ingest || exit 1; done
+
+chaos: setup ## Kill, starve and refuse everything at random, and count every message (SEED=7 MESSAGES=1000)
+	@PYTHONPATH=tests $(BIN)/python -m chaos --messages $(MESSAGES) $(if $(SEED),--seed $(SEED))
 
 screenshots: setup ## Picture the newest run's report into docs/pictures (needs Chromium)
 	$(BIN)/lambdalab report latest > /dev/null

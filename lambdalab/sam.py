@@ -1,8 +1,8 @@
 """``sam``, isolated and pinned, as ``.venv/bin/sam``.
 
 It is aws-sam-cli unchanged, with three additions for ``--config-env local``: the endpoints are the running local
-stack's, Lambda's the plane's, never AWS; Architecture and PythonRuntime are this machine's unless they are given; and the
-containers of ``sam local`` reach the local stack and know its tables (lambdalab/local/containers.py).
+stack's, Lambda's the plane's, never AWS; Architecture and PythonRuntime are this machine's unless they are given; and
+the containers of ``sam local`` reach the local stack and know its tables (lambdalab/local/containers.py).
 """
 
 import asyncio

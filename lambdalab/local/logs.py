@@ -19,7 +19,8 @@ WAITING_LIMIT: Final = 100_000
 """Lines kept while the log service does not answer; beyond it new ones are dropped and counted."""
 RETRY_S: Final = 1.0
 REFUSALS: Final = 5
-"""After so many a batch is dropped: the fault lies in it, and the lines behind it must not wait for ever."""
+"""After so many a batch is dropped: the fault lies in it, and the lines behind it must not wait for ever. A service
+that takes nothing at all for a while is not counted."""
 log: Final = logging.getLogger("lambdalab.plane")
 
 
@@ -84,7 +85,7 @@ class LogWriter:
             except Exception as error:  # whatever it is, the other streams must go on
                 all_taken = False
                 self._streams.discard(key)  # it may be gone, as after a restart of the log service
-                if isinstance(error, OSError):
+                if _is_away(error):
                     return False
                 self._refusals[key] += 1
                 if self._refusals[key] < REFUSALS:
@@ -116,6 +117,18 @@ class LogWriter:
         except ClientError as error:
             if error.response["Error"]["Code"] != "ResourceAlreadyExistsException":
                 raise
+
+
+def _is_away(error: Exception) -> bool:
+    """Whether the service takes nothing for now, whatever it is sent: no answer, overload, or too many calls.
+
+    Source: Amazon CloudWatch Logs API Reference, PutLogEvents (ServiceUnavailableException has status 500) and "Common
+    errors" (ServiceUnavailable, ThrottlingException).
+    """
+    if not isinstance(error, ClientError):
+        return isinstance(error, OSError)
+    status = error.response["ResponseMetadata"]["HTTPStatusCode"]
+    return status in (429, 503) or error.response["Error"]["Code"].startswith(("ServiceUnavailable", "Throttling"))
 
 
 def _batch(waiting: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from lambdalab.aws import Aws
 from lambdalab.local import logs as logs_module
@@ -75,6 +76,12 @@ async def writing(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
         server.close()
 
 
+def refusal(code: str, status: int) -> ClientError:
+    """As ``AwsJson`` raises it for a service that refuses."""
+    response: Any = {"Error": {"Code": code, "Message": "no"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    return ClientError(response, "PutLogEvents")
+
+
 async def until(condition: Any) -> None:
     while not condition():  # noqa: ASYNC110 - the writer runs beside the test; conftest ends a test that hangs
         await asyncio.sleep(0.005)
@@ -136,9 +143,19 @@ async def test_what_cannot_be_written_at_the_end_is_counted(
     assert "1 log lines are lost" in caplog.text
 
 
-async def test_a_service_that_is_away_loses_no_line(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "problem",
+    [
+        ConnectionRefusedError("away"),
+        refusal("ServiceUnavailable", 503),
+        refusal("ServiceUnavailableException", 500),
+        refusal("ThrottlingException", 400),
+    ],
+    ids=str,
+)
+async def test_a_service_that_is_away_loses_no_line(monkeypatch: pytest.MonkeyPatch, problem: Exception) -> None:
     async with writing(monkeypatch) as bench:
-        bench.fail(monkeypatch, ConnectionRefusedError("away"), REFUSALS + 3)
+        bench.fail(monkeypatch, problem, REFUSALS + 3)
         bench.writer.emit(GROUP, "one", "kept")
         await until(lambda: bench.service.taken["one"])
     assert bench.service.taken["one"] == ["kept"]

@@ -1,0 +1,1 @@
+"""Faults on purpose: nothing may be lost, doubled or dead-lettered that should not be."""
