@@ -70,8 +70,8 @@ build: setup ## sam build, for AWS
 deploy: build ## sam build && sam deploy, to AWS
 	$(BIN)/sam deploy
 
-destroy: setup ## Delete the AWS stack, after asking
-	$(BIN)/sam delete
+destroy: setup ## Delete the AWS stack, after showing what it owns and asking (ARGS="--stack-name lambdalab-load")
+	@$(BIN)/lambdalab destroy $(ARGS)
 
 sam-local: setup ## Invoke the Python function once in Docker with sam local, built for this machine
 	$(BIN)/sam build --config-env local

@@ -94,12 +94,21 @@ class Aws:
         return self._client("pricing", region="us-east-1")
 
     @cached_property
+    def s3(self) -> Any:
+        return self._client("s3")
+
+    @cached_property
     def sns(self) -> Any:
         return self._client("sns")
 
     @cached_property
     def sqs(self) -> "SQSClient":
         return cast("SQSClient", self._client("sqs"))
+
+    @cached_property
+    def tagging(self) -> Any:
+        """Resource Groups Tagging API."""
+        return self._client("resourcegroupstaggingapi")
 
     def _client(
         self, service: str, endpoint_url: str | None = None, config: Config = _CONFIG, region: str | None = None

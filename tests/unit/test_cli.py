@@ -50,7 +50,9 @@ COMMANDS = (
     "aa",
     "plan",
     "query",
+    "destroy",
     "prices",
+    "dlq",
 )
 
 
