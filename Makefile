@@ -4,11 +4,16 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+TEMPLATES := template.yaml $(wildcard stacks/*.yaml stacks/*/*.yaml)
 
 RATE ?= 10
 DURATION ?= 60s
 
-.PHONY: help setup check test bench load load-headless screenshots load-screenshots build deploy destroy sam-local format clean
+TIMES ?= 20
+FUZZTIME ?= 60s
+FUZZED := $(addprefix tests/,local/test_differential.py unit/test_odd_lines.py unit/test_damaged_files.py)
+
+.PHONY: help setup check audit test fuzz bench load load-headless screenshots load-screenshots build deploy destroy sam-local format clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-17s %s\n", $$1, $$2}' Makefile
@@ -39,8 +44,14 @@ load-headless: setup ## Send RATE messages a second for DURATION without the web
 	@$(BIN)/lambdalab load --up --headless --only-summary --rate $(RATE) --duration $(DURATION) $(ARGS)
 
 test: setup ## Run every test this machine can run, and name those it cannot
-	cd src/go/ingest && PATH="$$(../../../$(BIN)/python -m lambdalab.tools --go-folder):$$PATH" go test ./...
+	cd src/go/ingest && PATH="$$(../../../$(BIN)/python -m lambdalab.tools --go-folder):$$PATH" go test -count=1 ./...
 	$(BIN)/python tests/run.py $(ARGS)
+
+fuzz: setup ## Draw many times as many odd inputs as make test (TIMES=20; of Go for FUZZTIME=60s each)
+	LAMBDALAB_FUZZ=$(TIMES) $(BIN)/python -m pytest $(FUZZED) -s $(ARGS)
+	cd src/go/ingest && export PATH="$$(../../../$(BIN)/python -m lambdalab.tools --go-folder):$$PATH" && \
+	for target in FuzzParseMessage FuzzInvoke; do \
+	go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) ./internal/ingest || exit 1; done
 
 screenshots: setup ## Picture the newest run's report into docs/pictures (needs Chromium)
 	$(BIN)/lambdalab report latest > /dev/null
@@ -50,14 +61,18 @@ load-screenshots: setup ## Picture Locust's form and the Pipeline page of a swee
 	$(BIN)/lambdalab up --settings load --parameter MaximumConcurrency=2
 	PYTHONPATH=tests $(BIN)/python -m browser.load_screenshots docs/pictures; code=$$?; $(BIN)/lambdalab down; exit $$code
 
-check: setup ## Format, lint, types, import contracts, template, Go vet and race tests
+check: setup audit ## Format, lint, types, import contracts, template, licences, Go vet and race tests
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/sam validate
+	export PATH="$$($(BIN)/python -m lambdalab.tools --checkers-folder):$$PATH" && \
+	cfn-lint --append-rules cfn_lint_serverless.rules --template $(TEMPLATES) && checkov --file $(TEMPLATES)
 	cd src/go/ingest && export PATH="$$(../../../$(BIN)/python -m lambdalab.tools --go-folder):$$PATH" && \
-	test -z "$$(gofmt -l . | tee /dev/stderr)" && go vet ./... && go test -race ./...
+	test -z "$$(gofmt -l . | tee /dev/stderr)" && go vet ./... && go test -count=1 -race ./...
+
+audit: setup ## Hold the licences of all that is installed and linked against tools/licenses.toml, and the lock's hashes
+	$(BIN)/python tools/audit.py
 
 format: setup ## Format Python and Go
 	$(BIN)/ruff format

@@ -1,8 +1,10 @@
 """boto3 clients for one target, and AWS's failures as the lab's own errors."""
 
 import contextlib
+import logging
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -17,6 +19,7 @@ from botocore.exceptions import (
     PartialCredentialsError,
     ProfileNotFound,
 )
+from botocore.parsers import ResponseParserError
 
 from lambdalab.errors import AccessError
 
@@ -34,6 +37,10 @@ LONGEST_INVOCATION_S: Final = 900
 LOCAL_REGION: Final = "us-east-1"
 LOCAL_KEY: Final = "test"
 """Access key and secret of the emulator, which checks neither."""
+CREDENTIALS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
+_SECRETS: Final = re.compile(r"(x-amz-security-token[=:]\s*)[^\s&',;\"]+|(\bCredential=)[^\s/,]+", re.IGNORECASE)
+# At DEBUG, which Locust's --loglevel can ask for, botocore writes whole signed requests, session token and all.
+logging.getLogger("botocore").setLevel(logging.INFO)
 
 
 class Aws:
@@ -98,6 +105,10 @@ class Aws:
         return self._client("s3")
 
     @cached_property
+    def service_quotas(self) -> Any:
+        return self._client("service-quotas")
+
+    @cached_property
     def sns(self) -> Any:
         return self._client("sns")
 
@@ -110,6 +121,10 @@ class Aws:
         """Resource Groups Tagging API."""
         return self._client("resourcegroupstaggingapi")
 
+    @cached_property
+    def sts(self) -> Any:
+        return self._client("sts")
+
     def _client(
         self, service: str, endpoint_url: str | None = None, config: Config = _CONFIG, region: str | None = None
     ) -> object:
@@ -118,6 +133,16 @@ class Aws:
             return self.session.client(  # type: ignore[call-overload]
                 service, region_name=region, endpoint_url=url, config=config
             )
+
+
+def without_credentials(variables: Mapping[str, str]) -> dict[str, str]:
+    """An environment for a process that speaks to nothing but the emulator."""
+    return {name: value for name, value in variables.items() if name not in CREDENTIALS}
+
+
+def without_secrets(text: str) -> str:
+    """A refusal as it may be shown and kept: AWS repeats a request whose signature is wrong, session token and all."""
+    return _SECRETS.sub(lambda found: f"{found[1] or found[2]}...", text)
 
 
 @contextlib.contextmanager
@@ -144,9 +169,15 @@ def access_errors(what: str) -> Iterator[None]:
         ) from error
     except ClientError as error:
         detail = error.response.get("Error", {})
+        said = without_secrets(f"{detail.get('Code')}: {detail.get('Message')}")
         raise AccessError(
-            f"{error.operation_name} on {what} was refused: {detail.get('Code')}: {detail.get('Message')}",
+            f"{error.operation_name} on {what} was refused: {said}",
             next_step="check that this identity has the permission and that the resource exists",
         ) from error
+    except ResponseParserError:  # it repeats what came, which may repeat what was asked
+        raise AccessError(
+            f"what came back for {what} is no answer of AWS",
+            next_step="check AWS_ENDPOINT_URL, and what stands between, such as a proxy",
+        ) from None
     except BotoCoreError as error:
         raise AccessError(f"{what} cannot be reached: {error}", next_step="check the AWS settings") from error

@@ -119,8 +119,10 @@ def bill_of_run(
         trials: what the runner saw; the run's length and the messages' sizes are read from them.
         rows: the joined samples.
         sheet: the prices.
-        terms: free tier, rate, tracing, formula.
+        terms: free tier, rate, tracing, formula. A stack that traces is billed for it whatever they say.
     """
+    if manifest.parameters.get("Tracing") == "Active":
+        terms = msgspec.structs.replace(terms, tracing=True)
     with localcontext(_CONTEXT):
         cells = tuple(
             _cell(manifest, trials, rows, sheet, terms, arm, load)

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from lambdalab.cost import PriceSheet, invocation_cost
+from lambdalab.cost import PriceSheet, impossible_price, invocation_cost
 from lambdalab.design import Arm, Mode, Start, as_cold
 from lambdalab.errors import StorageError
 from lambdalab.load.books import Books, balance
@@ -54,16 +54,29 @@ def read_run(store: RunDirectory) -> MeasuredRun:
     manifest = store.manifest()
     try:
         prices = msgspec.convert(manifest.prices, PriceSheet)
+        fault = impossible_price(prices)
     except msgspec.ValidationError as error:
+        fault = str(error)
+    if fault is not None:
         raise StorageError(
-            f"{store.folder / 'run.json'} is damaged: {error} of prices", next_step="restore it, or measure again"
-        ) from error
+            f"{store.folder / 'run.json'} is damaged: {fault} of prices", next_step="restore it, or measure again"
+        )
     trials, observations = store.trials(), observe_run(store)
+    _refuse_unknown_arms(store, manifest, trials)
     damaged_lines, invocations = observations.damaged_lines, _invocations(manifest, trials, observations)
     del observations  # a million invocations take a gigabyte less when what was observed goes as rows come
     rows = _rows(manifest, trials, invocations, prices)
     books = None if manifest.load is None else balance(trials, rows, store.samples(), store.ending())
     return MeasuredRun(manifest, prices, trials, rows, damaged_lines, books)
+
+
+def _refuse_unknown_arms(store: RunDirectory, manifest: Manifest, trials: Sequence[TrialResult]) -> None:
+    arms = {arm.name for arm in manifest.protocol.arms}
+    for name in sorted({result.trial.arm for result in trials} - arms):
+        raise StorageError(
+            f"{store.folder / 'trials.jsonl'} is damaged: {name[:64]!r} is no arm of the run",
+            next_step="remove its lines, or measure again",
+        )
 
 
 def missing_reports(manifest: Manifest, trials: Sequence[TrialResult], observations: Observations) -> list[TrialResult]:

@@ -28,6 +28,7 @@ BYTES_PER_GB = 2**30
 """A GB of log data. AWS does not define it on the price page; its meters count in powers of two."""
 
 _MILLION = Decimal(1_000_000)
+_MOST = Decimal(10**15)
 
 
 class _Prices(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -118,10 +119,17 @@ def load_price_sheet(region_or_path: str | Path) -> PriceSheet:
     """
     path = locate(region_or_path, "prices", PriceSheetError)
     sheet = read(path, PriceSheet, PriceSheetError)
-    for key, price in priced("", msgspec.to_builtins(sheet, builtin_types=(Decimal,))):
-        if not price.is_finite() or price < 0:
-            raise PriceSheetError(f"{path}: {key} is {price}", next_step="write a price, 0 or more")
+    if (fault := impossible_price(sheet)) is not None:
+        raise PriceSheetError(f"{path}: {fault}", next_step=f"write a price, 0 to {_MOST:e}")
     return sheet
+
+
+def impossible_price(sheet: PriceSheet) -> str | None:
+    """Says which number of a sheet cannot be reckoned with: key and value; None when all can."""
+    numbers = priced("", msgspec.to_builtins(sheet, builtin_types=(Decimal,)))
+    return next(
+        (f"{key} is {price}" for key, price in numbers if not price.is_finite() or not 0 <= price <= _MOST), None
+    )
 
 
 def invocation_cost(

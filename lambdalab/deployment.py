@@ -8,7 +8,7 @@ import tomllib
 from pathlib import Path
 from typing import Final
 
-from lambdalab.aws import LOCAL_KEY, LOCAL_REGION
+from lambdalab.aws import LOCAL_KEY, LOCAL_REGION, without_credentials
 from lambdalab.design import Architecture
 from lambdalab.project import project_root, state_folder
 from lambdalab.tools import find_python, run_tool, search_path, tool
@@ -16,6 +16,8 @@ from lambdalab.tools import find_python, run_tool, search_path, tool
 ARCHITECTURES: Final = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
 PREFERRED_PYTHON: Final = "3.12"
 """The template's default runtime; used when this machine has it."""
+_NOT_LOCAL: Final = ("SavedQueries", "Alarms", "AlarmTopicArn", "Dashboard", "Tracing", "BudgetUsd", "BudgetEmail")
+"""Parameters of what watches a stack on AWS. The emulator lacks some of it, and nobody looks at the rest there."""
 
 
 def host_parameters() -> dict[str, str]:
@@ -35,7 +37,7 @@ def variables(endpoint_url: str | None) -> dict[str, str]:
     if endpoint_url is None:
         return found
     found.pop("AWS_PROFILE", None)
-    return found | {
+    return without_credentials(found) | {
         "AWS_ENDPOINT_URL": endpoint_url,
         "AWS_ACCESS_KEY_ID": LOCAL_KEY,
         "AWS_SECRET_ACCESS_KEY": LOCAL_KEY,
@@ -49,14 +51,17 @@ def local_parameters(changes: dict[str, str], settings: str = "local") -> dict[s
 
     Args:
         changes: what differs.
-        settings: an environment of samconfig.toml; of ``load`` everything is taken but what the emulator lacks.
+        settings: an environment of samconfig.toml; of ``load`` everything is taken but what watches a stack.
     """
     written = tomllib.loads((project_root() / "samconfig.toml").read_text())
-    settled: dict[str, str] = {}
-    for name in ("local", settings):
-        pairs: list[str] = written[name]["global"]["parameters"]["parameter_overrides"]
-        settled |= {key: value.strip('"') for key, value in (pair.split("=", 1) for pair in pairs)}
-    return settled | {"SavedQueries": "false"} | host_parameters() | changes
+
+    def stated(environment: str) -> dict[str, str]:
+        pairs: list[str] = written[environment]["global"]["parameters"]["parameter_overrides"]
+        return {key: value.strip('"') for key, value in (pair.split("=", 1) for pair in pairs)}
+
+    local = stated("local")
+    settled = local | stated(settings)
+    return settled | {name: local[name] for name in _NOT_LOCAL} | host_parameters() | changes
 
 
 def overrides(parameters: dict[str, str]) -> list[str]:

@@ -5,7 +5,7 @@ import platform
 import re
 import secrets
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -24,7 +24,7 @@ from lambdalab.collection import read_run
 from lambdalab.comparison import Comparison
 from lambdalab.cost import load_price_sheet
 from lambdalab.deployment import local_parameters
-from lambdalab.design import Protocol
+from lambdalab.design import Arm, Protocol
 from lambdalab.errors import UsageError
 from lambdalab.frontier import NO_LIMITS, Limits, SweptCell, frontiers, swept_cells
 from lambdalab.model import FunctionFacts, Manifest, Trial, TrialResult
@@ -105,7 +105,7 @@ def new_run(
         else {},
         template_runtimes={arm.name: parameter_default(f"{arm.language.capitalize()}Runtime") for arm in protocol.arms},
         versions=_versions(local=bool(status)),
-        machine=_machine(),
+        machine=this_machine(),
         cold_mode=target.cold_mode if load is None else None,
         load=load,
     )
@@ -290,25 +290,27 @@ def plan_run(
 def plan_local_run(protocol: Protocol, results: Path, *, effect: float = EFFECT) -> Plan:
     """What a run on a local stack would ask for, when none is up: with the settings it would be brought up with."""
     settings = local_parameters({})
-    functions = {
-        arm.name: FunctionFacts(
-            function_name=arm.language,
-            language=arm.language,
-            runtime=settings[f"{arm.language.capitalize()}Runtime"],
-            architecture=settings["Architecture"],
-            memory_mb=arm.memory_mb or int(settings["MemorySize"]),
-            timeout_s=int(settings["Timeout"]),
-            log_group=arm.language,
-            code_sha256="",
-            batch_size=arm.batch_size or int(settings["BatchSize"]),
-            maximum_concurrency=None,
-            reserved_concurrency=int(settings["ReservedConcurrency"]),
-            visibility_timeout_s=int(settings["VisibilityTimeout"]),
-            max_receive_count=int(settings["MaxReceiveCount"]),
-        )
-        for arm in protocol.arms
-    }
+    functions = {arm.name: facts_of_settings(arm, settings) for arm in protocol.arms}
     return _plan(protocol, functions, results, target=LocalTarget.name, region=LOCAL_REGION, effect=effect)
+
+
+def facts_of_settings(arm: Arm, settings: Mapping[str, str]) -> FunctionFacts:
+    """What the function of an arm would be, deployed with these template parameters."""
+    return FunctionFacts(
+        function_name=arm.language,
+        language=arm.language,
+        runtime=settings[f"{arm.language.capitalize()}Runtime"],
+        architecture=settings["Architecture"],
+        memory_mb=arm.memory_mb or int(settings["MemorySize"]),
+        timeout_s=int(settings["Timeout"]),
+        log_group=arm.language,
+        code_sha256="",
+        batch_size=arm.batch_size or int(settings["BatchSize"]),
+        maximum_concurrency=int(settings["MaximumConcurrency"] or 0) or None,
+        reserved_concurrency=int(settings["ReservedConcurrency"] or 0) or None,
+        visibility_timeout_s=int(settings["VisibilityTimeout"]),
+        max_receive_count=int(settings["MaxReceiveCount"]),
+    )
 
 
 def _plan(
@@ -321,7 +323,7 @@ def _plan(
     effect: float,
     blocks: int | None = None,
 ) -> Plan:
-    found = find_experience(results, protocol, functions, target=target, machine=_machine())
+    found = find_experience(results, protocol, functions, target=target, machine=this_machine())
     prices = load_price_sheet(region)
     return make_plan(protocol, functions, prices, target=target, blocks=blocks, experience=found, effect=effect)
 
@@ -351,7 +353,7 @@ def _versions(*, local: bool) -> dict[str, str]:
     return found
 
 
-def _machine() -> dict[str, str]:
+def this_machine() -> dict[str, str]:
     """The machine that ran the lab, which locally is also the one that was measured."""
     model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     memory_kb = re.search(r"^MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text(), re.MULTILINE)

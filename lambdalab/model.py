@@ -4,6 +4,7 @@ Words: a *trial* is one planned message, an *invocation* is what happened, an *e
 runs a function, a *run* is one execution of a protocol (whose own types are in ``design.py``).
 """
 
+from datetime import datetime
 from decimal import Decimal
 from typing import Annotated
 
@@ -124,6 +125,18 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     cold_mode: ColdMode | None = None
     stopped: str | None = None
     load: dict[str, object] | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses a file whose parts do not fit each other."""
+        for moment in (self.started_at, *self.resumed_at):
+            try:
+                datetime.fromisoformat(moment)
+            except ValueError:
+                raise ValueError(f"{moment[:40]!r} is no time") from None
+        if absent := sorted({arm.name for arm in self.protocol.arms} - self.functions.keys()):
+            raise ValueError(f"functions has no {absent[0][:64]!r}, which is an arm")
+        if self.latency is not None and not {"name", "date", "seed"} <= self.latency.keys():
+            raise ValueError("latency has no name, date or seed")
 
     @property
     def latency_model(self) -> str | None:

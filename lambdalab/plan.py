@@ -287,10 +287,14 @@ def _needed(protocol: Protocol, experience: Experience | None, effect: float) ->
         yield Needed(label=load.label, effect=effect, cv=cv, blocks=blocks)
 
 
+def assumed_item_ms(memory_mb: int) -> float:
+    """What one put is assumed to take where nobody measured it."""
+    return ASSUMED_ITEM_MS * _SMALLEST_MB / min(memory_mb, _VCPU_MB)
+
+
 def _assume(function: FunctionFacts, load: Load, prices: PriceSheet, target: str, messages: int) -> Expected:
     cold = load.start is Start.COLD
-    item_ms = ASSUMED_ITEM_MS * _SMALLEST_MB / min(function.memory_mb, _VCPU_MB)
-    billed_ms = messages * load.count * item_ms + (ASSUMED_INIT_MS if cold else 0)
+    billed_ms = messages * load.count * assumed_item_ms(function.memory_mb) + (ASSUMED_INIT_MS if cold else 0)
     return Expected(
         seconds=billed_ms / 1000 + ASSUMED_OVERHEAD_S[target] * (2 if cold else 1),
         usd=invocation_usd(prices, function, load, billed_ms=billed_ms, messages=messages),

@@ -19,7 +19,7 @@ class MalformedLineError(ValueError):
     """A line that says what it is and is damaged. Collection counts it and keeps the raw line."""
 
     def __init__(self, problem: str, message: str) -> None:
-        super().__init__(f"{problem}, in {message[:300]!r}")
+        super().__init__(f"{problem[:300]}, in {message[:300]!r}")
 
 
 class MalformedReportError(MalformedLineError):
@@ -83,6 +83,9 @@ _QUANTITIES = dict.fromkeys(_TIMES, _MS) | dict.fromkeys(("Memory Size", "Max Me
 _REQUEST = "REPORT RequestId"
 _NEEDED = ("Duration", "Billed Duration", "Memory Size")
 
+_UNREADABLE: Final = (ValueError, RecursionError)
+"""Not JSON, or not what is wanted; a lone surrogate; JSON that nests deeper than Python's stack."""
+
 PRINT_SLACK_MS: Final = 0.005
 """How far a time may be from the two decimals it is printed with."""
 BINARY_SLACK_MS: Final = 1e-9
@@ -144,7 +147,7 @@ def parse_record(message: str) -> FunctionRecord | None:
         return None
     try:
         return msgspec.json.decode(message, type=FunctionRecord)
-    except msgspec.ValidationError as problem:
+    except _UNREADABLE as problem:
         raise MalformedRecordError(str(problem), message) from problem
 
 
@@ -153,7 +156,7 @@ def _event(message: str) -> _Event | None:
         return None
     try:
         return msgspec.json.decode(message, type=_Event)
-    except msgspec.DecodeError:  # an application may log what it likes
+    except _UNREADABLE:  # an application may log what it likes
         return None
 
 
@@ -207,7 +210,7 @@ def _json_report(message: str) -> PlatformReport | None:
         if msgspec.json.decode(message, type=_Kind).type != "platform.report":
             return None  # an application's line that carries such a record further inside
         record = msgspec.json.decode(message, type=_ReportEvent).record
-    except msgspec.DecodeError as problem:
+    except _UNREADABLE as problem:
         raise MalformedReportError(str(problem), message) from problem
     return _judged(
         PlatformReport(

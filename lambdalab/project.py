@@ -1,5 +1,6 @@
 """Where things lie: the project a command works on, and the folders it may write."""
 
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -25,13 +26,16 @@ def state_folder(root: Path | None = None) -> Path:
     """Where tools, interpreters and the local stack's state are kept; made when absent.
 
     Raises:
-        StorageError: it cannot be made.
+        StorageError: it cannot be made, or everybody may write it: what lies there is run.
     """
     folder = (project_root() if root is None else root) / STATE_FOLDER
     try:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(mode=0o755, exist_ok=True)
+        mode = folder.stat().st_mode
     except OSError as error:
         raise StorageError(
             f"{folder} cannot be made: {error.strerror}", next_step="check the folder's owner and the free space"
         ) from error
+    if mode & stat.S_IWOTH:
+        raise StorageError(f"{folder} may be written by everybody", next_step=f"run `chmod o-w {folder}`")
     return folder

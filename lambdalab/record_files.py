@@ -22,6 +22,8 @@ _NEXT_STEP: Final = "check the folder's owner and the free space, or choose anot
 _SPAN_BYTES: Final = 2**21
 _LARGE_SPANS: Final = 16
 """From so many pieces on (32 MB, a hundred thousand lines) other processes are worth their start."""
+DAMAGED: Final = (ValueError, RecursionError)
+"""What reading a file raises that is not JSON, not UTF-8, not such a record, or nests deeper than Python's stack."""
 T = TypeVar("T", bound=msgspec.Struct)
 R = TypeVar("R")
 
@@ -38,7 +40,7 @@ def read_records(path: Path, kind: type[T]) -> list[T]:
         content = path.read_bytes()
     try:
         return msgspec.json.decode(content, type=list[kind])  # type: ignore[valid-type]
-    except ValueError as error:
+    except DAMAGED as error:
         raise StorageError(f"{path} is damaged: {error}", next_step="remove it, and measure again") from error
 
 
@@ -155,7 +157,7 @@ def _read_span(path: Path, kind: type[msgspec.Struct], read: Callable[[bytes], R
         content = content[: content.rfind(b"\n") + 1]
     try:
         return read(content)
-    except ValueError:
+    except DAMAGED:
         _decoded(kind, path, content[:-1], begin)  # says which line it is
         raise
 
@@ -170,7 +172,7 @@ def _quietly(read_span: Callable[[tuple[int, int]], R], span: tuple[int, int]) -
 def _decoded(kind: type[T], path: Path, content: bytes, begin: int) -> list[T]:
     """The records of whole lines, which begin at byte ``begin`` of the file."""
     decoder = msgspec.json.Decoder(kind)
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(*DAMAGED):
         records = decoder.decode_lines(content)
         if len(records) == content.count(b"\n") + 1:  # it passes over empty lines
             return records
@@ -178,7 +180,7 @@ def _decoded(kind: type[T], path: Path, content: bytes, begin: int) -> list[T]:
     for number, line in enumerate(content.split(b"\n"), start=1):
         try:
             records.append(decoder.decode(line))
-        except ValueError as error:  # not JSON, not UTF-8, or not such a record
+        except DAMAGED as error:
             before = path.read_bytes()[:begin].count(b"\n")
             raise StorageError(
                 f"{path}, line {before + number}, is damaged: {error}", next_step="remove that line, or measure again"

@@ -1,7 +1,7 @@
 """``sam``, isolated and pinned, as ``.venv/bin/sam``.
 
-It is aws-sam-cli unchanged, with two additions for ``--config-env local``: the endpoint is the running local stack,
-never AWS, and Architecture and PythonRuntime are this machine's unless they are given.
+It is aws-sam-cli unchanged, with two additions for ``--config-env local``: the endpoints are the running local stack's,
+Lambda's the plane's, never AWS, and Architecture and PythonRuntime are this machine's unless they are given.
 """
 
 import itertools
@@ -40,16 +40,16 @@ def main() -> int:  # returns only when sam cannot be started
         completed = arguments(given)
         # Whatever else is asked of the local environment, it must never reach AWS.
         offline = not is_local(given) or command_of(given) in ("build", "validate", "local")
-        endpoint_url = None if offline else _local_endpoint()
+        environment = variables(None) if offline else _local_variables()
         program = tool("sam")
     except LambdalabError as error:
         print(f"sam: {error}", file=sys.stderr)
         return error.exit_code
-    return os.execve(program, [str(program), *completed], variables(endpoint_url))  # noqa: S606
+    return os.execve(program, [str(program), *completed], environment)  # noqa: S606
 
 
-def _local_endpoint() -> str:
+def _local_variables() -> dict[str, str]:
     stack = running_stack()
     if stack is None:
         raise StackError("no local stack is up to deploy to", next_step="start one with `lambdalab up`")
-    return stack.endpoint_url
+    return variables(stack.endpoint_url) | {"AWS_ENDPOINT_URL_LAMBDA": stack.lambda_endpoint_url}

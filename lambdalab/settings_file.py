@@ -53,7 +53,7 @@ def read(path: Path, kind: type[T], error: type[UsageError]) -> T:
         data = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
     except OSError as problem:
         raise error(f"{path} cannot be read: {problem.strerror}", next_step="check the path") from problem
-    except ValueError as problem:  # not UTF-8, or not TOML
+    except (ValueError, RecursionError) as problem:  # not UTF-8, or not TOML, or nested deeper than Python's stack
         raise error(f"{path} is not TOML: {problem}", next_step="correct that place") from problem
     try:
         return msgspec.convert(data, kind)
@@ -72,6 +72,9 @@ def _refusal(path: Path, kind: Any, data: Any, message: str, error: type[UsageEr
     """Tell what msgspec found with file, key and value."""
     found = _AT.fullmatch(message)
     what, where = (found["what"], found["where"] or "") if found else (message, "")
+    if "..." in where:  # msgspec does not tell at which key of a table
+        table = where.partition("[...]")[0]
+        return error(f"{path}: {table} is wrong: {what[:1].lower() + what[1:]}", next_step="correct that place")
     value: Any = data
     for step in re.findall(r"\w+", where):  # `loads[0].count` -> loads, 0, count
         if step.isdigit():

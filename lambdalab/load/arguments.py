@@ -1,4 +1,4 @@
-"""The arguments of a load run, the same on Locust's command line and in the form of its web page, and what they mean.
+"""The arguments of a load run, on Locust's command line and in the form of its web page, and what they mean.
 
 Each is a text to Locust, so that whatever is wrong with one is said by this project, in both places alike.
 """
@@ -26,11 +26,12 @@ _SIZE_X_COUNT = re.compile(r"(?P<size>\d+)Bx(?P<count>\d+)")
 
 
 class Argument(NamedTuple):
-    """One argument; ``choices`` where only some words are taken."""
+    """One argument; ``choices`` where only some words are taken, ``of_form`` whether a run's form has it."""
 
     default: str
     help: str
     choices: tuple[str, ...] | None = None
+    of_form: bool = True
 
 
 ARGUMENTS: Final[Mapping[str, Argument]] = {
@@ -54,16 +55,17 @@ ARGUMENTS: Final[Mapping[str, Argument]] = {
     "max-time": Argument("4h", "Nothing is sent later."),
     "target": Argument("local", "The local stack, or one on AWS by the ordinary AWS environment.", TARGETS),
     "stack-name": Argument("lambdalab-load", "The deployed stack on AWS."),
-    "results": Argument("results", "The folder of run directories; empty: a run leaves nothing behind."),
+    "results": Argument("results", "The folder of run directories; empty: a run leaves nothing behind.", of_form=False),
     "seed": Argument("", "Of random arrivals and orders; drawn when empty."),
 }
-"""Every argument, in the order of the form."""
+"""Every argument. Those of the form may change from run to run of one page."""
 
 
 def add_arguments(parser: Any) -> None:
     """Adds the arguments to Locust's parser (its event ``init_command_line_parser``)."""
     for name, argument in ARGUMENTS.items():  # not in a group of their own, which the form would leave out
-        parser.add_argument(f"--{name}", default=argument.default, help=argument.help, choices=argument.choices)
+        added = parser.add_argument(f"--{name}", default=argument.default, help=argument.help, choices=argument.choices)
+        added.include_in_web_ui = argument.of_form  # as Locust's parser does with its own keyword
 
 
 def plan_of(options: Namespace, seed: int) -> LoadPlan:

@@ -25,7 +25,10 @@ GROWS: Final = 0.05
 LEAST_GROWTH: Final = 3
 """And more than so many messages: fewer may wait by chance."""
 BUSY: Final = 0.9
-"""Of one core: what the emulator or the plane, each a single process, can take before it is the limit itself."""
+"""Of the time: how long the emulator or the plane, each a single process, may have work before it is the limit itself.
+
+Work it has no core for counts as well: on a machine that others use, it never gets a whole one.
+"""
 METRICS: Final = ("queue_wait_ms", "duration_ms", "end_to_end_ms")
 
 
@@ -151,10 +154,10 @@ def balance(
         arm: next((flow.step for flow in flows if flow.step and flow.arm == arm and flow.keeps_up is False), None)
         for arm in named
     }
-    busy = {name: _busiest(samples, f"{name}_cpu_s", windows) for name in ("emulator", "plane")}
+    busy = {name: _busiest(samples, name, windows) for name in ("emulator", "plane")}
     bound = [f"generator-bound: {limit}" for limit in (() if ending is None else ending.generator_limits)]
     bound += [
-        f"emulator-bound: the {name} took {share:.0%} of a core"
+        f"emulator-bound: the {name} had work for {share:.0%} of the time over a step, on a core or waiting for one"
         for name, share in busy.items()
         if share and share > BUSY
     ]
@@ -296,14 +299,20 @@ def _curves(messages: Sequence[Message]) -> Iterator[Curve]:
             yield from curve_of(ALL, phase, metric, _values(of_phase, metric))
 
 
-def _busiest(
-    samples: Sequence[PipelineSample], field: str, windows: Iterable[tuple[int, float, float]]
-) -> float | None:
-    """The largest share of a core that a process took over any step; None where it was not watched for two samples."""
-    seen = [(sample.at_ms, cpu_s) for sample in samples if (cpu_s := getattr(sample, field)) is not None]
+def _busiest(samples: Sequence[PipelineSample], name: str, windows: Iterable[tuple[int, float, float]]) -> float | None:
+    """The largest share of any step in which a process had work; None where it was not watched for two samples.
+
+    An emulator that is the limit is late with its samples too: where a step has but one, the next counts as well.
+    """
+    seen = [
+        (sample.at_ms, cpu_s + (getattr(sample, f"{name}_wait_s") or 0.0))
+        for sample in samples
+        if (cpu_s := getattr(sample, f"{name}_cpu_s")) is not None
+    ]
     shares = []
     for _, begin, end in windows:
-        inside = seen[bisect_left(seen, (begin, 0.0)) : bisect_right(seen, (end, float("inf")))]
+        first, after = bisect_left(seen, (begin, 0.0)), bisect_right(seen, (end, float("inf")))
+        inside = seen[first : max(after, first + 2)]
         if len(inside) > 1 and inside[-1][0] > inside[0][0]:
             shares.append((inside[-1][1] - inside[0][1]) / (inside[-1][0] - inside[0][0]) * 1000)
     return max(shares, default=None)

@@ -34,10 +34,14 @@ GRACE_S: Final = 10.0
 STOP_S: Final = 3.0
 """How long requests under way may take to end after a stop."""
 CPU_WINDOW_S: Final = 5.0
+INTERRUPT_S: Final = 1.0
+"""What came due so shortly before a stop by hand was not offered any more: an interrupt itself takes part of it."""
 STOPPED: Final = "the run was stopped while it was under way"
+OVER: Final = "the plan was over"
+TIME_OVER: Final = "--max-time was over"
+BY_HAND: Final = "stopped by hand"
 
 _CPU_LOOK_S: Final = 0.5
-_DRAIN_POLL_S: Final = 0.05
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
@@ -51,20 +55,20 @@ class Request(msgspec.Struct, frozen=True, gc=False):
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True):
-    """What one process did of its share. ``offered`` messages were due, ``dropped`` of them were never begun.
+    """What one process did of its share. ``dropped`` messages were due and never begun.
 
     ``pool_waits`` is how often no place was free, ``pool_wait_ms`` how long that took in all; ``cpu_share`` the largest
-    share of a core the process used over five seconds, None of a shorter run. ``complete`` is False after a stop.
+    share of a core the process used over five seconds, None of a shorter run. ``ended_by`` is ``OVER`` when
+    everything was due, ``TIME_OVER`` when no more might be, ``BY_HAND`` after a stop.
     """
 
     worker: int
-    offered: int
     dropped: int
     dropped_of_step: dict[int, int]
     pool_waits: int
     pool_wait_ms: float
     cpu_share: float | None
-    complete: bool
+    ended_by: str
 
 
 class Percentiles(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,9 +88,10 @@ class GeneratorReport(msgspec.Struct, frozen=True, kw_only=True):
     """What all processes of a run offered, and how well.
 
     ``offered`` messages were due until the run ended, ``attempted`` of them begun, ``accepted`` by the queue,
-    ``failed`` given up, ``dropped`` never begun; ``unknown`` are of workers that died before they told. ``late`` were
+    ``failed`` given up, ``dropped`` never begun; ``unknown`` are of lost workers, which did not tell. ``late`` were
     begun more than 50 ms after they were due. ``latency_ms`` is from when a message was due to its answer, ``lag_ms``
     to its first attempt. ``limits`` says what kept the generator from offering what was asked; empty when nothing did.
+    ``ended_by`` is why no more was offered.
     """
 
     workers: int
@@ -107,6 +112,7 @@ class GeneratorReport(msgspec.Struct, frozen=True, kw_only=True):
     lag_ms: Percentiles | None
     errors: dict[str, int]
     limits: tuple[str, ...]
+    ended_by: str
 
 
 class Generator:
@@ -119,6 +125,7 @@ class Generator:
         note: told of each request when it has ended.
         until_s: nothing is begun so long after the start.
         drained: for a run that is not open: asked after each request until it is so, and only then comes the next.
+        poll_s: how often ``drained`` is asked.
         places: requests under way at most.
     """
 
@@ -131,20 +138,20 @@ class Generator:
         *,
         until_s: float,
         drained: Callable[[Arrival], bool] | None = None,
+        poll_s: float = 0.05,
         places: int = PLACES,
     ) -> None:
         self._worker = worker
         self._arrivals = iter(arrivals)
         self._send, self._note = send, note
         self._until_s = until_s
-        self._drained = drained
+        self._drained, self._poll_s = drained, poll_s
         self._pool = Pool(places)
         self._stopping, self._ended = Event(), Event()
-        self._offered = 0
         self._dropped: Counter[int] = Counter()
         self._pool_waits, self._pool_wait_s = 0, 0.0
         self._cpu = _CpuShare()
-        self._complete = False
+        self._ended_by: str = OVER
         # One clock for all times of this process: one that is set back would make latencies negative.
         self._epoch_s = time.time() - time.monotonic()
 
@@ -155,11 +162,10 @@ class Generator:
         try:
             for arrival in self._arrivals:
                 if not self._goes_on(arrival, start):
-                    self._drop(chain([arrival], self._arrivals), time.monotonic() - start)
+                    until_s = time.monotonic() - start - (INTERRUPT_S if self._stopping.is_set() else 0)
+                    self._drop(chain([arrival], self._arrivals), until_s)
                     break
                 self._begin(arrival, start)
-            else:
-                self._complete = True
             self._pool.join(STOP_S if self._stopping.is_set() else None)
         finally:
             self._pool.kill()
@@ -176,13 +182,12 @@ class Generator:
         """What was done so far."""
         return Share(
             worker=self._worker,
-            offered=self._offered,
             dropped=self._dropped.total(),
             dropped_of_step=dict(self._dropped),
             pool_waits=self._pool_waits,
             pool_wait_ms=self._pool_wait_s * 1000,
             cpu_share=self._cpu.largest,
-            complete=self._complete,
+            ended_by=self._ended_by,
         )
 
     def _goes_on(self, arrival: Arrival, start: float) -> bool:
@@ -199,14 +204,13 @@ class Generator:
         return not self._stopping.is_set() and time.monotonic() <= start + self._until_s
 
     def _begin(self, arrival: Arrival, start: float) -> None:
-        self._offered += len(arrival.messages)
         if self._drained is None:
             self._pool.spawn(self._one, arrival, start + arrival.at_s)
             return
         self._pool.spawn(self._one, arrival, time.monotonic())
         self._pool.join()
         until = start + self._until_s
-        while not self._drained(arrival) and time.monotonic() < until and not self._stopping.wait(_DRAIN_POLL_S):
+        while not self._drained(arrival) and time.monotonic() < until and not self._stopping.wait(self._poll_s):
             pass
 
     def _one(self, arrival: Arrival, due: float) -> None:
@@ -222,11 +226,11 @@ class Generator:
         return (self._epoch_s + at) * 1000
 
     def _drop(self, arrivals: Iterator[Arrival], elapsed_s: float) -> None:
-        """Counts what is due by now and will not be begun."""
+        """Counts what was due by then and will not be begun."""
         for arrival in arrivals:
             if self._drained is not None or arrival.at_s > elapsed_s:
+                self._ended_by = BY_HAND if self._stopping.is_set() else TIME_OVER
                 return
-            self._offered += len(arrival.messages)
             self._dropped[arrival.step] += len(arrival.messages)
 
     def _watch(self) -> None:
@@ -247,6 +251,7 @@ class Tally:
         self._shares: dict[int, Share] = {}
         self._told: Counter[int] = Counter()
         self._lost: dict[int, int] = {}
+        self._why_lost: dict[int, str] = {}
         self._latency_ms, self._lag_ms = array("d"), array("d")
         self._accepted = self._retried = self._late = 0
         self._errors: Counter[str] = Counter()
@@ -270,9 +275,10 @@ class Tally:
         """Takes the last word of a process."""
         self._shares[share.worker] = share
 
-    def lose(self, worker: int, due: int) -> None:
-        """Notes that a process died, of whose share so many messages were due until now."""
+    def lose(self, worker: int, due: int, why: str) -> None:
+        """Notes that a process does not tell its share to the end, of which so many messages were due until now."""
         self._lost[worker] = due
+        self._why_lost.setdefault(worker, why)
 
     def waiting(self) -> set[int]:
         """The processes that have not ended yet."""
@@ -284,6 +290,7 @@ class Tally:
         attempted = len(self._lag_ms)
         unknown = sum(max(due - self._told[worker], 0) for worker, due in self._lost.items())
         dropped = sum((Counter(share.dropped_of_step) for share in shares), Counter[int]())
+        ended_by = {share.ended_by for share in shares}
         report = GeneratorReport(
             workers=self._workers,
             lost_workers=tuple(sorted(self._lost)),
@@ -303,8 +310,10 @@ class Tally:
             lag_ms=percentiles(self._lag_ms),
             errors=dict(self._errors.most_common(20)),
             limits=(),
+            ended_by=next((why for why in (BY_HAND, TIME_OVER, OVER) if why in ended_by), "no worker was left"),
         )
-        return msgspec.structs.replace(report, limits=tuple(_limits(report)))
+        lost = (f"worker {worker} {self._why_lost[worker]}" for worker in report.lost_workers)
+        return msgspec.structs.replace(report, limits=(*lost, *_limits(report)))
 
 
 def percentiles(times_ms: Sequence[float]) -> Percentiles | None:
@@ -330,11 +339,9 @@ def percentiles(times_ms: Sequence[float]) -> Percentiles | None:
 
 
 def _limits(report: GeneratorReport) -> Iterator[str]:
-    """What kept the generator from offering what was asked."""
-    for worker in report.lost_workers:
-        yield f"worker {worker} died"
+    """What kept the generator from offering what was asked, beside workers that were lost."""
     if report.unknown:
-        yield f"{report.unknown} of {report.offered} messages were a dead worker's: sent and not told, or not sent"
+        yield f"{report.unknown} of {report.offered} messages were a lost worker's: sent and not told, or not sent"
     if report.dropped > TOLERATED * report.offered:
         yield f"{report.dropped} of {report.offered} messages were never begun"
     if report.late > TOLERATED * report.offered and report.lag_ms is not None:

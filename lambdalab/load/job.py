@@ -7,6 +7,7 @@ import msgspec
 from lambdalab.load.generator import Share
 from lambdalab.load.ledger import Send
 from lambdalab.load.schedule import LoadPlan
+from lambdalab.target import Resources
 
 JOB: Final = "lambdalab_job"
 """The option that holds the job. Locust sends all options to a worker with the order to begin."""
@@ -15,15 +16,16 @@ STOP: Final = "lambdalab-stop"
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a worker needs. ``workers`` are Locust's ids of the processes that share the plan, in order.
+    """All that a worker needs.
 
+    ``resources`` are of each language; ``workers`` are Locust's ids of the processes that share the plan, in order.
     ``local`` is whether ``endpoint_url`` is a local stack's, with its own credentials; else each worker finds
     credentials in its own AWS environment.
     """
 
     run_id: str
     plan: LoadPlan
-    queue_urls: dict[str, str]
+    resources: dict[str, Resources]
     endpoint_url: str
     region: str
     local: bool

@@ -207,7 +207,9 @@ class PlaneCounts:
     def processes(self) -> dict[str, float | None]:
         return {
             "emulator_cpu_s": cpu_s(self._local.emulator.pid),
+            "emulator_wait_s": wait_s(self._local.emulator.pid),
             "plane_cpu_s": cpu_s(self._local.plane.pid),
+            "plane_wait_s": wait_s(self._local.plane.pid),
             "idle_s": idle_s(),
         }
 
@@ -290,6 +292,17 @@ def cpu_s(pid: int) -> float | None:
     with contextlib.suppress(OSError):
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return None
+
+
+def wait_s(pid: int) -> float | None:
+    """Time in which a process's first thread could have run and had no core; None when it is gone.
+
+    Both the emulator and the plane work in that thread. Second field of schedstat, in nanoseconds
+    (https://docs.kernel.org/scheduler/sched-stats.html).
+    """
+    with contextlib.suppress(OSError):
+        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
     return None
 
 

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import datetime
-from itertools import accumulate
 from pathlib import Path
 from typing import Final
 from typing import Protocol as Interface
@@ -23,7 +22,7 @@ from lambdalab.errors import InvalidRunError, SetupError
 from lambdalab.experiment import new_run
 from lambdalab.load.bookkeeper import Stopped
 from lambdalab.load.ledger import Send, Sending
-from lambdalab.load.schedule import LoadPlan, arrivals, length_s
+from lambdalab.load.schedule import LoadPlan, length_s
 from lambdalab.model import Trial, TrialResult
 from lambdalab.store import RunDirectory
 from lambdalab.target import AwsTarget
@@ -37,6 +36,9 @@ class Report(Interface):
 
     @property
     def offered(self) -> int: ...
+
+    @property
+    def ended_by(self) -> str: ...
 
     @property
     def dropped_of_step(self) -> dict[int, int]: ...
@@ -116,7 +118,7 @@ class Recording:
         """
         self._require_kept()
         stopped = Stopped(
-            why="the plan was over" if self._is_over(report) else "stopped by hand",
+            why=report.ended_by,
             offered=report.offered,
             dropped=report.dropped_of_step,
             generator_limits=report.limits,
@@ -189,11 +191,6 @@ class Recording:
             reason=None if send.error is None else f"not sent: {send.error}",
             sending=Sending(**{name: getattr(send, name) for name in Sending.__struct_fields__}),
         )
-
-    def _is_over(self, report: Report) -> bool:
-        """Whether everything in the plan was due."""
-        messages = accumulate(len(arrival.messages) for arrival in arrivals(self._plan))
-        return all(number <= report.offered for number in messages)
 
 
 def protocol_of(plan: LoadPlan) -> Protocol:

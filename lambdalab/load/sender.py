@@ -23,7 +23,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from gevent import socket
 from gevent.ssl import SSLContext, create_default_context
 
-from lambdalab.aws import access_errors
+from lambdalab.aws import access_errors, without_secrets
 
 ANSWER_LIMIT_S: Final = 10.0
 """An answer that takes longer is taken for lost."""
@@ -138,7 +138,7 @@ class SqsSender:
         taken = {int(entry["Id"]): _taken(entry, bodies[int(entry["Id"])]) for entry in found.get("Successful", ())}
         refused = {
             int(entry["Id"]): _Answer(
-                error=f"{entry['Code']}: {entry.get('Message', '')}",
+                error=without_secrets(f"{entry['Code']}: {entry.get('Message', '')}"),
                 again=not entry["SenderFault"] or entry["Code"] in _RETRIED,
             )
             for entry in found.get("Failed", ())
@@ -150,7 +150,8 @@ class SqsSender:
         code = str(found.get("__type", status)).rpartition("#")[2]
         said = found.get("message") or found.get("Message") or content[:200].decode("utf-8", "replace")
         renewed = code in _EXPIRED and self._source.get_frozen_credentials() != self._credentials
-        return _Answer(error=f"{code}: {said}", again=renewed or code in _RETRIED or status in _RETRIED_STATUS)
+        again = renewed or code in _RETRIED or status in _RETRIED_STATUS
+        return _Answer(error=without_secrets(f"{code}: {said}"), again=again)
 
     def _call(self, action: str, body: bytes) -> tuple[int, bytes]:
         """One exchange.

@@ -18,6 +18,7 @@ from locust import LoadTestShape
 from locust.env import Environment
 from locust.rpc import Message
 from locust.runners import STATE_MISSING, LocalRunner, MasterRunner
+from msgspec.structs import replace
 
 from lambdalab.aws import access_errors
 from lambdalab.design import Arm
@@ -93,32 +94,33 @@ class Run:
         self.workers = _workers(runner)
         if not self.workers:
             raise UsageError("no worker is connected to this master", next_step="start some, as docs/load.md says")
-        queue_urls = {}
-        for language in plan.languages:
-            queue_urls[language] = target.resources(Arm(name=language, language=language)).queue_url
-            with access_errors(f"queue {queue_urls[language]}"):
-                target.aws.sqs.get_queue_attributes(QueueUrl=queue_urls[language], AttributeNames=["QueueArn"])
+        resources = {name: target.resources(Arm(name=name, language=name)) for name in plan.languages}
+        for of_arm in resources.values():
+            with access_errors(f"queue {of_arm.queue_url}"):
+                target.aws.sqs.get_queue_attributes(QueueUrl=of_arm.queue_url, AttributeNames=["QueueArn"])
         self._tally = Tally(len(self.workers))
         self.job = Job(
             run_id=recorder.begin(plan, target),
             plan=plan,
-            queue_urls=queue_urls,
+            resources=resources,
             endpoint_url=target.aws.sqs.meta.endpoint_url,
             region=target.region,
             local=isinstance(target, LocalTarget),
             workers=self.workers,
         )
         self._began = time.monotonic()
-        self._lost: set[int] = set()
+        self._stopped: float | None = None
+        self._summed_up = False
+        self._lost: dict[int, str] = {}
         self._failure: LambdalabError | None = None
 
     def hear(self, told: Told) -> None:
-        """Takes what a worker tells."""
-        if told.run_id != self.job.run_id:
+        """Takes what a worker tells, until the run is summed up."""
+        if told.run_id != self.job.run_id or self._summed_up:
             return
         if told.failure is not None:
             _log.error("worker %d cannot send: %s", told.worker, told.failure)
-            self._lose(told.worker)
+            self._lose(told.worker, "could not begin")
         self._tally.add(told.worker, told.sends)
         if told.share is not None:
             self._tally.end(told.share)
@@ -138,11 +140,12 @@ class Run:
         for worker in self._tally.waiting():
             if self.workers[worker] not in present:
                 _log.error("worker %d (%s) died: the others do not send its share", worker, self.workers[worker])
-                self._lose(worker)
+                self._lose(worker, "died")
         return bool(self._tally.waiting())
 
     def stop(self) -> None:
         """Makes every worker stop, and waits until all have told everything."""
+        self._stopped = self._stopped or time.monotonic()
         if self._waits():
             self._runner.send_message(STOP)
         until = time.monotonic() + STOP_S + 2
@@ -150,26 +153,38 @@ class Run:
             gevent.sleep(0.05)
 
     def end(self) -> None:
-        """Sums up.
+        """Sums up. What a worker tells later is in no count.
 
         Raises:
-            LambdalabError: as the recorder does.
+            LambdalabError: as the recorder does, the first time it did.
         """
-        for worker in self._lost:
-            self._lose(worker)
+        for worker in self._tally.waiting():
+            _log.error("worker %d (%s) did not tell all it sent: it is not waited for", worker, self.workers[worker])
+            self._lose(worker, "did not tell all it sent")
+        for worker, why in self._lost.items():
+            self._lose(worker, why)
+        self._summed_up = True
         report = self._tally.report()
+        if self._failure is not None:
+            report = replace(report, ended_by="what was sent could not be recorded")
         for line in _summary(report):
             _log.info(line)
-        self._recorder.end(report)
+        try:
+            self._recorder.end(report)
+        except LambdalabError as error:
+            if self._failure is None:
+                raise
+            _log.error("lambdalab: %s", error)
         if self._failure is not None:
             raise self._failure
 
-    def _lose(self, worker: int) -> None:
-        """What of a dead worker's share is due by now is missing; until the run ends it becomes more."""
-        elapsed_s = time.monotonic() - self._began
+    def _lose(self, worker: int, why: str) -> None:
+        """What of a lost worker's share is due by now is missing; until the run stops it becomes more."""
+        elapsed_s = (self._stopped or time.monotonic()) - self._began
         share = arrivals(self._plan, worker, len(self.workers))
-        self._tally.lose(worker, sum(len(one.messages) for one in takewhile(lambda one: one.at_s <= elapsed_s, share)))
-        self._lost.add(worker)
+        due = sum(len(one.messages) for one in takewhile(lambda one: one.at_s <= elapsed_s, share))
+        self._tally.lose(worker, due, why)
+        self._lost[worker] = why
 
 
 class Lead:

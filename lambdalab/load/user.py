@@ -14,12 +14,13 @@ from locust.runners import LocalRunner, WorkerRunner
 
 from lambdalab.aws import Aws, access_errors
 from lambdalab.errors import LambdalabError
-from lambdalab.ingest import message
+from lambdalab.ingest import count_items, message
 from lambdalab.load.generator import GRACE_S, Generator, Request
 from lambdalab.load.job import JOB, STOP, TOLD, Job, Told
 from lambdalab.load.ledger import Send
 from lambdalab.load.schedule import Arrival, Shape, arrivals, length_s
 from lambdalab.load.sender import Outcome, SqsSender
+from lambdalab.spending import MISSING_ITEMS_POLLS
 from lambdalab.target import AwsTarget, LocalTarget
 
 TELL_S: Final = 0.5
@@ -30,8 +31,12 @@ _log = logging.getLogger(__name__)
 
 
 class SqsUser(User):
-    """Sends one process's share of the plan. One per process: how many requests are under way, the plan decides."""
+    """Sends one process's share of the plan. One per process: how many requests are under way, the plan decides.
 
+    ``host`` is only what Locust's page shows: where to, the plan's target says.
+    """
+
+    host = "SQS"
     wait_time = constant(0)
 
     @tag("sqs")
@@ -130,12 +135,14 @@ class _Share:
     def __init__(self, job: Job, worker: int, environment: Environment) -> None:
         self._job, self._worker = job, worker
         self._request = environment.events.request
-        session = Aws(endpoint_url=job.endpoint_url if job.local else None).session
+        self._aws = Aws(endpoint_url=job.endpoint_url if job.local else None)
+        self._target = LocalTarget if job.local else AwsTarget
+        session = self._aws.session
         self._sender = SqsSender(job.endpoint_url, session, job.region)
         with access_errors("SQS"):
             self._sqs = session.client("sqs", endpoint_url=job.endpoint_url, region_name=job.region)
         self._bodies: dict[int, list[str]] = {}
-        self._empty_readings = 0
+        self._empty_readings = self._items_taken = 0
         self.sends: list[Send] = []
         plan = job.plan
         until_s = length_s(plan)
@@ -148,6 +155,7 @@ class _Share:
             self._note,
             until_s=plan.max_s if until_s is None else min(until_s + GRACE_S, plan.max_s),
             drained=self._drained if strict else None,
+            poll_s=self._target.poll_s,
         )
 
     def told(self, *, last: bool = False) -> Told:
@@ -166,13 +174,15 @@ class _Share:
             for place, kind in enumerate(arrival.messages)
         ]
         self._bodies[arrival.number] = bodies
-        return self._sender.send(self._job.queue_urls[arrival.arm], bodies)
+        return self._sender.send(self._job.resources[arrival.arm].queue_url, bodies)
 
     def _note(self, request: Request) -> None:
         arrival = request.arrival
         bodies = self._bodies.pop(arrival.number)
+        self._items_taken = 0
         for place, (kind, outcome) in enumerate(zip(arrival.messages, request.outcomes, strict=True)):
             asked = self._job.plan.mix[kind]
+            self._items_taken += asked.count if outcome.error is None else 0
             self.sends.append(
                 Send(
                     batch_id=self._batch_id(arrival, place),
@@ -206,16 +216,30 @@ class _Share:
             self._request.fire(**shown, name=f"{name} entry", response_length=0, exception=RuntimeError(text))
 
     def _drained(self, arrival: Arrival) -> bool:
-        """Whether the queue is empty: seen once locally, three times on AWS, whose numbers are approximate."""
-        url = self._job.queue_urls[arrival.arm]
+        """Whether the queue is empty and the items are there, as a run of the protocol waits (``runner``).
+
+        On AWS the numbers of a queue are approximate, for a minute or longer, so items are what tells. Of a message
+        that was dead-lettered none come: after ``MISSING_ITEMS_POLLS`` looks at an empty queue the run goes on.
+        """
+        of_arm = self._job.resources[arrival.arm]
         try:
-            found = self._sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["All"])["Attributes"]
+            found = self._sqs.get_queue_attributes(QueueUrl=of_arm.queue_url, AttributeNames=["All"])["Attributes"]
         except (BotoCoreError, ClientError) as error:
-            _log.warning("queue %s cannot be looked at now: %s", url, error)
+            _log.warning("queue %s cannot be looked at now: %s", of_arm.queue_url, error)
             return False
         counts = (found["ApproximateNumberOfMessages"], found["ApproximateNumberOfMessagesNotVisible"])
         self._empty_readings = self._empty_readings + 1 if counts == ("0", "0") else 0
-        if self._empty_readings < (LocalTarget if self._job.local else AwsTarget).empty_readings:
+        if self._empty_readings < self._target.empty_readings:
             return False
+        batch_ids = [self._batch_id(arrival, place) for place in range(len(arrival.messages))]
+        try:
+            items = count_items(self._aws, of_arm, batch_ids)
+            missing = f"{items} of its {self._items_taken} items" if items != self._items_taken else None
+        except LambdalabError as error:
+            missing = f"items that cannot be counted: {error}"
+        if missing is not None:
+            if self._empty_readings < MISSING_ITEMS_POLLS:
+                return False
+            _log.warning("message %s left its queue with %s", batch_ids[0], missing)
         self._empty_readings = 0
         return True

@@ -299,12 +299,21 @@ def remove_tree(folder: Path) -> None:
     _remove(folder)
 
 
+def find_left_overs(mount: Path = _MOUNT, own: str | None = None) -> list[Path]:
+    """The groups of planes and tests that were killed together with their guard; ``Cgroups`` removes them."""
+    own = Path("/proc/self/cgroup").read_text() if own is None else own
+    folders = {root.parent for _, _, roots in _places("any", mount, own) for root in roots}
+    return sorted(left for folder in folders for left in _left_overs(folder))
+
+
+def _left_overs(folder: Path) -> list[Path]:
+    found = ((left, left.name.rpartition("-")[2]) for left in folder.glob("lambdalab-*"))
+    return [left for left, pid in found if pid.isdecimal() and not Path("/proc", pid).exists()]
+
+
 def _remove_left_overs(folder: Path) -> None:
-    """Removes the groups of planes and tests that were killed together with their guard."""
-    for left in folder.glob("lambdalab-*"):
-        pid = left.name.rpartition("-")[2]
-        if pid.isdecimal() and not Path("/proc", pid).exists():
-            remove_tree(left)
+    for left in _left_overs(folder):
+        remove_tree(left)
 
 
 def _places(name: str, mount: Path, own: str) -> list[tuple[str, tuple[str, ...], tuple[Path, ...]]]:

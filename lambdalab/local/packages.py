@@ -21,7 +21,7 @@ def unpack(location: str, folder: Path) -> Path:
                 path = Path(archive.extract(entry, unfinished))
                 mode = entry.external_attr >> 16 & 0o777
                 if mode and path.is_file():
-                    path.chmod(mode)
+                    path.chmod(mode & unfinished.stat().st_mode)  # no wider than umask lets a new folder be
 
     return _once(folder / "packages" / hashlib.sha256(content).hexdigest()[:16], fill)
 

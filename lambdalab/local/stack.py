@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import msgspec
 
-from lambdalab.aws import Aws
+from lambdalab.aws import Aws, without_credentials
 from lambdalab.deployment import local_parameters, overrides, variables
 from lambdalab.errors import PlaneError, StorageError, UsageError
 from lambdalab.latency import load_latency
@@ -317,8 +317,8 @@ def start_plane(settings: Settings, folder: Path) -> Daemon:
     command = [sys.executable, "-m", "lambdalab.local.plane", str(settings_file)]
     log_file = folder / "plane.log"
     # glibc raises this threshold by itself; bodies of megabytes then leave holes in the heap that are never given back.
-    malloc = {"MALLOC_MMAP_THRESHOLD_": str(256 * 1024)}
-    plane = start_daemon(command, port=settings.port, log_file=log_file, variables=os.environ | malloc)
+    variables = without_credentials(os.environ) | {"MALLOC_MMAP_THRESHOLD_": str(256 * 1024)}
+    plane = start_daemon(command, port=settings.port, log_file=log_file, variables=variables)
     try:
         _await_answer(f"http://127.0.0.1:{settings.port}/_lambdalab/status", plane, log_file, "the plane")
     except BaseException:

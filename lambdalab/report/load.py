@@ -48,7 +48,7 @@ class LoadChapter:
             yield self._kept_up(arm)
         for name, share in (("emulator", self.books.emulator_busy), ("plane", self.books.plane_busy)):
             if share is not None:
-                yield f"The {name} took at most {share:.0%} of a core over a step."
+                yield f"The {name} had work for at most {share:.0%} of a step."
 
     @property
     def steps(self) -> Iterator[Panel]:

@@ -1,17 +1,24 @@
 """A load run as a user starts it, on a local stack with the load settings and two invocations at a time."""
 
+import contextlib
+import json
 import os
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Iterator
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.parse import urlencode
 
 import msgspec
 import pytest
+from load.conftest import free_port, members
 
 from lambdalab.analysis import Summary
 from lambdalab.load.books import ALL
+from lambdalab.local.stack import running_stack
 from lambdalab.store import RunDirectory
 
 from .conftest import Run, command
@@ -19,6 +26,7 @@ from .conftest import Run, command
 BOUND = ("generator-bound: ", "emulator-bound: ")
 """What a busy machine may do to a run; then it is not valid, and its books must balance all the same."""
 LOAD = ("load", "--headless", "--only-summary", "--mix", "1024Bx10")
+TINY = ("load", "--headless", "--only-summary", "--mix", "256Bx1", "--languages", "go")
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +39,56 @@ def loaded(lambdalab: Run) -> Iterator[None]:
 
 def summary_of(project: Path) -> Summary:
     return msgspec.json.decode((project / "results" / "latest" / "summary.json").read_bytes(), type=Summary)
+
+
+def wait_for(process: "subprocess.Popen[str]", condition: Callable[[], bool], why: str) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline, why
+        assert process.poll() is None
+        time.sleep(0.1)
+
+
+def is_sending(link: Path, before: Path | None) -> bool:
+    return link.is_symlink() and link.readlink() != before and len(RunDirectory(link).trials()) >= 10
+
+
+def is_draining(link: Path, before: Path | None) -> bool:
+    began = link.is_symlink() and link.readlink() != before
+    return began and any(sample.phase == "drain" for sample in RunDirectory(link).samples())
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=10):
+            return True
+    except OSError:
+        return False
+
+
+def keepers(run_id: str) -> list[str]:
+    """The processes that keep the books of a run."""
+    found = []
+    for cmdline in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if run_id.encode() in cmdline.read_bytes():
+                found.append(cmdline.parent.name)
+    return found
+
+
+def ended_by_hand(project: Path, said: str, code: int) -> None:
+    """Asserts that what was sent is in whole books, as after Stop."""
+    run = RunDirectory(project / "results" / "latest")
+    summary, ending = summary_of(project), run.ending()
+    assert [fault for fault in summary.faults if not fault.startswith(BOUND)] == [], said
+    assert code == (4 if summary.faults else 0), said
+    assert "Traceback" not in said
+    assert summary.stopped == "stopped by hand"
+    assert ending is not None
+    assert ending.generator is not None
+    assert ending.drained_at_ms is not None
+    assert summary.load is not None
+    assert summary.load.whole.processed == summary.load.whole.sent == len(run.trials())
 
 
 def test_a_sweep_of_rates_finds_the_knee_and_every_step_balances(lambdalab: Run, project: Path, loaded: None) -> None:
@@ -63,6 +121,84 @@ def test_a_sweep_of_rates_finds_the_knee_and_every_step_balances(lambdalab: Run,
     assert lambdalab("compare", "latest").returncode in (0, 4)
 
 
+def marked(lambdalab: Run, project: Path, done: "subprocess.CompletedProcess[str]", bound: str) -> Summary:
+    """Asserts that a run says everywhere what was its limit, and nothing else against it."""
+    summary = summary_of(project)
+    assert any(fault.startswith(bound) for fault in summary.faults), done.stdout + done.stderr
+    assert [fault for fault in summary.faults if not fault.startswith(BOUND)] == []
+    assert done.returncode == 4, done.stdout + done.stderr
+    assert bound in done.stdout
+    assert "is invalid; see why with `lambdalab report" in done.stderr
+    assert bound in (project / "results" / "latest" / "report.html").read_text()
+    again = lambdalab("report", "latest")
+    assert (again.returncode, bound in again.stdout) == (4, True)
+    return summary
+
+
+def test_a_rate_that_one_process_cannot_send_is_the_generators_limit(
+    lambdalab: Run, project: Path, loaded: None
+) -> None:
+    # all due within 3 ms; to sign, connect and send takes some 0.25 ms of CPU each, and 50 ms late is late
+    done = lambdalab(*TINY, "--rate", "100000", "--duration", "0.003s", "--max-messages", "300")
+
+    summary = marked(lambdalab, project, done, "generator-bound: ")
+    assert summary.load is not None
+    assert summary.load.whole.processed == summary.load.whole.sent == 300
+    assert [
+        fault for fault in summary.faults if "of 300 messages were begun more than 50 ms after they were due" in fault
+    ]
+
+
+@pytest.fixture
+def starved(project: Path, loaded: None) -> Iterator[Callable[[], None]]:
+    """The emulator shares a core with five processes that never wait, and has a sixth of it until this is called."""
+    with contextlib.chdir(project):
+        stack = running_stack()
+    assert stack is not None
+    cores = os.sched_getaffinity(0)
+    core = min(cores)
+    threads = [int(thread.name) for thread in Path(f"/proc/{stack.emulator.pid}/task").iterdir()]
+    spin = (
+        f"import os, time; os.sched_setaffinity(0, {{{core}}}); end = time.time() + 60\nwhile time.time() < end: pass"
+    )
+    # sched(7): where sessions are scheduled as groups, five in one would have no more than the emulator alone
+    spinners = [subprocess.Popen([sys.executable, "-c", spin], start_new_session=True) for _ in range(5)]
+
+    def feed() -> None:
+        for thread in threads:
+            os.sched_setaffinity(thread, cores)
+        for spinner in spinners:
+            spinner.kill()
+            spinner.wait()
+
+    try:
+        for thread in threads:
+            os.sched_setaffinity(thread, {core})
+        yield feed
+    finally:
+        feed()
+
+
+def test_an_emulator_that_cannot_follow_is_the_limit_of_the_run(
+    project: Path, lambdalab: Run, clean_environment: dict[str, str], starved: Callable[[], None]
+) -> None:
+    # a message of ten items takes some 14 ms of the emulator's CPU: offered is twice what a sixth of a core can do
+    link = project / "results" / "latest"
+    before = link.readlink() if link.is_symlink() else None
+    process = subprocess.Popen(
+        [command(), *LOAD, "--rate", "25", "--duration", "4s", "--languages", "go"],
+        cwd=project, env=clean_environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    wait_for(process, lambda: is_draining(link, before), "the drain did not begin")
+    starved()
+    said, complaint = process.communicate(timeout=120)
+
+    done = subprocess.CompletedProcess(process.args, process.returncode, said, complaint)
+    summary = marked(lambdalab, project, done, "emulator-bound: ")
+    assert summary.load is not None
+    assert summary.load.whole.processed == summary.load.whole.sent == 100
+
+
 def test_ctrl_c_while_messages_are_sent_ends_the_run_like_stop(
     project: Path, clean_environment: dict[str, str], loaded: None
 ) -> None:
@@ -73,24 +209,37 @@ def test_ctrl_c_while_messages_are_sent_ends_the_run_like_stop(
         cwd=project, env=clean_environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 60
-    while not link.is_symlink() or link.readlink() == before or len(RunDirectory(link).trials()) < 10:
-        assert time.monotonic() < deadline, "nothing was sent"
-        assert process.poll() is None
-        time.sleep(0.1)
+    wait_for(process, lambda: is_sending(link, before), "nothing was sent")
     os.killpg(process.pid, signal.SIGINT)
     said, _ = process.communicate(timeout=90)
 
-    summary, ending = summary_of(project), RunDirectory(link).ending()
-    assert [fault for fault in summary.faults if not fault.startswith(BOUND)] == [], said
-    assert process.returncode == (4 if summary.faults else 0), said
-    assert "Traceback" not in said
-    assert summary.stopped == "stopped by hand"
-    assert ending is not None
-    assert ending.generator is not None
-    assert ending.drained_at_ms is not None
-    assert summary.load is not None
-    assert summary.load.whole.processed == summary.load.whole.sent == len(RunDirectory(link).trials())
+    ended_by_hand(project, said, process.returncode)
+
+
+def test_ctrl_c_while_a_page_shows_a_run_ends_it_like_stop(
+    project: Path, clean_environment: dict[str, str], loaded: None
+) -> None:
+    link = project / "results" / "latest"
+    before = link.readlink() if link.is_symlink() else None
+    port = free_port()
+    page = f"http://127.0.0.1:{port}"
+    process = subprocess.Popen(
+        [command(), "load", "--web-port", str(port)],
+        cwd=project, env=clean_environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    wait_for(process, lambda: answers(page), "the page did not come")
+    form = {"rate": "5", "duration": "10m", "languages": "go", "mix": "256Bx1"}
+    with urllib.request.urlopen(f"{page}/swarm", urlencode(form).encode(), timeout=60) as answer:
+        assert json.load(answer)["success"] is True
+    wait_for(process, lambda: is_sending(link, before), "nothing was sent")
+    os.killpg(process.pid, signal.SIGINT)
+    said, _ = process.communicate(timeout=90)
+
+    ended_by_hand(project, said, process.returncode)
+    assert members(process.pid) == []
+    assert not answers(page)
+    assert keepers(link.readlink().name) == []
 
 
 def test_a_drain_that_is_interrupted_leaves_books_and_no_process(
@@ -102,12 +251,12 @@ def test_a_drain_that_is_interrupted_leaves_books_and_no_process(
         cwd=project, env=clean_environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
         start_new_session=True,
     )  # fmt: skip
-    deadline = time.monotonic() + 60
     link = project / "results" / "latest"
-    while link.readlink() == before or not any(s.phase == "drain" for s in RunDirectory(link).samples()):
-        assert time.monotonic() < deadline, "the drain did not begin"
-        assert process.poll() is None
-        time.sleep(0.1)
+    wait_for(
+        process,
+        lambda: is_draining(link, before),
+        "the drain did not begin",
+    )
     os.killpg(process.pid, signal.SIGINT)
     said, _ = process.communicate(timeout=60)
 
@@ -117,13 +266,5 @@ def test_a_drain_that_is_interrupted_leaves_books_and_no_process(
     assert (books.whole.sent, books.whole.lost) == (120, 0)
     assert books.whole.still_queued > 0
     assert books.drain_s is None
-    keepers = [one for one in Path("/proc").glob("[0-9]*/cmdline") if _is_keeper(one, link.readlink().name)]
-    assert keepers == []
+    assert keepers(link.readlink().name) == []
     assert books.knees[ALL] in (None, 1)
-
-
-def _is_keeper(cmdline: Path, run_id: str) -> bool:
-    try:
-        return run_id.encode() in cmdline.read_bytes()
-    except OSError:
-        return False

@@ -26,6 +26,17 @@ def free_port() -> int:
         return port
 
 
+def members(group: int) -> list[int]:
+    """The processes of a group that are there."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = stat.read_text().rpartition(")")[2].split()
+            if int(fields[2]) == group and fields[0] != "Z":
+                found.append(int(stat.parent.name))
+    return found
+
+
 @pytest.fixture
 def aws() -> Iterator[FakeAws]:
     fake = FakeAws()
@@ -87,14 +98,7 @@ class Locust:
         return {name: int(value) for name, value in re.findall(r"(\w+) (\d+)(?:,|$)", line[line.index("offered ") :])}
 
     def members(self) -> list[int]:
-        """The processes of the group that are there."""
-        found = []
-        for stat in Path("/proc").glob("[0-9]*/stat"):
-            with contextlib.suppress(OSError):
-                fields = stat.read_text().rpartition(")")[2].split()
-                if int(fields[2]) == self.process.pid and fields[0] != "Z":
-                    found.append(int(stat.parent.name))
-        return found
+        return members(self.process.pid)
 
     def end(self) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -1,4 +1,6 @@
-"""SQS as far as a load run needs it, and a stack to find its queues in; every message that comes is written down.
+"""SQS as far as a load run needs it, a stack to find its queues in, and a table that has the items of every message.
+
+Every message that comes is written down.
 
 It checks nothing but what it is asked to get wrong: it answers late, not at all, or with the refusal of a test.
 """
@@ -104,6 +106,9 @@ class FakeAws:
             case "GetQueueAttributes":
                 counts = dict.fromkeys(("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible"), "0")
                 return 200, {"Attributes": {"QueueArn": "arn:aws:sqs:us-east-1:0:queue", **counts}}
+            case "Query":
+                batch_id = asked["ExpressionAttributeValues"][":pk"]["S"].removeprefix("batch_id#")
+                return 200, {"Count": sum(body["count"] for body in self.bodies() if body["batch_id"] == batch_id)}
             case "DescribeStacks":
                 return 200, {"xml": self._stack()}
             case "ListStackResources":

@@ -2,7 +2,7 @@
 
 from locust import events
 
-from lambdalab.errors import StorageError
+from lambdalab.errors import InvalidRunError, StorageError
 from lambdalab.load.generator import GeneratorReport
 from lambdalab.load.ledger import Send
 from lambdalab.load.schedule import LoadPlan
@@ -22,7 +22,8 @@ class Full:
         raise StorageError("trials.jsonl cannot be written: No space left on device", next_step="make space")
 
     def end(self, report: GeneratorReport) -> None:
-        print(f"told of the end after {report.attempted}")
+        print(f"told of the end after {report.attempted}: {report.ended_by}")
+        raise InvalidRunError("run full is invalid", next_step="run it again")
 
 
 attach(events, Full())

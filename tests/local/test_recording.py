@@ -40,6 +40,7 @@ class Report(msgspec.Struct, frozen=True):
     """As much of a generator's report as a recording reads."""
 
     offered: int = 36
+    ended_by: str = "the plan was over"
     dropped_of_step: dict[int, int] = {}
     limits: tuple[str, ...] = ()
 
@@ -153,7 +154,7 @@ def test_every_way_a_message_can_go_is_told_apart(loaded: Up, tmp_path: Path) ->
         refused = msgspec.structs.replace(sends[0], batch_id=f"{run_id}-1-1", message_id=None, error="refused")
         recording.sends([taken, refused])
         with pytest.raises(InvalidRunError, match=f"run {run_id} is invalid"):
-            recording.end(Report(offered=35))
+            recording.end(Report(ended_by="stopped by hand"))
 
     summary, books = books_of(store)
     assert summary.stopped == "stopped by hand"

@@ -166,6 +166,21 @@ def test_a_cell_of_a_run() -> None:
     assert cold.month is None
 
 
+def test_a_stack_that_traces_is_billed_for_it() -> None:
+    lines = [line for result in RESULTS for line in make_lines(result)]
+    rows = join(MANIFEST, RESULTS, observe(lines), PRICES)
+    traced = msgspec.structs.replace(MANIFEST, parameters={"Tracing": "Active"})
+    terms = Terms(per_month=Decimal(10))
+    on, off = (bill_of_run(manifest, RESULTS, rows, PRICES, terms) for manifest in (traced, MANIFEST))
+    assert any(line.startswith("X-Ray by its default rule") for line in on.assumptions)
+    assert "X-Ray is off" in off.assumptions
+    for cell, untraced in zip(on.cells, off.cells, strict=True):
+        assert cell.month is not None
+        assert untraced.month is not None
+        assert cell.month.xray_usd
+        assert untraced.month.xray_usd == 0
+
+
 def test_a_batch_is_one_execution_of_all_its_messages() -> None:
     manifest = make_manifest(factors=Factors(language=("go",), batch_size=(5,)))
     results = [make_result(trial, messages=5, message_bytes=500) for trial in make_trials(manifest)]

@@ -287,7 +287,9 @@ def test_arms_have_books_of_their_own() -> None:
     assert books.whole.offered_per_s == 1
 
 
-def sample(at_s: float, emulator_cpu_s: float | None, plane_cpu_s: float | None = None) -> PipelineSample:
+def sample(
+    at_s: float, emulator_cpu_s: float | None, plane_cpu_s: float | None = None, emulator_wait_s: float | None = None
+) -> PipelineSample:
     return PipelineSample(
         at_ms=BEGAN_MS + at_s * 1000,
         phase="hold",
@@ -299,6 +301,7 @@ def sample(at_s: float, emulator_cpu_s: float | None, plane_cpu_s: float | None 
         arms={},
         emulator_cpu_s=emulator_cpu_s,
         plane_cpu_s=plane_cpu_s,
+        emulator_wait_s=emulator_wait_s,
     )
 
 
@@ -312,8 +315,23 @@ def test_a_run_whose_emulator_was_the_limit_says_so_and_is_no_result() -> None:
 
     assert books.emulator_busy == pytest.approx(0.95)
     assert books.plane_busy == pytest.approx(0.2)
-    assert books.bound == ("emulator-bound: the emulator took 95% of a core",)
+    said = "emulator-bound: the emulator had work for 95% of the time over a step, on a core or waiting for one"
+    assert books.bound == (said,)
     assert books.faults == books.bound
+
+
+@pytest.mark.parametrize(("waited_s", "busy", "bound"), [(0.0, 0.2, False), (3.4, 0.88, False), (3.6, 0.92, True)])
+def test_an_emulator_that_waits_for_a_core_is_the_limit_as_one_that_has_it(
+    waited_s: float, busy: float, bound: bool
+) -> None:
+    trials = [sent(i, i) for i in range(5)]
+    rows = [done(trial, i + 0.1) for i, trial in enumerate(trials)]
+    samples = [sample(0, 10, emulator_wait_s=2), sample(6, 11.2, emulator_wait_s=2 + waited_s * 1.2)]
+
+    books = closed(trials, rows, samples, ENDED)
+
+    assert books.emulator_busy == pytest.approx(busy)
+    assert bool(books.bound) is bound
 
 
 def test_a_run_whose_generator_was_the_limit_says_so_in_its_words() -> None:

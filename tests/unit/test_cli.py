@@ -50,6 +50,7 @@ COMMANDS = (
     "aa",
     "plan",
     "query",
+    "doctor",
     "destroy",
     "prices",
     "dlq",
@@ -149,9 +150,10 @@ def test_version(call: Call) -> None:
 
 def test_completion_knows_the_commands() -> None:
     program = Path(sys.executable).with_name("lambdalab")
-    variables = os.environ | {"_LAMBDALAB_COMPLETE": "complete_bash", "COMP_WORDS": "lambdalab r", "COMP_CWORD": "1"}
-    done = subprocess.run([program], env=variables, capture_output=True, text=True, check=False)
-    assert done.stdout.split() == ["run", "report"]
+    for begun, commands in {"r": ["run", "report"], "do": ["down", "doctor"]}.items():
+        words = {"_LAMBDALAB_COMPLETE": "complete_bash", "COMP_WORDS": f"lambdalab {begun}", "COMP_CWORD": "1"}
+        done = subprocess.run([program], env=os.environ | words, capture_output=True, text=True, check=False)
+        assert done.stdout.split() == commands
 
 
 # what was typed is wrong
@@ -220,6 +222,11 @@ def test_completion_knows_the_commands() -> None:
         ("up --parameter Timeout=900 --parameter VisibilityTimeout=60", 2, "VisibilityTimeout=60 is less than"),
         ("up --parameter MaximumConcurrency=2", 2, "MaximumConcurrency=2 does not go with ReservedConcurrency=1: the"),
         ("run --seed 99999999999999999999", 2, "invalid value '99999999999999999999' for '--seed': Input should be"),
+        ("doctor --rate fast", 2, '--rate is "fast"; write for example 10.'),
+        ("doctor --rate 0", 2, "load: rate is 0; write a number above 0, 100000 at most."),
+        ("doctor --rate 10 --mix nope", 2, '--mix has label "nope"; there are: '),
+        ("doctor --languages go", 2, "--languages is of a load, and there is none; add --rate, or leave --languages"),
+        ("doctor --stack-name mine", 2, "--stack-name mine names a stack on AWS, and the target is local; add"),
         ("up --parameter MemorySize=lots", 2, "MemorySize=lots is not allowed by template.yaml; it must be"),
     ],
 )  # fmt: skip

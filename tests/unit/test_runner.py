@@ -320,7 +320,7 @@ def test_a_message_that_a_killed_runner_could_not_write_down_is_not_sent_again(r
     run.target.faults.clear()
     file = run.store.folder / "trials.jsonl"
     file.write_text(file.read_text().splitlines(keepends=True)[0])  # as SIGKILL leaves it
-    run.store.write_manifest(msgspec.structs.replace(run.store.manifest(), resumed_at=("later",)))
+    run.store.write_manifest(msgspec.structs.replace(run.store.manifest(), resumed_at=("2026-11-21T10:05:00+00:00",)))
 
     run.go()
 

@@ -9,6 +9,8 @@ from samples import ROOT
 
 from lambdalab import deployment, sam
 from lambdalab.errors import ToolError
+from lambdalab.local.daemon import Daemon
+from lambdalab.local.stack import LocalStack
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +107,24 @@ def test_the_local_environment_never_reaches_aws(
     monkeypatch.setattr(sam, "running_stack", lambda: None)
     assert call(monkeypatch, command, "--config-env", "local") == 3
     assert capsys.readouterr().err == "sam: no local stack is up to deploy to; start one with `lambdalab up`.\n"
+
+
+@pytest.mark.parametrize("command", ["deploy", "remote", "logs"])
+@pytest.mark.usefixtures("never_start")
+def test_the_local_environment_asks_the_emulator_and_for_lambda_the_plane(
+    monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    def daemon(port: int) -> Daemon:
+        return Daemon(pid=1, start_time_ticks=1, port=port)
+
+    stack = LocalStack(stack_name="s", emulator=daemon(4566), plane=daemon(4567))
+    monkeypatch.setattr(sam, "running_stack", lambda: stack)
+    with pytest.raises(Started) as started:
+        call(monkeypatch, command, "--config-env", "local")
+    assert started.value.variables == {
+        "endpoint": "http://127.0.0.1:4566",
+        "AWS_ENDPOINT_URL_LAMBDA": "http://127.0.0.1:4567",
+    }
 
 
 @pytest.mark.usefixtures("never_start")

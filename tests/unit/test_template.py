@@ -1,13 +1,31 @@
 """What template.yaml and samconfig.toml promise, checked without deploying anything."""
 
+import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from sam_template import ROOT, overrides, properties, resource, samconfig, template
 
 LANGUAGES = {"Python": "python", "Go": "go"}
-KINDS = ("Ingest", "Role", "Queue", "DeadLetterQueue", "DeadLetterAlarm", "Table", "Logs")
+KINDS = (
+    "Ingest",
+    "Role",
+    "TracingPolicy",
+    "Queue",
+    "DeadLetterQueue",
+    "QueuePolicy",
+    "DeadLetterAlarm",
+    "OldestMessageAlarm",
+    "ErrorAlarm",
+    "ThrottleAlarm",
+    "Table",
+    "Logs",
+)
+SHARED = {"LanguagesDashboard", "AccountBudget"}
+WATCHES = {"SavedQueries", "Alarms", "Dashboard"}
+"""Parameters of what the emulator is not given."""
 PARAMETERS = template()["Parameters"]
 ENVIRONMENTS = tuple(samconfig())
 
@@ -31,6 +49,11 @@ def without_language(value: Any, language: str) -> Any:
         marked = re.sub(rf"\b{language}(?=\b|[A-Z])", "<Language>", value)
         return re.sub(rf"\b{LANGUAGES[language]}\b", "<language>", marked)
     return value
+
+
+def resources(kind: str) -> dict[str, Any]:
+    """The properties of every resource of a type."""
+    return {name: body["Properties"] for name, body in template()["Resources"].items() if body["Type"] == kind}
 
 
 # --- parameters
@@ -73,7 +96,7 @@ def test_maximum_concurrency_outside_what_lambda_allows_is_refused(value: str) -
 
 
 def test_one_reserved_environment_and_a_maximum_are_refused_together() -> None:
-    (rule,) = template()["Rules"].values()
+    rule = template()["Rules"]["MaximumConcurrencyFitsReservation"]
     assert rule["RuleCondition"] == {"Fn::Equals": [{"Ref": "ReservedConcurrency"}, "1"]}
     assert [entry["Assert"] for entry in rule["Assertions"]] == [{"Fn::Equals": [{"Ref": "MaximumConcurrency"}, ""]}]
 
@@ -87,8 +110,8 @@ def test_a_message_stays_hidden_for_six_time_limits_by_default() -> None:
 
 def test_each_language_has_the_same_resources() -> None:
     expected = {f"{language}{kind}" for language in LANGUAGES for kind in KINDS}
-    queries = {name for name, body in template()["Resources"].items() if body["Type"] == "AWS::Logs::QueryDefinition"}
-    assert set(template()["Resources"]) - queries == expected
+    queries = set(resources("AWS::Logs::QueryDefinition"))
+    assert set(template()["Resources"]) - queries - SHARED == expected
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -96,7 +119,8 @@ def test_the_languages_differ_in_names_only(kind: str) -> None:
     python, go = (without_language(resource(f"{language}{kind}"), language) for language in LANGUAGES)
     if kind == "Ingest":
         for function in (python, go):
-            del function["Metadata"]
+            del function["Metadata"]["BuildMethod"]
+            function["Metadata"].pop("BuildProperties", None)
             for differs in ("CodeUri", "Handler", "Runtime"):
                 del function["Properties"][differs]
     assert python == go
@@ -170,17 +194,212 @@ def test_a_message_that_keeps_failing_is_kept_aside_and_raises_an_alarm(language
     assert redrive["maxReceiveCount"] == {"Ref": "MaxReceiveCount"}
     fourteen_days_s = 14 * 24 * 3600
     assert properties(f"{language}DeadLetterQueue")["MessageRetentionPeriod"] == fourteen_days_s
-    alarm = properties(f"{language}DeadLetterAlarm")
-    assert alarm["MetricName"] == "ApproximateNumberOfMessagesVisible"
-    assert (alarm["ComparisonOperator"], alarm["Threshold"]) == ("GreaterThanOrEqualToThreshold", 1)
-    dead_letters = {"Fn::GetAtt": [f"{language}DeadLetterQueue", "QueueName"]}
-    assert alarm["Dimensions"] == [{"Name": "QueueName", "Value": dead_letters}]
+    assert alarms_of(f"{language}DeadLetterQueue") == {"ApproximateNumberOfMessagesVisible": 1}
+
+
+# --- who watches
+
+
+def mentioned(value: Any) -> str:
+    """The resource a Ref or GetAtt names."""
+    (found,) = value.values()
+    return str(found if isinstance(found, str) else found[0])
+
+
+def alarms_of(logical_id: str) -> dict[str, Any]:
+    """Metric and threshold of each alarm about a resource."""
+    found = {}
+    for alarm in resources("AWS::CloudWatch::Alarm").values():
+        (dimension,) = alarm["Dimensions"]
+        if mentioned(dimension["Value"]) == logical_id:
+            found[alarm["MetricName"]] = alarm["Threshold"]
+    return found
+
+
+def test_every_function_and_every_queue_has_its_alarms() -> None:
+    dead_letters = {
+        mentioned(queue["RedrivePolicy"]["deadLetterTargetArn"])
+        for queue in resources("AWS::SQS::Queue").values()
+        if "RedrivePolicy" in queue
+    }
+    expected: dict[str, dict[str, Any]] = {
+        name: {"ApproximateNumberOfMessagesVisible": 1}
+        if name in dead_letters
+        else {"ApproximateAgeOfOldestMessage": {"Ref": "VisibilityTimeout"}}
+        for name in resources("AWS::SQS::Queue")
+    }
+    expected |= {name: {"Errors": 1, "Throttles": 1} for name in resources("AWS::Serverless::Function")}
+    assert {name: alarms_of(name) for name in expected} == expected
+    assert sum(len(metrics) for metrics in expected.values()) == len(resources("AWS::CloudWatch::Alarm"))
+
+
+@pytest.mark.parametrize("name", resources("AWS::CloudWatch::Alarm"))
+def test_an_alarm_is_optional_speaks_within_a_minute_and_only_of_what_happened(name: str) -> None:
+    alarm = properties(name)
+    assert resource(name)["Condition"] == "HasAlarms"
+    assert (alarm["Period"], alarm["EvaluationPeriods"], alarm["TreatMissingData"]) == (60, 1, "notBreaching")
+    assert alarm["ComparisonOperator"] == "GreaterThanOrEqualToThreshold"
+    functions = resources("AWS::Serverless::Function")
+    expected = {"AWS/Lambda": "Sum", "AWS/SQS": "Maximum"}
+    assert alarm["Statistic"] == expected[alarm["Namespace"]]
+    (dimension,) = alarm["Dimensions"]
+    about_function = mentioned(dimension["Value"]) in functions
+    assert (dimension["Name"], alarm["Namespace"]) == (
+        ("FunctionName", "AWS/Lambda") if about_function else ("QueueName", "AWS/SQS")
+    )
+    topic = ["HasAlarmTopic", [{"Ref": "AlarmTopicArn"}], {"Ref": "AWS::NoValue"}]
+    assert alarm["AlarmActions"] == {"Fn::If": topic}
+
+
+@pytest.mark.parametrize(
+    "value", ["", "arn:aws:sns:us-east-1:123456789012:alarms", "arn:aws-cn:sns:cn-north-1:1" + 11 * "2" + ":a"]
+)
+def test_an_alarm_topic_is_empty_or_an_arn(value: str) -> None:
+    assert accepts(PARAMETERS["AlarmTopicArn"], value)
+
+
+@pytest.mark.parametrize(
+    "value", ["alarms", "arn:aws:sqs:us-east-1:123456789012:alarms", "arn:aws:sns:us-east-1:1:alarms"]
+)
+def test_what_is_no_topic_is_refused(value: str) -> None:
+    assert not accepts(PARAMETERS["AlarmTopicArn"], value)
+
+
+def charts() -> list[Any]:
+    (dashboard,) = resources("AWS::CloudWatch::Dashboard").values()
+    widgets: list[Any] = json.loads(dashboard["DashboardBody"]["Fn::Sub"])["widgets"]
+    return widgets
+
+
+def series(language: str) -> Iterator[tuple[str, str, str]]:
+    """Chart, metric and statistic of each line of a language, which its label names."""
+    for chart in charts():
+        for *metric, shown in chart["properties"]["metrics"]:
+            if shown["label"].split()[0] == language:
+                unnamed = without_language([*metric, shown["label"]], language)
+                yield chart["properties"]["title"], str(unnamed), shown.get("stat", "")
+
+
+def test_every_chart_of_the_dashboard_shows_both_languages_alike() -> None:
+    python, go = (list(series(language)) for language in LANGUAGES)
+    assert python == go
+    assert {title for title, _, _ in python} == {chart["properties"]["title"] for chart in charts()}
+    total = sum(len(chart["properties"]["metrics"]) for chart in charts())
+    assert len(python) + len(go) == total
+    assert total <= 50, "with more metrics a dashboard is never free of charge"
+
+
+def test_a_language_has_its_colours_on_the_dashboard() -> None:
+    colours: dict[str, set[str]] = {language: set() for language in LANGUAGES}
+    for chart in charts():
+        for *_, shown in chart["properties"]["metrics"]:
+            colours[shown["label"].split()[0]].add(shown["color"])
+    assert not set.intersection(*colours.values())
+
+
+def test_the_dashboard_shows_every_function_queue_and_table_and_nothing_else() -> None:
+    (dashboard,) = resources("AWS::CloudWatch::Dashboard").values()
+    shown = set(re.findall(r"\$\{(\w+)(?:\.QueueName)?\}", dashboard["DashboardBody"]["Fn::Sub"]))
+    kinds = ("AWS::Serverless::Function", "AWS::SQS::Queue", "AWS::DynamoDB::Table")
+    assert shown == {name for kind in kinds for name in resources(kind)}
+
+
+def test_the_charts_of_the_dashboard_fit_beside_each_other() -> None:
+    taken: set[tuple[int, int]] = set()
+    for chart in charts():
+        cells = {
+            (x, y)
+            for x in range(chart["x"], chart["x"] + chart["width"])
+            for y in range(chart["y"], chart["y"] + chart["height"])
+        }
+        assert not cells & taken
+        assert max(x for x, _ in cells) < 24, "a dashboard is 24 columns wide"
+        assert chart["properties"]["region"] == "${AWS::Region}"
+        taken |= cells
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_function_that_is_traced_may_write_traces_before_it_is_configured(language: str) -> None:
+    assert template()["Globals"]["Function"]["Tracing"] == {"Ref": "Tracing"}
+    assert PARAMETERS["Tracing"]["Default"] == "PassThrough"
+    policy = f"{language}TracingPolicy"
+    assert resource(policy)["Condition"] == "HasTracing"
+    assert properties(policy)["Roles"] == [{"Ref": f"{language}Role"}]
+    (statement,) = properties(policy)["PolicyDocument"]["Statement"]
+    assert statement["Action"] == ["xray:PutTraceSegments", "xray:PutTelemetryRecords"]
+    first = {"Fn::If": ["HasTracing", {"Ref": policy}, "none"]}
+    assert resource(f"{language}Ingest")["Metadata"]["Permission"] == first
+
+
+def test_the_budget_is_made_only_for_an_amount_and_an_address() -> None:
+    assert resource("AccountBudget")["Condition"] == "HasBudget"
+    (assertion,) = template()["Rules"]["BudgetHasAmountAndAddress"]["Assertions"]
+    neither, both = assertion["Assert"]["Fn::Or"]
+    empty = [{"Fn::Equals": [{"Ref": name}, ""]} for name in ("BudgetUsd", "BudgetEmail")]
+    assert neither == {"Fn::And": empty}
+    assert both == {"Fn::And": [{"Fn::Not": [one]} for one in empty]}
+    budget = properties("AccountBudget")
+    assert budget["Budget"]["BudgetLimit"] == {"Amount": {"Ref": "BudgetUsd"}, "Unit": "USD"}
+    assert "CostFilters" not in budget["Budget"], "a tag nobody activated would keep it silent"
+    for warning in budget["NotificationsWithSubscribers"]:
+        assert warning["Subscribers"] == [{"SubscriptionType": "EMAIL", "Address": {"Ref": "BudgetEmail"}}]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("BudgetUsd", "", True),
+        ("BudgetUsd", "5", True),
+        ("BudgetUsd", "0", False),
+        ("BudgetUsd", "5.5", False),
+        ("BudgetUsd", "-1", False),
+        ("BudgetEmail", "", True),
+        ("BudgetEmail", "me@example.org", True),
+        ("BudgetEmail", "me", False),
+        ("BudgetEmail", "me@example.org you@example.org", False),
+    ],
+)
+def test_what_a_budget_takes(name: str, value: str, allowed: bool) -> None:
+    assert accepts(PARAMETERS[name], value) is allowed
+
+
+# --- nobody in
 
 
 def test_every_queue_is_encrypted() -> None:
-    queues = [body for body in template()["Resources"].values() if body["Type"] == "AWS::SQS::Queue"]
+    queues = resources("AWS::SQS::Queue").values()
     assert len(queues) == 2 * len(LANGUAGES)
-    assert all(queue["Properties"]["SqsManagedSseEnabled"] is True for queue in queues)
+    assert all(queue["SqsManagedSseEnabled"] is True for queue in queues)
+
+
+def test_every_queue_refuses_what_comes_without_tls() -> None:
+    guarded = [mentioned(queue) for policy in resources("AWS::SQS::QueuePolicy").values() for queue in policy["Queues"]]
+    assert sorted(guarded) == sorted(resources("AWS::SQS::Queue"))
+    for policy in resources("AWS::SQS::QueuePolicy").values():
+        (statement,) = policy["PolicyDocument"]["Statement"]
+        assert (statement["Effect"], statement["Principal"], statement["Action"]) == ("Deny", "*", "sqs:*")
+        assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
+
+
+def test_nothing_is_public() -> None:
+    openings = {"AWS::Lambda::Permission", "AWS::Lambda::Url", "AWS::S3::Bucket", "AWS::Serverless::Api"}
+    assert not {body["Type"] for body in template()["Resources"].values()} & openings
+    for function in resources("AWS::Serverless::Function").values():
+        assert "FunctionUrlConfig" not in function
+        assert {event["Type"] for event in function["Events"].values()} == {"SQS"}
+    for role in resources("AWS::IAM::Role").values():
+        (trusted,) = role["AssumeRolePolicyDocument"]["Statement"]
+        assert trusted["Principal"] == {"Service": "lambda.amazonaws.com"}
+    for policy in resources("AWS::SQS::QueuePolicy").values():
+        assert {statement["Effect"] for statement in policy["PolicyDocument"]["Statement"]} == {"Deny"}
+    for name, output in template()["Outputs"].items():
+        assert "Export" not in output, name
+
+
+def test_every_log_group_expires() -> None:
+    assert all(
+        group["RetentionInDays"] == {"Ref": "LogRetentionDays"} for group in resources("AWS::Logs::LogGroup").values()
+    )
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -219,7 +438,6 @@ def test_the_role_allows_exactly_what_the_path_needs(language: str) -> None:
     assert granted == {
         "sqs:ReceiveMessage": queue,
         "sqs:DeleteMessage": queue,
-        "sqs:ChangeMessageVisibility": queue,
         "sqs:GetQueueAttributes": queue,
         "dynamodb:BatchWriteItem": {"Fn::GetAtt": [f"{language}Table", "Arn"]},
         "dynamodb:PutItem": {"Fn::GetAtt": [f"{language}Table", "Arn"]},
@@ -235,12 +453,52 @@ def test_no_policy_is_added_to_the_role_behind_its_back(language: str) -> None:
     assert "Policies" not in properties(f"{language}Ingest")
 
 
+UNTAGGED = {
+    "AWS::Logs::QueryDefinition",
+    "AWS::SQS::QueuePolicy",
+    "AWS::IAM::Policy",
+    "AWS::CloudWatch::Dashboard",
+}
+"""Resource types without tags in CloudFormation."""
+
+
 def test_everything_that_can_carry_the_project_tag_does() -> None:
     project = {"Key": "project", "Value": "lambdalab"}
     assert template()["Globals"]["Function"]["Tags"] == {"project": "lambdalab"}
     for logical_id, body in template()["Resources"].items():
-        if body["Type"] not in {"AWS::Logs::QueryDefinition", "AWS::Serverless::Function"}:
-            assert project in body["Properties"]["Tags"], logical_id
+        if body["Type"] not in UNTAGGED | {"AWS::Serverless::Function"}:
+            own = body["Properties"]
+            assert project in (own["ResourceTags"] if logical_id == "AccountBudget" else own["Tags"]), logical_id
+
+
+# --- checkers
+
+
+def suppressed(file: str) -> dict[str, str]:
+    """Rules that a checker's file switches off, and the comment right above each."""
+    found, above = {}, ""
+    for line in (ROOT / file).read_text().splitlines():
+        rule = re.fullmatch(r"  - ([A-Z]\w+\d)", line)
+        if rule:
+            found[rule[1]] = above
+        above = line.strip() if line.startswith("  #") else ""
+    return found
+
+
+@pytest.mark.parametrize("file", [".cfnlintrc", ".checkov.yaml"])
+def test_a_rule_is_switched_off_for_a_reason_and_listed(file: str) -> None:
+    table = (ROOT / "docs" / "reliability.md").read_text()
+    rules = suppressed(file)
+    assert len(rules) == len(re.findall(r"^  - [A-Z]", (ROOT / file).read_text(), re.MULTILINE)) > 0
+    for rule, reason in rules.items():
+        assert len(reason) > 20, rule
+        assert f"`{rule}`" in table
+
+
+def test_what_is_switched_off_in_the_template_says_why() -> None:
+    lines = [line for line in (ROOT / "template.yaml").read_text().splitlines() if "ignore_checks" in line]
+    assert len(lines) == len(LANGUAGES)
+    assert all("] # " in line for line in lines)
 
 
 # --- samconfig.toml
@@ -293,10 +551,18 @@ def test_the_strict_settings_allow_one_message_at_a_time(environment: str) -> No
 
 
 def test_the_emulator_gets_the_strict_settings() -> None:
-    machine = {"Architecture", "PythonRuntime", "SavedQueries"}
+    machine = {"Architecture", "PythonRuntime", *WATCHES}
     local, default = overrides("local"), overrides("default")
     assert {name for name in local if local[name] != default[name]} <= machine
-    assert local["SavedQueries"] == "false"
+    assert {local[name] for name in WATCHES} == {"false"}
+    assert (local["Tracing"], local["BudgetUsd"], local["BudgetEmail"]) == ("PassThrough", "", "")
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+def test_nobody_pays_for_traces_or_gets_mail_unasked(environment: str) -> None:
+    stated = overrides(environment)
+    assert stated["Tracing"] == "PassThrough"
+    assert {stated[name] for name in ("AlarmTopicArn", "BudgetUsd", "BudgetEmail")} == {""}
 
 
 def test_load_settings_bound_the_queue_and_not_the_function() -> None:

@@ -9,8 +9,32 @@ from typing import Any
 
 import pytest
 from command_line import project_fixture  # noqa: F401
+from sam_template import ROOT
 
 from lambdalab import tools
+
+
+@pytest.mark.parametrize(
+    ("program", "requirements"),
+    [
+        ("sam", [tools.SAM]),
+        ("ministack", [tools.MINISTACK]),
+        ("cfn-lint", [tools.CFN_LINT, tools.SERVERLESS_RULES]),
+        ("checkov", [tools.CHECKOV]),
+    ],
+)
+def test_a_tool_is_pinned_with_all_that_it_needs(program: str, requirements: list[str]) -> None:
+    lines = (ROOT / "tools" / f"{program}.txt").read_text().splitlines()
+    pins = {line.split(" ;")[0] for line in lines if not line.startswith("#")}
+    assert all(re.fullmatch(r"[a-z0-9_.-]+==\S+", pin) for pin in pins)
+    for requirement in requirements:
+        assert f"'{requirement}'" in lines[0]
+        assert f"'{requirement}'" in lines[1]
+        assert re.sub(r"\[.*\]", "", requirement) in pins
+
+
+def test_the_template_is_linted_with_the_version_that_sam_brings() -> None:
+    assert tools.CFN_LINT in (ROOT / "tools" / "sam.txt").read_text().splitlines()
 
 
 def waits_for_a_lock() -> bool:

@@ -92,10 +92,15 @@ def _mode(fields: dict[str, Any]) -> str:
     return value
 
 
+def is_unicode(text: str) -> bool:
+    """Whether a text is free of lone surrogates, which have no UTF-8."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 def _is_sound(value: object, depth: int) -> bool:
     """Whether a value nests at most `depth` levels and all its text is Unicode, free of lone surrogates."""
     if isinstance(value, str):
-        return not any("\ud800" <= character <= "\udfff" for character in value)
+        return is_unicode(value)
     if isinstance(value, dict):
         return depth > 0 and all(_is_sound(key, 0) and _is_sound(item, depth - 1) for key, item in value.items())
     if isinstance(value, list):

@@ -7,9 +7,11 @@ from functools import partial
 from typing import Any, Protocol
 
 from errors import IngestError
-from message import Message, parse_text, parse_value
+from message import Message, is_unicode, parse_text, parse_value
 from record import emit
 from writer import LANG, Batch, Writer
+
+_MOST_DIGITS = 18  # every such number fits 64 bits
 
 
 class Context(Protocol):
@@ -103,6 +105,7 @@ def _is_sqs(records: object) -> bool:
         and record.get("eventSource") == "aws:sqs"
         and isinstance(record.get("messageId"), str)
         and record["messageId"] != ""
+        and is_unicode(record["messageId"])
         and isinstance(record.get("body", ""), str)
         and isinstance(record.get("attributes", {}), dict)
         for record in records
@@ -120,7 +123,10 @@ def _run_id(message: Message | None) -> str | None:
 
 
 def _whole_number(text: object) -> int | None:
-    return int(text) if isinstance(text, str) and text.isascii() and text.isdecimal() else None
+    """Read what SQS writes as text; longer ones are none of its numbers."""
+    if isinstance(text, str) and len(text) <= _MOST_DIGITS and text.isascii() and text.isdecimal():
+        return int(text)
+    return None
 
 
 def _epoch_ms() -> int:

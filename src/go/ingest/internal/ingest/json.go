@@ -73,3 +73,16 @@ func hasLoneSurrogate(validText []byte) bool {
 	}
 	return false
 }
+
+// unquote reads a JSON string; it reports whether there is one. A text with a lone surrogate, which has no UTF-8, is
+// returned as one that is no UTF-8 either, where encoding/json would replace what is wrong.
+func unquote(raw json.RawMessage) (string, bool) {
+	var text *string
+	if err := json.Unmarshal(raw, &text); err != nil || text == nil {
+		return "", false
+	}
+	if hasLoneSurrogate(raw) {
+		return "\xff", true
+	}
+	return *text, true
+}

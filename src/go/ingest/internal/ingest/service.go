@@ -8,10 +8,13 @@ import (
 	"io"
 	"strconv"
 	"time"
+	"unicode/utf8"
 
 	"github.com/aws/aws-lambda-go/events"
 	"github.com/aws/aws-lambda-go/lambdacontext"
 )
+
+const mostDigits = 18 // every such number fits 64 bits
 
 // Service answers the events of one execution environment, one at a time.
 type Service struct {
@@ -35,7 +38,9 @@ type delivery struct {
 func (s *Service) Invoke(ctx context.Context, event []byte) ([]byte, error) {
 	defer func() { s.warm = true }() // every message of the first invocation is a cold one
 	var object map[string]json.RawMessage
-	_ = json.Unmarshal(event, &object) // what is not an object is a direct message to refuse
+	if utf8.Valid(event) {
+		_ = json.Unmarshal(event, &object) // what is not an object is a direct message to refuse
+	}
 	if records, ok := object["Records"]; ok {
 		return json.Marshal(s.answerRecords(ctx, records))
 	}
@@ -49,12 +54,9 @@ func (s *Service) answerRecords(ctx context.Context, raw json.RawMessage) any {
 	}
 	answer := events.SQSEventResponse{BatchItemFailures: []events.SQSBatchItemFailure{}}
 	for _, record := range records {
-		outcome := s.process(ctx, func() (Message, error) { return ParseMessage([]byte(record.Body)) }, delivery{
-			receiveCount: wholeNumber(record.Attributes["ApproximateReceiveCount"]),
-			sentMS:       wholeNumber(record.Attributes["SentTimestamp"]),
-		})
+		outcome := s.process(ctx, func() (Message, error) { return ParseMessage([]byte(record.body)) }, record.delivery)
 		if outcome.Error != nil {
-			failure := events.SQSBatchItemFailure{ItemIdentifier: record.MessageId}
+			failure := events.SQSBatchItemFailure{ItemIdentifier: record.messageID}
 			answer.BatchItemFailures = append(answer.BatchItemFailures, failure)
 		}
 	}
@@ -114,16 +116,37 @@ func (s *summary) fail(fault any) {
 	s.ErrorType = fmt.Sprintf("%T", fault)
 }
 
-func sqsRecords(raw json.RawMessage) ([]events.SQSMessage, error) {
+// sqsRecord is what the function reads of a record.
+type sqsRecord struct {
+	messageID, body string
+	delivery
+}
+
+// sqsRecords does not decode into [events.SQSMessage]: encoding/json would match keys in any case, take null for an
+// empty text, join objects that are there twice, and refuse members that nobody reads.
+func sqsRecords(raw json.RawMessage) ([]sqsRecord, error) {
 	refusal := &Error{Code: "InvalidMessage", Message: "Records must be the records of an SQS event"}
-	var records []events.SQSMessage
-	if err := json.Unmarshal(raw, &records); err != nil || records == nil {
+	var elements []map[string]json.RawMessage
+	if err := json.Unmarshal(raw, &elements); err != nil || elements == nil {
 		return nil, refusal
 	}
-	for _, record := range records {
-		if record.EventSource != "aws:sqs" || record.MessageId == "" {
+	records := make([]sqsRecord, len(elements))
+	for i, element := range elements {
+		source, _ := unquote(element["eventSource"])
+		id, _ := unquote(element["messageId"])
+		body, isText := unquote(element["body"])
+		attributes, areObject := map[string]json.RawMessage{}, true
+		if given, ok := element["attributes"]; ok {
+			attributes = nil // null leaves it so
+			areObject = json.Unmarshal(given, &attributes) == nil && attributes != nil
+		}
+		if source != "aws:sqs" || id == "" || !utf8.ValidString(id) || !isText && element["body"] != nil || !areObject {
 			return nil, refusal
 		}
+		records[i] = sqsRecord{id, body, delivery{
+			receiveCount: wholeNumber(attributes["ApproximateReceiveCount"]),
+			sentMS:       wholeNumber(attributes["SentTimestamp"]),
+		}}
 	}
 	return records, nil
 }
@@ -136,9 +159,11 @@ func requestID(ctx context.Context) string {
 	return invocation.AwsRequestID
 }
 
-func wholeNumber(text string) *int64 {
-	n, err := strconv.ParseUint(text, 10, 63)
-	if err != nil {
+// wholeNumber reads what SQS writes as text; longer ones are none of its numbers.
+func wholeNumber(raw json.RawMessage) *int64 {
+	digits, _ := unquote(raw)
+	n, err := strconv.ParseUint(digits, 10, 63)
+	if err != nil || len(digits) > mostDigits {
 		return nil
 	}
 	number := int64(n)
