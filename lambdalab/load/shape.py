@@ -20,7 +20,7 @@ from locust.rpc import Message
 from locust.runners import STATE_MISSING, LocalRunner, MasterRunner
 from msgspec.structs import replace
 
-from lambdalab.aws import access_errors
+from lambdalab.aws import access_errors, is_aws
 from lambdalab.design import Arm
 from lambdalab.errors import InvalidRunError, LambdalabError, StackError, UsageError
 from lambdalab.load.arguments import plan_of
@@ -64,7 +64,7 @@ class Unrecorded:
     """Leaves nothing behind but what Locust shows."""
 
     def begin(self, plan: LoadPlan, target: AwsTarget) -> str:  # noqa: ARG002
-        if not isinstance(target, LocalTarget):
+        if is_aws(target.aws.sqs.meta.endpoint_url):
             raise UsageError(
                 "without --results nobody knows what a run on AWS has cost, so no ceiling holds",
                 next_step="name a folder with --results",

@@ -291,9 +291,3 @@ def test_on_aws_a_run_ends_at_its_ceiling_in_usd_and_keeps_everything(
     assert 0 < books.whole.sent < 300
     assert books.whole.processed == books.whole.sent
     assert books.whole.items_found == 10 * books.whole.sent
-
-
-def test_on_aws_a_run_that_is_not_kept_has_no_ceiling_and_is_refused(lambdalab: Run, loaded: dict[str, str]) -> None:
-    done = lambdalab(*LOAD, "--target", "aws", "--stack-name", "lambdalab-local", "--results", "", **loaded)
-    assert done.returncode == 2, done.stderr
-    assert "nobody knows what a run on AWS has cost, so no ceiling holds" in done.stderr
