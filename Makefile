@@ -89,8 +89,8 @@ build: setup ## sam build, for AWS
 deploy: build ## sam build && sam deploy, to AWS
 	$(BIN)/sam deploy
 
-destroy: setup ## Delete the AWS stack, after asking
-	$(BIN)/sam delete
+destroy: setup ## Delete the AWS stack, after showing what it owns and asking (ARGS="--stack-name lambdalab-load")
+	@$(BIN)/lambdalab destroy $(ARGS)
 
 sam-local: setup ## Run both functions in Docker with sam local, and compare with the local stack (ARGS: event files)
 	@$(BIN)/lambdalab sam-local $(ARGS)

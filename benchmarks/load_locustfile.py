@@ -22,7 +22,7 @@ from lambdalab.load.generator import Generator, GeneratorReport
 from lambdalab.load.ledger import Send
 from lambdalab.load.schedule import LoadPlan, arrivals
 from lambdalab.load.sender import Outcome
-from lambdalab.load.shape import PipelineShape
+from lambdalab.load.shape import PipelineShape, Unrecorded
 from lambdalab.load.user import SqsUser
 from lambdalab.load.wiring import attach
 from lambdalab.target import AwsTarget
@@ -30,7 +30,7 @@ from lambdalab.target import AwsTarget
 PLACES = int(os.environ.get("BENCHMARK_PLACES", "0"))
 
 
-class Kept:
+class Kept(Unrecorded):
     """Keeps when each message was due and begun, and what the sending of all of them took of this process."""
 
     def __init__(self) -> None:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
@@ -41,6 +42,13 @@ CREDENTIALS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION
 _SECRETS: Final = re.compile(r"(x-amz-security-token[=:]\s*)[^\s&',;\"]+|(\bCredential=)[^\s/,]+", re.IGNORECASE)
 # At DEBUG, which Locust's --loglevel can ask for, botocore writes whole signed requests, session token and all.
 logging.getLogger("botocore").setLevel(logging.INFO)
+
+_DOMAINS: Final = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
+
+
+def is_aws(endpoint_url: str) -> bool:
+    """Whether an endpoint is AWS's own, where everything costs money."""
+    return (urlsplit(endpoint_url).hostname or "").endswith(_DOMAINS)
 
 
 class Aws:
@@ -101,6 +109,10 @@ class Aws:
         return self._client("pricing", region="us-east-1")
 
     @cached_property
+    def s3(self) -> Any:
+        return self._client("s3")
+
+    @cached_property
     def service_quotas(self) -> Any:
         return self._client("service-quotas")
 
@@ -111,6 +123,11 @@ class Aws:
     @cached_property
     def sqs(self) -> "SQSClient":
         return cast("SQSClient", self._client("sqs"))
+
+    @cached_property
+    def tagging(self) -> Any:
+        """Resource Groups Tagging API."""
+        return self._client("resourcegroupstaggingapi")
 
     @cached_property
     def sts(self) -> Any:

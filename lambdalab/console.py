@@ -1,6 +1,7 @@
 """What a command shows beside its result while it works: a console of the right width, steps, progress over trials."""
 
 import os
+import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from lambdalab.model import Trial
 from lambdalab.platform_log import is_platform_line
 
 PIPED_WIDTH: Final = 120
+_LINE_EVERY_S: Final = 5.0
 _COLOURS: Final = ("cyan", "magenta", "green", "yellow", "blue", "bright_red")
 
 
@@ -51,14 +53,7 @@ def trial_progress(protocol: Protocol) -> Iterator[TrialProgress]:
 
         yield TrialProgress(line, standing)
         return
-    columns = (
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
+    with _bar(console) as bar:
         task = bar.add_task("", total=protocol.blocks * len(protocol.arms) * len(protocol.loads))
 
         def show(trial: Trial) -> None:
@@ -66,6 +61,37 @@ def trial_progress(protocol: Protocol) -> Iterator[TrialProgress]:
             bar.update(task, completed=trial.position, description=description)
 
         yield TrialProgress(show, standing)
+
+
+@contextmanager
+def counted_progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Progress over things, told how many are done: a bar, or now and then a line where there is no terminal."""
+    console = make_console(stderr=True)
+    if console.is_terminal:
+        with _bar(console) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda done: bar.update(task, completed=done)
+        return
+    said_at = time.monotonic()
+
+    def line(done: int) -> None:
+        nonlocal said_at
+        if time.monotonic() - said_at >= _LINE_EVERY_S:
+            said_at = time.monotonic()
+            say(f"{what}: {done} of {total}")
+
+    yield line
+
+
+def _bar(console: Console) -> Progress:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, console=console, transient=True)
 
 
 def make_console(*, stderr: bool = False) -> Console:

@@ -102,10 +102,11 @@ class Stop(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class Caps(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What ends a run after a whole block, whatever is known by then. None: no such cap.
+    """What ends a run after a whole block, whatever is known by then. None: no such cap, or the default ceiling.
 
     ``samples`` are valid ones and ``attempts`` all trials of every cell, invalid and repeated ones among them;
-    ``minutes`` are those a run was under way; ``usd`` is not passed, and counts on AWS only.
+    ``minutes`` are those a run was under way; ``usd`` is not passed, and counts on AWS only. These two have a default
+    (``spending.MOST_MINUTES``, ``MOST_USD``).
     """
 
     samples: int | None = None

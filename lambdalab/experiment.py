@@ -10,14 +10,13 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
-from urllib.parse import urlsplit
 
 import msgspec
 
 from lambdalab import __version__, tools
 from lambdalab.account import account_limits
 from lambdalab.analysis import CPU_LIMIT_UNKNOWN, Summary, summarise
-from lambdalab.aws import LOCAL_REGION
+from lambdalab.aws import LOCAL_REGION, is_aws
 from lambdalab.bill import Terms, bill_of_run
 from lambdalab.calibration import last_calibration
 from lambdalab.collection import read_run
@@ -43,7 +42,6 @@ from lambdalab.template import parameter_default
 
 _SEED_BITS: Final = 32
 _AA: Final = "aa.json"
-_AWS_DOMAINS: Final = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
 
 
 def new_run(
@@ -332,8 +330,7 @@ def _cpu_limit(target: AwsTarget) -> str:
     """What holds the functions to their share of CPU; only Lambda itself and the plane are known to do so."""
     if isinstance(target, LocalTarget):
         return str(target.local.status()["cpu_limit"])
-    host = urlsplit(target.aws.lambda_.meta.endpoint_url).hostname or ""
-    return "AWS Lambda" if host.endswith(_AWS_DOMAINS) else CPU_LIMIT_UNKNOWN
+    return "AWS Lambda" if is_aws(target.aws.lambda_.meta.endpoint_url) else CPU_LIMIT_UNKNOWN
 
 
 def _versions(*, local: bool) -> dict[str, str]:

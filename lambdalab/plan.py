@@ -20,7 +20,7 @@ from lambdalab.cost import PriceSheet
 from lambdalab.design import Arm, Load, Protocol, Start
 from lambdalab.errors import LambdalabError, UsageError
 from lambdalab.model import FunctionFacts, TrialResult
-from lambdalab.spending import DRAIN_GRACE_S, invocation_usd, lab_use, most_usd
+from lambdalab.spending import DRAIN_GRACE_S, MOST_MINUTES, MOST_USD, invocation_usd, lab_use, most_usd
 from lambdalab.store import RunDirectory
 
 EFFECT: Final = 0.05
@@ -144,8 +144,7 @@ def make_plan(
     arms = tuple(_planned_arm(arm, protocol, functions[arm.name], prices, target, experience) for arm in protocol.arms)
     block_s = sum(arm.seconds for arm in arms)
     minutes_most = most * block_s / 60
-    if (cap := protocol.caps.minutes) is not None:
-        minutes_most = min(minutes_most, cap + block_s / 60)
+    minutes_most = min(minutes_most, (protocol.caps.minutes or MOST_MINUTES) + block_s / 60)
     most_s = sum(
         len(protocol.loads) * (functions[arm.name].timeout_s + DRAIN_GRACE_S) for arm in protocol.arms
     )  # of one block
@@ -322,5 +321,7 @@ def _assumptions(protocol: Protocol, target: str, experience: Experience | None)
     if protocol.stop is not None:
         yield f"ends as soon as every median is known within ±{protocol.stop.precision:.1%}; else at a cap"
     caps = {name: value for name in protocol.caps.__struct_fields__ if (value := getattr(protocol.caps, name))}
+    ceilings = {"minutes": MOST_MINUTES} | ({"usd": MOST_USD} if target == "aws" else {})
+    caps = {name: f"{value:g} (default)" for name, value in ceilings.items() if name not in caps} | caps
     if caps:
         yield "caps: " + ", ".join(f"{name} {value}" for name, value in caps.items())

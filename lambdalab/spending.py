@@ -25,6 +25,9 @@ MAPPING_REQUESTS_PER_MINUTE: Final = 15
 _READ_UNIT_BYTES: Final = 4096
 _PAGE_BYTES: Final = 2**20
 
+MOST_MINUTES: Final = 1440.0
+MOST_USD: Final = Decimal(10)
+"""Ceilings of a run that sets no caps of its own: what nobody means to let run, or to spend, by not looking."""
 DRAIN_GRACE_S: Final = 30.0
 """Beyond a function's timeout, until a trial is given up: for polling, cold start and deleting."""
 MISSING_ITEMS_POLLS: Final = 20

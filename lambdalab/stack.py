@@ -1,10 +1,15 @@
 """A deployed stack: what its outputs, parameters and resources say."""
 
+from typing import TYPE_CHECKING
+
 import msgspec
 from botocore.exceptions import ClientError
 
 from lambdalab.aws import Aws, access_errors
 from lambdalab.errors import StackError
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudformation.type_defs import StackTypeDef
 
 
 class Stack(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,6 +41,20 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True):
         }
 
 
+def stack_description(aws: Aws, name: str) -> "StackTypeDef | None":
+    """What CloudFormation says of a stack, by name or id and in whatever state; None when there is none.
+
+    Raises:
+        botocore.exceptions.BotoCoreError, ClientError: it cannot be asked for (``access_errors``).
+    """
+    try:
+        return aws.cloudformation.describe_stacks(StackName=name)["Stacks"][0]
+    except ClientError as error:
+        if error.response.get("Error", {}).get("Code") == "ValidationError":
+            return None
+        raise
+
+
 def find_stack(aws: Aws, name: str, *, next_step: str) -> Stack:
     """Describes a deployed stack.
 
@@ -49,12 +68,9 @@ def find_stack(aws: Aws, name: str, *, next_step: str) -> Stack:
         AccessError: it cannot be asked for.
     """
     with access_errors(f"stack {name}"):
-        try:
-            found = aws.cloudformation.describe_stacks(StackName=name)["Stacks"][0]
-        except ClientError as error:
-            if error.response.get("Error", {}).get("Code") == "ValidationError":
-                raise StackError(f"there is no stack named {name}", next_step=next_step) from error
-            raise
+        found = stack_description(aws, name)
+        if found is None:
+            raise StackError(f"there is no stack named {name}", next_step=next_step)
         status = found["StackStatus"]
         if not status.endswith("_COMPLETE") or status.startswith(("DELETE", "ROLLBACK")):
             raise StackError(f"stack {name} is in state {status}", next_step=next_step)

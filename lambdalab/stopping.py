@@ -17,7 +17,7 @@ import msgspec
 from lambdalab.collection import REPEATED, read_run
 from lambdalab.cost import PriceSheet
 from lambdalab.model import InvocationRow, Manifest, TrialResult
-from lambdalab.spending import lab_use, most_usd
+from lambdalab.spending import MOST_MINUTES, MOST_USD, lab_use, most_usd
 from lambdalab.stats import LEVEL, median_estimate
 from lambdalab.store import RunDirectory
 
@@ -53,9 +53,9 @@ class StoppingRule:
         manifest, trials = self._store.manifest(), self._store.trials()
         protocol = manifest.protocol
         done = _whole_blocks(manifest, trials)
-        if not done or (protocol.stop is None and not any(msgspec.structs.astuple(protocol.caps))):
+        if not done:
             return None
-        if self._looks_at_rows(manifest, done):
+        if self._looks_at_rows(manifest, trials, done):
             run = read_run(self._store)
             if (reason := self._by_rows(manifest, trials, run.rows, run.prices)) is not None:
                 return reason
@@ -63,16 +63,28 @@ class StoppingRule:
         attempts = Counter((result.trial.arm, result.trial.load.label) for result in trials)
         if caps.attempts is not None and max(attempts.values()) >= caps.attempts:
             return ATTEMPTS_CAP
-        if caps.minutes is not None and minutes_under_way(manifest, trials, self._now_s()) >= caps.minutes:
+        if minutes_under_way(manifest, trials, self._now_s()) >= (caps.minutes or MOST_MINUTES):
             return MINUTES_CAP
         return None
 
-    def _looks_at_rows(self, manifest: Manifest, done: int) -> bool:
+    def _looks_at_rows(self, manifest: Manifest, trials: Sequence[TrialResult], done: int) -> bool:
         """Reading everything anew takes longer the longer a run is: beyond 200 blocks, every hundredth part of it."""
         caps = manifest.protocol.caps
-        if caps.usd is not None and self._spends:
+        if self._spends and (caps.usd is not None or self._may_pass(manifest, trials)):
             return True
         return (manifest.protocol.stop is not None or caps.samples is not None) and done % max(1, done // 100) == 0
+
+    def _may_pass(self, manifest: Manifest, trials: Sequence[TrialResult]) -> bool:
+        """Whether another block might pass the default ceiling, if every invocation ran into its timeout."""
+        prices = msgspec.convert(manifest.prices, PriceSheet)
+        spent, _ = spent_usd(manifest, trials, (), prices, self._now_s())
+        messages = {arm.name: arm.messages for arm in manifest.protocol.arms}
+        most = Counter((result.trial.arm, result.trial.load) for result in trials)
+        billed = sum(
+            count * most_usd(prices, manifest.functions[arm], load, messages=messages[arm])
+            for (arm, load), count in most.items()
+        )
+        return spent + 2 * billed > MOST_USD
 
     def _by_rows(
         self, manifest: Manifest, trials: Sequence[TrialResult], rows: Sequence[InvocationRow], prices: PriceSheet
@@ -92,10 +104,10 @@ class StoppingRule:
                 self.standing = f"no interval yet ({least} of at least {stop.min_blocks} samples)"
         if caps.samples is not None and least >= caps.samples:
             return SAMPLES_CAP
-        if caps.usd is not None and self._spends:
+        if self._spends:
             spent, dearest = spent_usd(manifest, trials, rows, prices, self._now_s())
             self.standing = f"{self.standing}, about {spent:.4f} USD spent".removeprefix(", ")
-            if spent + dearest > caps.usd:
+            if spent + dearest > (caps.usd or MOST_USD):
                 return USD_CAP
         return None
 

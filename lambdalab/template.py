@@ -17,6 +17,12 @@ def parameter_default(name: str) -> str:
     return str(_parameters(project_root())[name]["Default"])
 
 
+def read_template(text: str) -> dict[str, Any]:
+    """A template in YAML or JSON; short functions such as ``!Ref`` become what they are given."""
+    template: dict[str, Any] = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    return template
+
+
 def check_parameters(values: dict[str, str]) -> None:
     """Refuses what AWS would refuse; the emulator would take any nonsense.
 
@@ -61,8 +67,7 @@ def _allowed(parameter: dict[str, Any], value: str) -> bool:
 
 @cache
 def _parameters(root: Path) -> dict[str, dict[str, Any]]:
-    template = yaml.load((root / "template.yaml").read_text(), Loader=_Loader)  # noqa: S506 - a SafeLoader
-    parameters: dict[str, dict[str, Any]] = template["Parameters"]
+    parameters: dict[str, dict[str, Any]] = read_template((root / "template.yaml").read_text())["Parameters"]
     return parameters
 
 

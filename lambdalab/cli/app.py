@@ -49,7 +49,8 @@ def complain(problem: str, error: BaseException) -> None:
 
 def load_commands() -> None:
     """Adds every command, in the order of ``--help``."""
-    for module in ("local_stack", "runs", "sweep", "load", "compare", "plan", "data", "doctor"):
+    modules = ("local_stack", "runs", "sweep", "load", "compare", "plan", "data", "doctor", "dead_letters", "destroy")
+    for module in modules:
         import_module(f"lambdalab.cli.{module}")
 
 

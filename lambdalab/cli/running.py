@@ -32,7 +32,7 @@ MAX_SEED: Final = 2**32 - 1
 """Of what is drawn when none is given."""
 _FIXED: Final = (
     "protocol", "blocks", "seed", "memory", "language", "mode", "count", "size", "architecture",
-    "batch_size",
+    "batch_size", "max_minutes", "max_usd",
 )  # fmt: skip
 """What a run that goes on has already."""
 Results = Annotated[Path, typer.Option(help="Folder of run directories.")]
@@ -40,6 +40,14 @@ ProtocolName = Annotated[str, typer.Option(help="A protocol of protocols/, or th
 StackName = Annotated[str, typer.Option(help="The deployed stack, for --target aws.")]
 Blocks = Annotated[
     int | None, typer.Option(min=1, max=10_000, help="How often every arm runs; the protocol's own by default.")
+]
+
+MaxMinutes = Annotated[
+    float | None,
+    typer.Option(min=0.1, max=10_000, help="End after the block in which so many are over; 1440 by default."),
+]
+MaxUsd = Annotated[
+    float | None, typer.Option(min=0.0001, max=10_000, help="On AWS: end before so much is spent; 10 by default.")
 ]
 
 
@@ -109,6 +117,14 @@ def chosen_protocol(scenario: str, name: str, blocks: int | None, builds: tuple[
         plan = replace(plan, factors=replace(plan.factors, build=builds))
         check_protocol(plan, f"protocol {plan.name} with --build")
     return plan
+
+
+def with_ceilings(protocol: "Protocol", minutes: float | None, usd: float | None) -> "Protocol":
+    """The protocol with ceilings that were typed in place of its own; those it has not got have defaults."""
+    from msgspec.structs import replace
+
+    caps = replace(protocol.caps, minutes=protocol.caps.minutes if minutes is None else minutes)
+    return replace(protocol, caps=caps if usd is None else replace(caps, usd=Decimal(str(usd))))
 
 
 @contextmanager

@@ -16,6 +16,8 @@ from lambdalab.cli.running import (
     MAX_SEED,
     RESULTS,
     Blocks,
+    MaxMinutes,
+    MaxUsd,
     ProtocolName,
     Results,
     StackName,
@@ -25,6 +27,7 @@ from lambdalab.cli.running import (
     refuse_contradictions,
     show_result,
     target_of,
+    with_ceilings,
 )
 from lambdalab.errors import UsageError
 
@@ -72,6 +75,8 @@ def run(
         float | None,
         typer.Option(min=0.05, max=20, help="With --up: multiply every CPU share; models a slower or faster core."),
     ] = None,
+    max_minutes: MaxMinutes = None,
+    max_usd: MaxUsd = None,
     yes: Annotated[bool, typer.Option("--yes", help="On AWS: spend without asking.")] = False,
 ) -> None:
     """Run a protocol: send, drain, verify, collect, and print the comparison."""
@@ -81,7 +86,7 @@ def run(
     builds = _builds(build or [])
     previous = None if resume is None else RunDirectory.open(results, resume)
     if previous is None:
-        plan = chosen_protocol(scenario, protocol, blocks, tuple(builds))
+        plan = with_ceilings(chosen_protocol(scenario, protocol, blocks, tuple(builds)), max_minutes, max_usd)
     else:
         plan = previous.manifest().protocol
         _refuse_unknown_builds(builds, plan, previous.folder.name)

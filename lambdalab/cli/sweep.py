@@ -9,12 +9,15 @@ from lambdalab.cli.app import app
 from lambdalab.cli.running import (
     MAX_SEED,
     RESULTS,
+    MaxMinutes,
+    MaxUsd,
     Results,
     TargetName,
     measure,
     refuse_contradictions,
     show_result,
     target_of,
+    with_ceilings,
 )
 from lambdalab.errors import UsageError
 
@@ -62,6 +65,8 @@ def sweep(
     temporary: Annotated[
         bool, typer.Option("--up", help="Bring a local stack up for this sweep when none is up, and end it afterwards.")
     ] = False,
+    max_minutes: MaxMinutes = None,
+    max_usd: MaxUsd = None,
     yes: Annotated[bool, typer.Option("--yes", help="On AWS: spend without asking.")] = False,
 ) -> None:
     """Measure every combination of settings, and print cost against latency with what to take under a limit."""
@@ -94,6 +99,7 @@ def sweep(
             sizes_bytes=_numbers("size", size),
             blocks=sweep_blocks(limits) if blocks is None else blocks,
         )
+        protocol = with_ceilings(protocol, max_minutes, max_usd)
     options = ["--max-p95-ms", f"{max_p95_ms:g}"] if max_p95_ms is not None else []
     options += ["--max-usd-per-million", f"{max_usd_per_million:g}"] if max_usd_per_million is not None else []
     options += ["--up"] if temporary else []

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from botocore.exceptions import ClientError
 from msgspec.structs import replace
 
-from lambdalab.aws import Aws, access_errors
+from lambdalab.aws import Aws, access_errors, is_aws
 from lambdalab.cost import load_price_sheet
 from lambdalab.doctor.findings import Finding, Verdict, look, ok, refused, warning, wrong
 from lambdalab.errors import AccessError
@@ -20,7 +20,6 @@ SOON: Final = timedelta(hours=1)
 """A run may take as long; credentials from the environment are not renewed."""
 MOST_SKEW_S: Final = 300
 """AWS refuses requests whose time is further off ("Signature Version 4": five minutes)."""
-_AWS_DOMAINS: Final = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
 
 
 class Quota:
@@ -89,13 +88,13 @@ class Account:
         if region is None:
             yield wrong("region", "none is set", None, "set AWS_REGION, for example us-east-1")
             return
-        host = urlsplit(self._aws.lambda_.meta.endpoint_url).hostname or ""
-        if host.endswith(_AWS_DOMAINS):
+        url = self._aws.lambda_.meta.endpoint_url
+        if is_aws(url):
             yield ok("region", region)
         else:
             yield warning(
                 "region",
-                f"{region} at {host}",
+                f"{region} at {urlsplit(url).hostname}",
                 "that is not AWS: what stands here is of what answers there",
                 "unset AWS_ENDPOINT_URL for AWS",
             )

@@ -53,6 +53,7 @@ ARGUMENTS: Final[Mapping[str, Argument]] = {
     "batch-size": Argument("1", "Messages per request, 1 to 10; above 1 it is SendMessageBatch."),
     "max-messages": Argument("1000000", "No more are sent."),
     "max-time": Argument("4h", "Nothing is sent later."),
+    "max-usd": Argument("10", "On AWS: nothing more is sent when so much may have been spent."),
     "target": Argument("local", "The local stack, or one on AWS by the ordinary AWS environment.", TARGETS),
     "stack-name": Argument("lambdalab-load", "The deployed stack on AWS."),
     "results": Argument("results", "The folder of run directories; empty: a run leaves nothing behind.", of_form=False),
@@ -101,6 +102,7 @@ def plan_of(options: Namespace, seed: int) -> LoadPlan:
         batch_size=read("batch-size", int),
         max_messages=read("max-messages", int),
         max_s=read("max-time", seconds),
+        max_usd=read("max-usd", float),
     )
 
 

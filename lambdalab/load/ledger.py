@@ -70,9 +70,10 @@ class PipelineSample(msgspec.Struct, frozen=True, kw_only=True):
     now; of those the senders have told of, ``sent`` are those SQS took and ``given_up`` the others. ``done`` are those
     of ``sent`` that are in no queue any more, None where more are there than were due. ``end_to_end_ms`` is from the
     intended time to the end of the work, and ``cost_usd`` what the invocations seen so far cost; both follow the logs,
-    which come late. ``emulator_cpu_s``, ``plane_cpu_s`` and ``idle_s`` (of all cores of the machine) count since they
-    began, and are there for a local stack only; so are ``emulator_wait_s`` and ``plane_wait_s``, the time in which they
-    had work and no core.
+    which come late. ``spent_usd``, on AWS only, is what the run may have cost by now at most (``ceiling.Spent``).
+    ``emulator_cpu_s``, ``plane_cpu_s`` and ``idle_s`` (of all cores of the machine) count since they began, and are
+    there for a local stack only; so are ``emulator_wait_s`` and ``plane_wait_s``, the time in which they had work and
+    no core.
     """
 
     at_ms: float
@@ -85,6 +86,7 @@ class PipelineSample(msgspec.Struct, frozen=True, kw_only=True):
     arms: dict[str, QueueSample]
     end_to_end_ms: Quantiles | None = None
     cost_usd: Decimal | None = None
+    spent_usd: Decimal | None = None
     emulator_cpu_s: float | None = None
     emulator_wait_s: float | None = None
     plane_cpu_s: float | None = None

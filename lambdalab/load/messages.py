@@ -69,6 +69,11 @@ class EndToEnd:
         if len(self._finished_ms) > _EARLY_AT_MOST:  # of other runs, or done twice
             del self._finished_ms[next(iter(self._finished_ms))]
 
+    @property
+    def done(self) -> int:
+        """How many messages are known to be sent and done."""
+        return len(self._took_ms)
+
     def quantiles(self) -> Quantiles | None:
         """Of the messages of which both have come."""
         values = self._took_ms

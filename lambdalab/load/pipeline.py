@@ -18,6 +18,7 @@ from lambdalab.aws import Aws, access_errors
 from lambdalab.cost import PriceSheet, invocation_cost
 from lambdalab.errors import AccessError, LambdalabError
 from lambdalab.load.books import DRAIN
+from lambdalab.load.ceiling import Spent
 from lambdalab.load.ledger import PipelineSample, QueueSample
 from lambdalab.load.messages import EndToEnd, Messages
 from lambdalab.load.schedule import LoadPlan
@@ -55,11 +56,13 @@ class Pipeline:
         self._times = EndToEnd()
         self._messages = Messages(list(self._arms), msgspec.convert(manifest.load, LoadPlan), self._times)
         self._position = 0
+        prices = msgspec.convert(manifest.prices, PriceSheet)
         self._logs = Logs(
             {of_arm.log_group: manifest.functions[arm].architecture for arm, of_arm in self._arms.items()},
-            msgspec.convert(manifest.prices, PriceSheet),
+            prices,
             self._times,
         )
+        self._spent = None if isinstance(target, LocalTarget) else Spent(manifest, prices)
         self._logs_since_ms = self._began_ms - CLOCK_SKEW_MS
         self._logs_due = time.monotonic() + target.log_every_s
         self._functions = (
@@ -85,6 +88,8 @@ class Pipeline:
         fresh, self._position = self._store.trials_from(self._position)
         messages = self._messages
         messages.add(fresh)
+        if self._spent is not None:
+            self._spent.add(fresh)
         arms = {name: self._queue(name, of_arm, functions[name]) for name, of_arm in self._arms.items()}
         now_ms = time.time() * 1000
         sample = PipelineSample(
@@ -98,10 +103,17 @@ class Pipeline:
             arms=arms,
             end_to_end_ms=self._times.quantiles(),
             cost_usd=self._logs.cost_usd,
+            spent_usd=self._spent_usd(now_ms),
             **self._functions.processes(),
         )
         self._store.append_sample(sample)
         return sample
+
+    def _spent_usd(self, now_ms: float) -> Decimal | None:
+        if self._spent is None:
+            return None
+        billed = (self._logs.cost_usd or Decimal(0)) + self._logs.unrecorded_usd()
+        return self._spent.usd(billed=billed, done=self._times.done, minutes=(now_ms - self._began_ms) / 60_000)
 
     def stop(self, offered: int | None) -> None:
         """From now on nothing is due. ``offered`` is how many messages were, as the senders say; None is not known."""
@@ -172,11 +184,20 @@ class Logs:
             if known.reports and known.records:
                 self._pay(self._open.pop(found.request_id))
 
+    def unrecorded_usd(self) -> Decimal:
+        """What invocations cost that have a REPORT and no record: it comes later, or never, as after a timeout."""
+        costs = (self._cost(found) for found in self._open.values() if found.reports)
+        return sum((cost for cost in costs if cost is not None), Decimal(0))
+
     def _pay(self, found: Observed) -> None:
+        if (cost := self._cost(found)) is not None:
+            self.cost_usd = (self.cost_usd or Decimal(0)) + cost
+
+    def _cost(self, found: Observed) -> Decimal | None:
         report = found.reports[0]
         if report.refused is not None:
-            return
-        cost = invocation_cost(
+            return None
+        return invocation_cost(
             self._prices,
             architecture=self._architectures[found.log_group],
             memory_mb=report.memory_mb,
@@ -185,8 +206,6 @@ class Logs:
             sqs_bytes=1,  # a work message is always within the 64 KB of one request
             log_bytes=found.log_bytes,
         ).total_usd
-        if cost is not None:
-            self.cost_usd = (self.cost_usd or Decimal(0)) + cost
 
 
 class PlaneCounts:

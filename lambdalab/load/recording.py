@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Final
 from typing import Protocol as Interface
@@ -60,6 +61,7 @@ class Recording:
     def __init__(self, results: Path) -> None:
         self.store: RunDirectory | None = None
         self._results = results
+        self._ceiling: str | None = None
 
     @property
     def is_open(self) -> bool:
@@ -79,6 +81,7 @@ class Recording:
         self._began_ms = datetime.fromisoformat(self._manifest.started_at).timestamp() * 1000
         self._block_ms = block_seconds(plan) * 1000
         self._plan, self._told = plan, 0
+        self._spends, self._seen, self._ceiling = target.name == "aws", 0, None
         self._process = subprocess.Popen(
             [sys.executable, "-m", "lambdalab.load.bookkeeper", str(store.folder)],
             stdin=subprocess.PIPE,
@@ -107,6 +110,16 @@ class Recording:
         self._told += len(sends)
         self._require_kept()
 
+    def ceiling(self) -> str | None:
+        """Why nothing more may be sent: what the books say the run may have cost by now has reached ``max_usd``."""
+        assert self.store is not None
+        if self._spends and self._ceiling is None:
+            samples, self._seen = self.store.samples_from(self._seen)
+            spent = max((sample.spent_usd for sample in samples if sample.spent_usd is not None), default=Decimal(0))
+            if spent >= Decimal(str(self._plan.max_usd)):
+                self._ceiling = f"usd ceiling: {spent:.4f} of {self._plan.max_usd:g} USD may have been spent"
+        return self._ceiling
+
     def end(self, report: Report) -> None:
         """Nothing is sent any more: waits for the drain and until the books are closed.
 
@@ -118,7 +131,7 @@ class Recording:
         """
         self._require_kept()
         stopped = Stopped(
-            why=report.ended_by,
+            why=self._ceiling or report.ended_by,
             offered=report.offered,
             dropped=report.dropped_of_step,
             generator_limits=report.limits,

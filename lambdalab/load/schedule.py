@@ -22,6 +22,7 @@ from lambdalab.protocol import LANGUAGES_OF_SCENARIO, items_faults
 MAX_BATCH: Final = 10
 """Entries of one SendMessageBatch (Amazon SQS API reference)."""
 MAX_RATE: Final = 100_000.0
+MAX_USD: Final = 10_000.0
 MAX_SHARE: Final = 100
 LANGUAGES: Final = LANGUAGES_OF_SCENARIO["ingest"]
 
@@ -75,7 +76,8 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     ``languages`` and the shares of ``mix`` are ratios that hold exactly over every block of their sums, in an order
     drawn from ``seed``. ``batch_size`` messages are due together and go in one request, to one queue; 1 is SendMessage.
-    Neither more than ``max_messages`` are sent, nor any after ``max_s``.
+    Neither more than ``max_messages`` are sent, nor any after ``max_s``; nor, on AWS, when
+    more than ``max_usd`` may have been spent.
     """
 
     shape: Shape = Shape.CONSTANT
@@ -95,6 +97,7 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     batch_size: int = 1
     max_messages: int = 1_000_000
     max_s: float = 14_400.0
+    max_usd: float = 10.0
 
 
 class Segment(msgspec.Struct, frozen=True, kw_only=True):
@@ -287,6 +290,8 @@ def _number_faults(plan: LoadPlan) -> Iterator[tuple[str, object, str]]:
     for name, length in (seconds | {"max time": plan.max_s}).items():
         if not 0 < length < math.inf:
             yield name, length, "write a time above 0"
+    if not 0 < plan.max_usd <= MAX_USD:
+        yield "max usd", plan.max_usd, f"write USD above 0, {MAX_USD:g} at most"
     if not 1 <= plan.max_messages <= 2**53:
         yield "max messages", plan.max_messages, "write a number from 1"
     if plan.seed < 0:

@@ -20,7 +20,7 @@ from locust.rpc import Message
 from locust.runners import STATE_MISSING, LocalRunner, MasterRunner
 from msgspec.structs import replace
 
-from lambdalab.aws import access_errors
+from lambdalab.aws import access_errors, is_aws
 from lambdalab.design import Arm
 from lambdalab.errors import InvalidRunError, LambdalabError, StackError, UsageError
 from lambdalab.load.arguments import plan_of
@@ -49,6 +49,9 @@ class Recorder(Protocol):
     def sends(self, sends: list[Send]) -> None:
         """Messages that were sent, or given up."""
 
+    def ceiling(self) -> str | None:
+        """Why nothing more may be sent, if so; asked once a second."""
+
     def end(self, report: GeneratorReport) -> None:
         """Nothing is sent any more.
 
@@ -61,10 +64,18 @@ class Unrecorded:
     """Leaves nothing behind but what Locust shows."""
 
     def begin(self, plan: LoadPlan, target: AwsTarget) -> str:  # noqa: ARG002
+        if is_aws(target.aws.sqs.meta.endpoint_url):
+            raise UsageError(
+                "without --results nobody knows what a run on AWS has cost, so no ceiling holds",
+                next_step="name a folder with --results",
+            )
         return f"{datetime.now(UTC):%Y%m%d-%H%M%S}-load-{secrets.token_hex(2)}"
 
     def sends(self, sends: list[Send]) -> None:
         pass
+
+    def ceiling(self) -> str | None:
+        return None
 
     def end(self, report: GeneratorReport) -> None:
         if report.limits:
@@ -132,6 +143,9 @@ class Run:
 
     def going_on(self) -> bool:
         """Whether anything is still to be sent."""
+        if (ceiling := self._recorder.ceiling()) is not None:
+            _log.warning("%s; nothing more is sent, raise it with --max-usd", ceiling)
+            return False
         return self._failure is None and self._waits()
 
     def _waits(self) -> bool:

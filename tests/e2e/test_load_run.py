@@ -30,10 +30,10 @@ TINY = ("load", "--headless", "--only-summary", "--mix", "256Bx1", "--languages"
 
 
 @pytest.fixture(scope="module")
-def loaded(lambdalab: Run) -> Iterator[None]:
+def loaded(lambdalab: Run) -> Iterator[dict[str, str]]:
     done = lambdalab("up", "--port", "0", "--settings", "load", "--parameter", "MaximumConcurrency=2")
     assert done.returncode == 0, done.stderr
-    yield
+    yield dict(word.split("=", 1) for word in done.stdout.split() if "=" in word)
     lambdalab("down")
 
 
@@ -91,7 +91,9 @@ def ended_by_hand(project: Path, said: str, code: int) -> None:
     assert summary.load.whole.processed == summary.load.whole.sent == len(run.trials())
 
 
-def test_a_sweep_of_rates_finds_the_knee_and_every_step_balances(lambdalab: Run, project: Path, loaded: None) -> None:
+def test_a_sweep_of_rates_finds_the_knee_and_every_step_balances(
+    lambdalab: Run, project: Path, loaded: dict[str, str]
+) -> None:
     done = lambdalab(*LOAD, "--shape", "steps", "--rates", "5,10,20,40", "--hold", "8s", "--languages", "python,go")
 
     summary = summary_of(project)
@@ -136,7 +138,7 @@ def marked(lambdalab: Run, project: Path, done: "subprocess.CompletedProcess[str
 
 
 def test_a_rate_that_one_process_cannot_send_is_the_generators_limit(
-    lambdalab: Run, project: Path, loaded: None
+    lambdalab: Run, project: Path, loaded: dict[str, str]
 ) -> None:
     # all due within 3 ms; to sign, connect and send takes some 0.25 ms of CPU each, and 50 ms late is late
     done = lambdalab(*TINY, "--rate", "100000", "--duration", "0.003s", "--max-messages", "300")
@@ -150,7 +152,7 @@ def test_a_rate_that_one_process_cannot_send_is_the_generators_limit(
 
 
 @pytest.fixture
-def starved(project: Path, loaded: None) -> Iterator[Callable[[], None]]:
+def starved(project: Path, loaded: dict[str, str]) -> Iterator[Callable[[], None]]:
     """The emulator shares a core with five processes that never wait, and has a sixth of it until this is called."""
     with contextlib.chdir(project):
         stack = running_stack()
@@ -200,7 +202,7 @@ def test_an_emulator_that_cannot_follow_is_the_limit_of_the_run(
 
 
 def test_ctrl_c_while_messages_are_sent_ends_the_run_like_stop(
-    project: Path, clean_environment: dict[str, str], loaded: None
+    project: Path, clean_environment: dict[str, str], loaded: dict[str, str]
 ) -> None:
     link = project / "results" / "latest"
     before = link.readlink() if link.is_symlink() else None
@@ -217,7 +219,7 @@ def test_ctrl_c_while_messages_are_sent_ends_the_run_like_stop(
 
 
 def test_ctrl_c_while_a_page_shows_a_run_ends_it_like_stop(
-    project: Path, clean_environment: dict[str, str], loaded: None
+    project: Path, clean_environment: dict[str, str], loaded: dict[str, str]
 ) -> None:
     link = project / "results" / "latest"
     before = link.readlink() if link.is_symlink() else None
@@ -243,7 +245,7 @@ def test_ctrl_c_while_a_page_shows_a_run_ends_it_like_stop(
 
 
 def test_a_drain_that_is_interrupted_leaves_books_and_no_process(
-    project: Path, clean_environment: dict[str, str], loaded: None
+    project: Path, clean_environment: dict[str, str], loaded: dict[str, str]
 ) -> None:
     before = (project / "results" / "latest").readlink()
     process = subprocess.Popen(
@@ -268,3 +270,24 @@ def test_a_drain_that_is_interrupted_leaves_books_and_no_process(
     assert books.drain_s is None
     assert keepers(link.readlink().name) == []
     assert books.knees[ALL] in (None, 1)
+
+
+def test_on_aws_a_run_ends_at_its_ceiling_in_usd_and_keeps_everything(
+    lambdalab: Run, project: Path, loaded: dict[str, str]
+) -> None:
+    where = ("--target", "aws", "--stack-name", "lambdalab-local", "--languages", "go")
+    done = lambdalab(*LOAD, *where, "--rate", "5", "--duration", "300s", "--max-usd", "0.02", **loaded)
+
+    summary = summary_of(project)
+    assert "usd ceiling: " in done.stderr, done.stdout + done.stderr
+    assert summary.stopped is not None
+    assert summary.stopped.startswith("usd ceiling: "), done.stdout + done.stderr
+    assert summary.stopped.endswith(" of 0.02 USD may have been spent")
+    faults = [fault for fault in summary.faults if not fault.startswith(BOUND)]
+    assert faults == [], done.stdout + done.stderr
+    assert done.returncode == (4 if summary.faults else 0), done.stdout + done.stderr
+    books = summary.load
+    assert books is not None
+    assert 0 < books.whole.sent < 300
+    assert books.whole.processed == books.whole.sent
+    assert books.whole.items_found == 10 * books.whole.sent

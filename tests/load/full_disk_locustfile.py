@@ -6,13 +6,13 @@ from lambdalab.errors import InvalidRunError, StorageError
 from lambdalab.load.generator import GeneratorReport
 from lambdalab.load.ledger import Send
 from lambdalab.load.schedule import LoadPlan
-from lambdalab.load.shape import PipelineShape
+from lambdalab.load.shape import PipelineShape, Unrecorded
 from lambdalab.load.user import SqsUser
 from lambdalab.load.wiring import attach
 from lambdalab.target import AwsTarget
 
 
-class Full:
+class Full(Unrecorded):
     """Takes no message, and says whether it was told that the run ended."""
 
     def begin(self, plan: LoadPlan, target: AwsTarget) -> str:

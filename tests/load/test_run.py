@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -229,3 +231,35 @@ def test_what_cannot_be_recorded_is_not_sent(aws: FakeAws, start: Start, process
     assert f"told of the end after {len(aws.messages)}: what was sent could not be recorded\n" in locust.log
     assert "run full is invalid" in locust.log, "it is said as well, and does not take the first error's place"
     assert locust.counts()["accepted"] == len(aws.messages)
+
+
+BEGIN = """
+import sys
+import locust
+from lambdalab.aws import Aws
+from lambdalab.errors import UsageError
+from lambdalab.load.schedule import LoadPlan
+from lambdalab.load.shape import Unrecorded
+from lambdalab.stack import Stack
+from lambdalab.target import AwsTarget
+stack = Stack(name="s", outputs={}, parameters={}, resources={}, types={})
+target = AwsTarget(Aws(endpoint_url=sys.argv[1] or None), stack)
+try:
+    Unrecorded().begin(LoadPlan(), target)
+except UsageError as error:
+    sys.exit(str(error))
+"""
+
+
+def test_on_aws_a_run_that_is_not_kept_has_no_ceiling_and_is_refused() -> None:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("AWS_")}
+    access = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
+
+    def begun(url: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-c", BEGIN, url]
+        return subprocess.run(command, env=kept | access, capture_output=True, text=True, check=False)
+
+    assert begun("http://127.0.0.1:9").returncode == 0, "where nothing costs money"
+    refused = begun("")
+    assert refused.returncode == 1
+    assert "nobody knows what a run on AWS has cost, so no ceiling holds" in refused.stderr

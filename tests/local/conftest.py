@@ -3,14 +3,17 @@
 import asyncio
 import inspect
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from lambdalab.aws import Aws
 from lambdalab.local.cgroup import Cgroups
 from lambdalab.local.filesystem import FileSystems
-from local.support import PYTHON_RUNTIME, Machine, built_go, interpreter
+from lambdalab.local.stack import start_emulator
+from local.support import PYTHON_RUNTIME, Emulated, Machine, built_go, interpreter
 from local.whole import Up, processes_of, project
 
 LONGEST_TEST_S = 60
@@ -49,3 +52,17 @@ def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Up]:
     yield found
     found.end()
     assert processes_of(found.project) == []
+
+
+@pytest.fixture(scope="session")
+def emulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulated]:
+    """An emulator alone, without a stack and a plane, for all tests of a session."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    daemon = start_emulator(port, tmp_path_factory.mktemp("emulator"))
+    found = Emulated(daemon=daemon, url=f"http://127.0.0.1:{port}", aws=Aws(endpoint_url=f"http://127.0.0.1:{port}"))
+    yield found
+    for client in (value for value in vars(found.aws).values() if hasattr(value, "get_waiter")):
+        client.close()
+    daemon.end(grace_s=2)

@@ -15,7 +15,9 @@ from typing import Any, Final
 
 import msgspec
 
+from lambdalab.aws import Aws
 from lambdalab.local.cgroup import Cgroups
+from lambdalab.local.daemon import Daemon
 from lambdalab.local.environment import Environment, Outcome
 from lambdalab.local.filesystem import FileSystems, needed_folders
 from lambdalab.local.function import Credentials, FunctionSpec
@@ -38,6 +40,15 @@ class Machine:
     cgroups: Cgroups
     interpreter: Path
     files: FileSystems
+
+
+@dataclass(frozen=True)
+class Emulated:
+    """An emulator that runs, and clients of it."""
+
+    daemon: Daemon
+    url: str
+    aws: Aws
 
 
 @dataclass

@@ -52,7 +52,9 @@ COMMANDS = (
     "plan",
     "query",
     "doctor",
+    "destroy",
     "prices",
+    "dlq",
 )
 
 

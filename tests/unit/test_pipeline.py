@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,13 @@ from samples import BEGAN_MS, PRICES, make_lines, make_manifest, make_result, ma
 from lambdalab.aws import Aws
 from lambdalab.cost import invocation_cost
 from lambdalab.errors import LambdalabError
+from lambdalab.load.ceiling import Spent
 from lambdalab.load.ledger import Sending
 from lambdalab.load.messages import EndToEnd, Messages
 from lambdalab.load.pipeline import CloudWatch, Logs, Pipeline
 from lambdalab.load.schedule import LoadPlan, Shape
 from lambdalab.model import LogLine, TrialResult
+from lambdalab.spending import lab_use, most_usd
 from lambdalab.stack import Stack
 from lambdalab.store import RunDirectory
 from lambdalab.target import AwsTarget, Resources
@@ -262,3 +265,35 @@ def test_trials_are_read_from_where_the_last_look_ended(tmp_path: Path) -> None:
     again, end = store.trials_from(position)
     assert [one.batch_id for one in again] == ["batch-2"]
     assert end == (store.folder / "trials.jsonl").stat().st_size
+
+
+def test_what_may_have_been_spent_is_never_less_than_what_it_will_have_cost() -> None:
+    manifest = make_manifest(arms=("go",))
+    (function,) = manifest.functions.values()
+    spent = Spent(manifest, PRICES)
+    sent = [message(number, 1000.0) for number in range(4)]
+    spent.add([*sent, message(9, 1000.0, message_id=None)])
+    trial_load = sent[0].trial.load
+    lab = 4 * lab_use([trial_load], blocks=1, minutes=0, queues=1).usd(PRICES)
+    most = most_usd(PRICES, function, trial_load)
+
+    assert spent.usd(billed=Decimal(0), done=0, minutes=0) == 4 * most + lab
+    assert spent.usd(billed=Decimal("0.5"), done=3, minutes=0) == Decimal("0.5") + most + lab
+    later = spent.usd(billed=Decimal(0), done=4, minutes=10)
+    assert later == lab + lab_use([], blocks=0, minutes=10, queues=1).usd(PRICES)
+
+
+def test_an_invocation_without_a_record_is_billed_all_the_same() -> None:
+    """As after a timeout: its REPORT is all there is."""
+    logs = Logs({"/aws/lambda/lab-go": "x86_64"}, PRICES, EndToEnd())
+    assert logs.unrecorded_usd() == 0
+    whole = make_lines(message(0, 1000.0))
+    report = [line for line in whole if line.message.startswith("REPORT")]
+    group = {report[0].log_group: "x86_64"}
+    logs = Logs(group, PRICES, EndToEnd())
+    logs.add(report)
+    assert logs.cost_usd is None
+    assert logs.unrecorded_usd() > 0
+    logs.add([line for line in whole if not line.message.startswith("REPORT")])
+    assert logs.unrecorded_usd() == 0
+    assert logs.cost_usd is not None

@@ -24,7 +24,7 @@ from lambdalab.experiment import conclude, execute, resume_run, trials_left
 from lambdalab.model import Manifest, Trial, TrialResult
 from lambdalab.observations import observe
 from lambdalab.platform_log import render_report
-from lambdalab.spending import lab_use, most_usd
+from lambdalab.spending import MOST_MINUTES, lab_use, most_usd
 from lambdalab.stats import median_estimate
 from lambdalab.stopping import StoppingRule, minutes_under_way, spent_usd
 from lambdalab.store import RunDirectory
@@ -131,8 +131,21 @@ def test_invalid_samples_do_not_count(tmp_path: Path) -> None:
 # caps
 
 
-def test_without_a_rule_and_without_caps_it_never_ends_early(tmp_path: Path) -> None:
-    assert reason_of(run_of(tmp_path, wanted(), trials=40), spends=True, after_minutes=1e6) is None
+def test_without_a_rule_and_without_caps_it_ends_at_the_default_ceilings_only(tmp_path: Path) -> None:
+    store = run_of(tmp_path / "cheap", wanted(), trials=40)
+    assert reason_of(store, spends=True, after_minutes=MOST_MINUTES - 1) is None
+    assert reason_of(store, after_minutes=MOST_MINUTES) == "minutes cap"
+    dear = wanted()
+    sqs: Any = dear.prices["sqs"]
+    prices = dear.prices | {"sqs": sqs | {"usd_per_million_requests": "1000000"}}
+    store = run_of(tmp_path / "dear", msgspec.structs.replace(dear, prices=prices), trials=40)
+    assert reason_of(store, spends=True) == "usd cap"
+    assert reason_of(store, spends=False) is None, "a local run costs nothing"
+
+
+def test_a_cap_of_the_protocol_takes_the_place_of_the_default(tmp_path: Path) -> None:
+    longer = run_of(tmp_path, wanted(caps=Caps(minutes=MOST_MINUTES * 2)), trials=40)
+    assert reason_of(longer, after_minutes=MOST_MINUTES + 1) is None
 
 
 @pytest.mark.parametrize(
