@@ -116,7 +116,7 @@ def test_the_chapter_says_where_each_arm_kept_up() -> None:
         "Python: step 3 is above the knee: 8.00/s were offered, 4.80/s achieved, and 15 messages waited when it ended."
         in said
     )
-    assert "The emulator took at most 30% of a core over a step." in said
+    assert "The emulator had work for at most 30% of a step." in said
 
 
 def test_the_terminal_shows_the_books() -> None:
