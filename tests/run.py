@@ -1,7 +1,7 @@
-"""Runs pytest with the arguments it is given; without any, all tests, those of whole runs beside the others.
+"""Runs pytest with the arguments it is given; without any, all tests, in parts beside each other.
 
-Most tests wait, so two halves at once take little more than the longer one. Each is an ordinary pytest: both hear
-Ctrl-C from the terminal and clean up, and both name at their end what they left out.
+Most tests wait, so several at once take little more than the longest. Each part is an ordinary pytest: all hear Ctrl-C
+from the terminal and clean up, and each names at its end what it left out.
 """
 
 import os
@@ -10,32 +10,42 @@ import signal
 import subprocess
 import sys
 import tempfile
-from typing import Final
+from typing import IO, Final
 
-BESIDE: Final = ("tests/e2e", "tests/load")
+BESIDE: Final = (
+    ("tests/e2e",),
+    ("tests/load", "tests/chaos", "tests/browser"),
+)
+"""Files and folders of each part that runs beside the rest; what one names is in no other, nor in the rest."""
 _PYTEST: Final = (sys.executable, "-m", "pytest")
 
 
 def main() -> int:
-    """Returns the exit code of a half that failed, 0 when none did."""
-    names = " and ".join(BESIDE)
-    print(f"{names} run beside the other tests; what they say comes after theirs", flush=True)
-    signal.signal(signal.SIGINT, lambda *_: None)  # both hear it as well, and are waited for
-    with tempfile.TemporaryFile() as said:
-        beside = subprocess.Popen([*_PYTEST, *BESIDE], stdout=said, stderr=subprocess.STDOUT)
-        others = subprocess.Popen([*_PYTEST, *(f"--ignore={folder}" for folder in BESIDE)])
+    """Returns the exit code of a part that failed, 0 when none did."""
+    named = [path for part in BESIDE for path in part]
+    print(f"{', '.join(named)} run beside the other tests; what they say comes after theirs", flush=True)
+    signal.signal(signal.SIGINT, lambda *_: None)  # all hear it as well, and are waited for
+    parts: list[tuple[subprocess.Popen[bytes], IO[bytes]]] = []
+    for part in BESIDE:
+        said = tempfile.TemporaryFile()  # noqa: SIM115 - open until the part has ended
+        others = [f"--ignore={path}" for path in named if path not in part]
+        parts.append((subprocess.Popen([*_PYTEST, *part, *others], stdout=said, stderr=subprocess.STDOUT), said))
+    rest = subprocess.Popen([*_PYTEST, *(f"--ignore={path}" for path in named)])
 
-        def interrupt(*_: object) -> None:
-            for half in (beside, others):
-                half.send_signal(signal.SIGINT)
+    def interrupt(*_: object) -> None:
+        for process in (rest, *(process for process, _ in parts)):
+            process.send_signal(signal.SIGINT)
 
-        signal.signal(signal.SIGTERM, interrupt)
-        code = others.wait()
-        if beside.poll() is None:
-            print(f"waiting for {names}", flush=True)
-        code = beside.wait() or code
+    signal.signal(signal.SIGTERM, interrupt)
+    code = rest.wait()
+    for (process, said), part in zip(parts, BESIDE, strict=True):
+        if process.poll() is None:
+            print(f"waiting for {', '.join(part)}", flush=True)
+        code = process.wait() or code
         said.seek(0)
         shutil.copyfileobj(said, sys.stdout.buffer)
+        sys.stdout.flush()
+        said.close()
     return code
 
 

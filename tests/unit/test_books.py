@@ -343,7 +343,7 @@ def test_a_run_whose_generator_was_the_limit_says_so_in_its_words() -> None:
 
 def test_what_the_books_cost_is_as_the_price_sheet_has_it() -> None:
     page = (Path(__file__).parents[2] / "docs" / "books.md").read_text()
-    prices = load_price_sheet("us-east-1")
+    prices = load_price_sheet(Path(__file__).parents[2] / "prices" / "us-east-1.toml")
     assert f"prices of `prices/us-east-1.toml` of {prices.date}" in page
     rows = re.findall(r"^\| (\d+) items of ([\d,]+) bytes \| ([\d,]+) \| ([\d.]+) \|$", page, re.MULTILINE)
     assert len(rows) == 3

@@ -195,7 +195,12 @@ def test_of_a_load_run_the_label_counts(tmp_path: Path) -> None:
     assert duration(tmp_path).seconds == 0.1
     assert not duration(tmp_path, Message(label="1024Bx10-batch", size_bytes=1024, count=10, mode=Mode.BATCH)).measured
     measure(
-        tmp_path, "20260102-b", 50, loads=(load,), load={"rate": 1}, functions={"go": make_facts("go", batch_size=10)}
+        tmp_path,
+        "20260102-b",
+        50,
+        loads=(load,),
+        load={"rate": 1},
+        functions={language: make_facts(language, batch_size=10) for language in ("python", "go")},
     )
     assert duration(tmp_path).seconds == 0.1, "of batches nobody knows how many messages they had"
 
