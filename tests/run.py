@@ -12,9 +12,10 @@ import sys
 import tempfile
 from typing import IO, Final
 
-BESIDE: Final = (
+_ACCESS: Final = ("measurer", "roles", "secrets")
+BESIDE: Final[tuple[tuple[str, ...], ...]] = (
     ("tests/e2e",),
-    ("tests/load", "tests/chaos", "tests/browser"),
+    ("tests/load", "tests/chaos", "tests/browser", *(f"tests/e2e/test_{name}.py" for name in _ACCESS)),
 )
 """Files and folders of each part that runs beside the rest; what one names is in no other, nor in the rest."""
 _PYTEST: Final = (sys.executable, "-m", "pytest")
@@ -27,7 +28,7 @@ def main() -> int:
     signal.signal(signal.SIGINT, lambda *_: None)  # all hear it as well, and are waited for
     parts: list[tuple[subprocess.Popen[bytes], IO[bytes]]] = []
     for part in BESIDE:
-        said = tempfile.TemporaryFile()  # noqa: SIM115 - open until the part has ended
+        said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - open until the part has ended
         others = [f"--ignore={path}" for path in named if path not in part]
         parts.append((subprocess.Popen([*_PYTEST, *part, *others], stdout=said, stderr=subprocess.STDOUT), said))
     rest = subprocess.Popen([*_PYTEST, *(f"--ignore={path}" for path in named)])

@@ -140,14 +140,14 @@ def marked(lambdalab: Run, project: Path, done: "subprocess.CompletedProcess[str
 def test_a_rate_that_one_process_cannot_send_is_the_generators_limit(
     lambdalab: Run, project: Path, loaded: dict[str, str]
 ) -> None:
-    # all due within 3 ms; to sign, connect and send takes some 0.25 ms of CPU each, and 50 ms late is late
-    done = lambdalab(*TINY, "--rate", "100000", "--duration", "0.003s", "--max-messages", "300")
+    # all due within 10 ms; to sign, connect and send takes some 0.15 ms of CPU each, and 50 ms late is late
+    done = lambdalab(*TINY, "--rate", "100000", "--duration", "0.01s", "--max-messages", "1000")
 
     summary = marked(lambdalab, project, done, "generator-bound: ")
     assert summary.load is not None
-    assert summary.load.whole.processed == summary.load.whole.sent == 300
+    assert summary.load.whole.processed == summary.load.whole.sent == 1000
     assert [
-        fault for fault in summary.faults if "of 300 messages were begun more than 50 ms after they were due" in fault
+        fault for fault in summary.faults if "of 1000 messages were begun more than 50 ms after they were due" in fault
     ]
 
 
