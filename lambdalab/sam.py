@@ -17,7 +17,7 @@ from typing import Final
 from lambdalab.console import say
 from lambdalab.deployment import local_parameters, overrides, variables
 from lambdalab.errors import LambdalabError, StackError, UsageError
-from lambdalab.local.containers import sam_local_options
+from lambdalab.local.containers import ensure_images, sam_local_options
 from lambdalab.local.stack import LocalStack, running_stack
 from lambdalab.tools import tool
 
@@ -59,13 +59,17 @@ def main() -> int:  # returns only when sam cannot be started, or has to be wait
         program = tool("sam")
         if is_local(given) and runs_functions(given):
             _refuse_own_variables(given)
-            return asyncio.run(_in_containers([str(program), *completed], _local_stack()))
+            stack = _local_stack()
+            images = ensure_images(stack, say)
+            return asyncio.run(_in_containers([str(program), *completed], stack, images))
         # Whatever else is asked of the local environment, it must never reach AWS.
         offline = not is_local(given) or command_of(given) in ("build", "validate", "local")
         environment = variables(None) if offline else _variables_of(_local_stack())
     except LambdalabError as error:
         print(f"sam: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     return os.execve(program, [str(program), *completed], environment)  # noqa: S606
 
 
@@ -73,9 +77,9 @@ def _variables_of(stack: LocalStack) -> dict[str, str]:
     return variables(stack.endpoint_url) | {"AWS_ENDPOINT_URL_LAMBDA": stack.lambda_endpoint_url}
 
 
-async def _in_containers(command: Sequence[str], stack: LocalStack) -> int:
+async def _in_containers(command: Sequence[str], stack: LocalStack, images: dict[str, str]) -> int:
     """Runs ``sam local`` with a way from its containers to the emulator, and ends that way with it."""
-    async with sam_local_options(stack, say) as options:
+    async with sam_local_options(stack, images) as options:
         process = await asyncio.create_subprocess_exec(*command, *options, env=variables(stack.endpoint_url))
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGINT, lambda: None)  # the terminal tells sam as well, which then cleans up

@@ -24,7 +24,7 @@ def read_template(text: str) -> dict[str, Any]:
 
 
 def check_parameters(values: dict[str, str]) -> None:
-    """Refuses what AWS would refuse; the emulator would take any nonsense.
+    """Refuses what AWS and the emulator would refuse, before anything is built and in one sentence.
 
     Raises:
         UsageError: a parameter is unknown, its value is outside the template's limits, or two do not go together.
@@ -44,6 +44,11 @@ def check_parameters(values: dict[str, str]) -> None:
         raise UsageError(
             f"VisibilityTimeout={visibility_s} is less than Timeout={timeout_s}, which Lambda refuses of a queue",
             next_step=f"set VisibilityTimeout={6 * int(timeout_s)}, six times Timeout, or lower Timeout",
+        )
+    if bool(together["BudgetUsd"]) != bool(together["BudgetEmail"]):
+        raise UsageError(
+            f"BudgetUsd={together['BudgetUsd']} and BudgetEmail={together['BudgetEmail']} do not go together",
+            next_step="state both, or leave both empty",
         )
     if together["ReservedConcurrency"] == "1" and together["MaximumConcurrency"]:
         raise UsageError(

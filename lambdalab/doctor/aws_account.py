@@ -118,7 +118,11 @@ class Account:
             yield wrong("credentials", "they have expired", "nothing of the account can be asked", "sign in again")
             return
         with access_errors("the AWS credentials"):
-            answer = self._aws.sts.get_caller_identity()
+            try:
+                answer = self._aws.sts.get_caller_identity()
+            except ClientError as error:  # a clock minutes off is refused like a wrong key
+                yield from _clock(error.response["ResponseMetadata"]["HTTPHeaders"])
+                raise
         self.usable = True
         # botocore tells an expiry, also AWS_CREDENTIAL_EXPIRATION's, by no public name.
         expiry, method = getattr(credentials, "_expiry_time", None), str(credentials.method)

@@ -1,4 +1,4 @@
-"""What this machine has of what the lab needs. Nothing is installed and nothing is changed by looking."""
+"""What this machine has of what the lab needs. Looking installs nothing, and removes control groups of dead planes only."""
 
 import os
 import platform
@@ -247,7 +247,12 @@ def _docker() -> Iterator[Finding]:
         yield ok("docker", f"an engine answers at {where}")
     else:
         reason = answer.splitlines()[0] if answer else "it closed the connection"
-        yield warning("docker", f"no engine at {where} ({reason})", "only `make sam-local` needs one", "start Docker")
+        yield warning(
+            "docker",
+            f"no engine at {where} ({reason})",
+            "only `sam local` and `make sam-local` need one",
+            "start Docker",
+        )
 
 
 def _ping(where: str) -> str:

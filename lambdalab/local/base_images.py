@@ -21,6 +21,7 @@ import re
 import shutil
 import subprocess
 import tarfile
+import threading
 from pathlib import Path
 from typing import IO, Final
 
@@ -33,6 +34,7 @@ from lambdalab.local.function import CUSTOM_RUNTIMES
 from lambdalab.tools import RUNTIME_CLIENT, interpreter_for
 
 _MADE: Final = "lambdalab/"
+_LONGEST_IMPORT_S: Final = 600.0
 _PROGRAMS: Final = ("sh", "mv", "chmod")
 _OPENED_LATER: Final = ("libgcc_s.so.1", "libnss_files.so.2", "libnss_dns.so.2")
 """What the C library opens by name, so that no program is linked with it; newer ones have the latter two built in."""
@@ -109,15 +111,20 @@ def make_image(runtime: str) -> str:
     ) as importing:
         assert importing.stdin is not None
         assert importing.stderr is not None
+        limit = threading.Timer(_LONGEST_IMPORT_S, importing.kill)
+        limit.start()
         try:
             with contextlib.suppress(BrokenPipeError):  # it says itself why it ended
                 _write(importing.stdin, runtime)
                 importing.stdin.close()
+            said = importing.stderr.read().decode("utf-8", "replace").strip()
         except BaseException:  # else half an image would get the name
             importing.kill()
             raise
-        said = importing.stderr.read().decode("utf-8", "replace").strip()
+        finally:
+            limit.cancel()
     if importing.returncode != 0:
+        said = said or f"it was not done within {_LONGEST_IMPORT_S:g} s"
         raise ToolError(f"`docker import` of {name} failed: {said}", next_step="see `docker info`")
     return name
 

@@ -11,7 +11,7 @@ import msgspec
 
 from lambdalab.aws import access_errors
 from lambdalab.local.base_images import has_image, is_made, made_image, make_image, public_image
-from lambdalab.local.docker import bridged, docker, host_address, require_engine
+from lambdalab.local.docker import bridged, docker, host_interface, require_engine
 from lambdalab.local.stack import LocalStack
 from lambdalab.project import state_folder
 
@@ -21,24 +21,22 @@ _LONGEST_PULL_S: Final = 600.0
 
 
 @contextlib.asynccontextmanager
-async def sam_local_options(stack: LocalStack, progress: Callable[[str], None]) -> AsyncIterator[list[str]]:
+async def sam_local_options(stack: LocalStack, images: dict[str, str]) -> AsyncIterator[list[str]]:
     """Options for ``sam local``, valid as long as the block lasts: for so long containers reach the emulator.
 
     Args:
         stack: a local stack that is up.
-        progress: told what is pulled or made before.
+        images: of each function, by logical id (``ensure_images``).
 
     Raises:
-        SetupError: no Docker engine answers, the stack does not, or there is no image and none can be made.
+        SetupError: the engine has no network of its own, or the stack does not answer.
     """
-    require_engine()
-    address = host_address()
-    images = {logical: ensure_image(runtime, progress) for logical, runtime in runtimes(stack).items()}
-    async with bridged(address, stack.emulator.port) as port:
+    host = host_interface()
+    async with bridged(host, stack.emulator.port) as port:
         with tempfile.TemporaryDirectory(prefix="sam-local-", dir=state_folder()) as folder:
             file = Path(folder) / "env.json"
             file.write_bytes(msgspec.json.encode(env_json(stack, f"http://{EMULATOR_HOST}:{port}")))
-            options = ["--env-vars", str(file), "--add-host", f"{EMULATOR_HOST}:{address}"]
+            options = ["--env-vars", str(file), "--add-host", f"{EMULATOR_HOST}:{host.ip}"]
             for logical, image in images.items():
                 if is_made(image):  # of AWS's own, sam looks whether there is a newer one
                     options += ["--invoke-image", f"{logical}={image}", "--skip-pull-image"]
@@ -62,6 +60,16 @@ def runtimes(stack: LocalStack) -> dict[str, str]:
     """The functions of a stack by logical id, with their runtimes."""
     status = stack.status()
     return {logical: status["functions"][name]["runtime"] for logical, name in status["logical_names"].items()}
+
+
+def ensure_images(stack: LocalStack, progress: Callable[[str], None]) -> dict[str, str]:
+    """Sees to an image for every function of a stack; ``progress`` is told what is pulled or made.
+
+    Raises:
+        SetupError: no Docker engine answers, the stack does not, or there is no image and none can be made.
+    """
+    require_engine()
+    return {logical: ensure_image(runtime, progress) for logical, runtime in runtimes(stack).items()}
 
 
 def ensure_image(runtime: str, progress: Callable[[str], None]) -> str:

@@ -1,7 +1,8 @@
 """The Docker engine, where ``sam local`` runs functions, and the bridge between its containers and the emulator.
 
 A container cannot reach what listens on the loopback of its host. So for as long as a command runs a forwarder listens
-at the host's end of Docker's own network, and nowhere else, and passes every connection on to the emulator.
+at the host's end of Docker's own network, and nowhere else, and passes the connections of that network on to the
+emulator.
 """
 
 import asyncio
@@ -51,8 +52,8 @@ def require_engine() -> None:
         raise SetupError(f"`sam local` needs a Docker engine, and none answers: {said}", next_step=INSTALL)
 
 
-def host_address() -> str:
-    """The host's address in the network that containers are in by default.
+def host_interface() -> ipaddress.IPv4Interface:
+    """The host's address in the network that containers are in by default, with that network.
 
     Raises:
         SetupError: the engine has no such network.
@@ -63,7 +64,8 @@ def host_address() -> str:
         subnet = ipaddress.ip_network(network["Subnet"])
         if subnet.version == 4:
             # Docker leaves the gateway out where it is the first address.
-            return str(network.get("Gateway") or next(subnet.hosts()))
+            address = network.get("Gateway") or next(subnet.hosts())
+            return ipaddress.IPv4Interface(f"{address}/{subnet.prefixlen}")
     raise SetupError(
         "the Docker engine has no network `bridge`, by which containers reach this machine",
         next_step="see `docker network ls`, and start the engine without --bridge=none",
@@ -71,8 +73,10 @@ def host_address() -> str:
 
 
 @contextlib.asynccontextmanager
-async def bridged(address: str, port: int) -> AsyncIterator[int]:
-    """Passes connections to ``address`` on to ``port`` of this machine's loopback, as long as the block lasts.
+async def bridged(host: ipaddress.IPv4Interface, port: int) -> AsyncIterator[int]:
+    """Passes connections to ``host`` on to ``port`` of this machine's loopback, as long as the block lasts.
+
+    Only those of its network: this machine may take packets for the address on its other interfaces too.
 
     Yields:
         The port at which it listens, a free one.
@@ -87,6 +91,9 @@ async def bridged(address: str, port: int) -> AsyncIterator[int]:
         assert task is not None
         tasks.add(task)
         task.add_done_callback(tasks.discard)
+        if ipaddress.ip_address(writer.get_extra_info("peername")[0]) not in host.network:
+            writer.close()
+            return
         # Either end may leave, and the other one is told; a cancelled connection is one that outlived the block.
         with contextlib.suppress(OSError, asyncio.CancelledError), _closed(writer):
             onward_reader, onward_writer = await asyncio.open_connection("127.0.0.1", port)
@@ -94,10 +101,10 @@ async def bridged(address: str, port: int) -> AsyncIterator[int]:
                 await asyncio.gather(_copy(reader, onward_writer), _copy(onward_reader, writer))
 
     try:
-        server = await asyncio.start_server(passed_on, address, 0)
+        server = await asyncio.start_server(passed_on, str(host.ip), 0)
     except OSError as error:
         raise PlaneError(
-            f"{address}, by which containers reach their host, is no address of this machine ({error.strerror})",
+            f"{host.ip}, by which containers reach their host, is no address of this machine ({error.strerror})",
             next_step="use a Docker engine that runs on this machine itself",
         ) from error
     try:

@@ -2,6 +2,8 @@
 
 import json
 import threading
+import time
+from email.utils import parsedate_to_datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
@@ -119,6 +121,8 @@ class _Handler(BaseHTTPRequestHandler):
         fake = self.server.fake
         fake.asked.append(action)
         code = fake.refusals.get(action, fake.refusals.get("*"))
+        if fake.date is not None and abs(parsedate_to_datetime(fake.date).timestamp() - time.time()) > 300:
+            code = "SignatureDoesNotMatch"  # as AWS does where the clocks differ by more than five minutes
         if code is not None:
             # AWS repeats what was signed, the session token among it, when a signature is wrong.
             said = f"no; the canonical string was x-amz-security-token:{TOKEN} {SECRET}"

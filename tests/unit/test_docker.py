@@ -7,15 +7,17 @@ import platform
 import socket
 import tarfile
 from collections.abc import Callable
+from ipaddress import IPv4Interface
 from pathlib import Path
 
 import pytest
 
 from lambdalab.errors import PlaneError, SetupError, ToolError
 from lambdalab.local.base_images import made_image, make_image, public_image
-from lambdalab.local.docker import INSTALL, bridged, host_address, require_engine
+from lambdalab.local.docker import INSTALL, bridged, host_interface, require_engine
 
 BRIDGE = "127.0.0.2"
+HOST = IPv4Interface(f"{BRIDGE}/8")
 """In the place of the host's address in Docker's network: one more of this machine's that is not the emulator's."""
 Say = Callable[[str], None]
 
@@ -59,14 +61,14 @@ def test_a_command_line_without_an_engine_is_none(docker: Say) -> None:
 )
 def test_the_hosts_address_in_dockers_network(docker: Say, configured: list[dict[str, str]], address: str) -> None:
     docker(f"echo '{json.dumps([{'IPAM': {'Config': configured}}])}'")
-    assert host_address() == address
+    assert str(host_interface().ip) == address
 
 
 @pytest.mark.parametrize("script", ["exit 1", """echo '[{"IPAM": {"Config": null}}]'"""])
 def test_an_engine_without_that_network(docker: Say, script: str) -> None:
     docker(script)
     with pytest.raises(SetupError, match="has no network `bridge`"):
-        host_address()
+        host_interface()
 
 
 def test_the_bridge_passes_both_ways_listens_there_only_and_ends() -> None:
@@ -76,7 +78,7 @@ def test_the_bridge_passes_both_ways_listens_there_only_and_ends() -> None:
 
     async def run() -> int:
         server = await asyncio.start_server(emulator, "127.0.0.1", 0)
-        async with server, bridged(BRIDGE, server.sockets[0].getsockname()[1]) as port:
+        async with server, bridged(HOST, server.sockets[0].getsockname()[1]) as port:
             reader, writer = await asyncio.open_connection(BRIDGE, port)
             writer.write(b"x" * 1_000_000)
             writer.write_eof()
@@ -95,9 +97,31 @@ def test_the_bridge_passes_both_ways_listens_there_only_and_ends() -> None:
         socket.create_connection((BRIDGE, port), timeout=5)
 
 
+def test_who_is_not_in_that_network_reaches_nothing_by_it() -> None:
+    async def run() -> tuple[bytes, bytes]:
+        async def emulator(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(b"here")
+            writer.close()
+
+        async def heard(own: str, port: int) -> bytes:
+            reader, writer = await asyncio.open_connection(BRIDGE, port, local_addr=(own, 0))
+            writer.write_eof()
+            try:
+                return await asyncio.wait_for(reader.read(), 30)
+            finally:
+                writer.close()
+
+        server = await asyncio.start_server(emulator, "127.0.0.1", 0)
+        narrow = IPv4Interface(f"{BRIDGE}/32")
+        async with server, bridged(narrow, server.sockets[0].getsockname()[1]) as port:
+            return await heard(BRIDGE, port), await heard("127.0.0.3", port)
+
+    assert asyncio.run(asyncio.wait_for(run(), 60)) == (b"here", b"")
+
+
 def test_an_address_that_is_not_this_machines() -> None:
     async def run() -> None:
-        async with bridged("192.0.2.1", 1):  # TEST-NET-1 (RFC 5737)
+        async with bridged(IPv4Interface("192.0.2.1/24"), 1):  # TEST-NET-1 (RFC 5737)
             pass
 
     with pytest.raises(PlaneError, match=r"192\.0\.2\.1, by which containers reach their host, is no address of this"):
