@@ -1,4 +1,4 @@
-"""What this machine has of what the lab needs. Looking installs nothing, and removes control groups of dead planes only."""
+"""What this machine has of what the lab needs. Looking installs nothing; it removes control groups of dead planes."""
 
 import os
 import platform
