@@ -4,6 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+GO_MODULES := src/go/ingest src/go/s3ingest
 TEMPLATES := template.yaml $(wildcard stacks/*.yaml stacks/*/*.yaml)
 
 RATE ?= 10
@@ -45,7 +46,8 @@ load-headless: setup ## Send RATE messages a second for DURATION without the web
 	@$(BIN)/lambdalab load --up --headless --only-summary --rate $(RATE) --duration $(DURATION) $(ARGS)
 
 test: setup ## Run every test this machine can run, and name those it cannot
-	cd src/go/ingest && PATH="$$(../../../$(BIN)/python -m lambdalab.tools --go-folder):$$PATH" go test -count=1 ./...
+	export PATH="$$($(BIN)/python -m lambdalab.tools --go-folder):$$PATH" && \
+	for module in $(GO_MODULES); do (cd $$module && go test -count=1 ./...) || exit 1; done
 	$(BIN)/python tests/run.py $(ARGS)
 
 fuzz: setup ## Draw many times as many odd inputs as make test (TIMES=20; of Go for FUZZTIME=60s each)
@@ -69,11 +71,12 @@ check: setup audit ## Format, lint, types, import contracts, template, licences,
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
+	MYPYPATH=src/python/s3_ingest $(BIN)/mypy --config-file= --cache-dir .mypy_cache/s3_ingest --strict src/python/s3_ingest
 	$(BIN)/lint-imports
 	export PATH="$$($(BIN)/python -m lambdalab.tools --checkers-folder):$$PATH" && \
 	cfn-lint --append-rules cfn_lint_serverless.rules --template $(TEMPLATES) && checkov --file $(TEMPLATES)
-	cd src/go/ingest && export PATH="$$(../../../$(BIN)/python -m lambdalab.tools --go-folder):$$PATH" && \
-	test -z "$$(gofmt -l . | tee /dev/stderr)" && go vet ./... && go test -count=1 -race ./...
+	export PATH="$$($(BIN)/python -m lambdalab.tools --go-folder):$$PATH" && for module in $(GO_MODULES); do (cd $$module && \
+	test -z "$$(gofmt -l . | tee /dev/stderr)" && go vet ./... && go test -count=1 -race ./...) || exit 1; done
 
 audit: setup ## Hold the licences of all that is installed and linked against tools/licenses.toml, and the lock's hashes
 	$(BIN)/python tools/audit.py

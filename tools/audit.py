@@ -20,7 +20,7 @@ from lambdalab.deployment import host_parameters
 from lambdalab.project import project_root, state_folder
 from lambdalab.tools import go_folder, interpreter_for
 
-GO_MODULES: Final = ("src/go/ingest", "tests/local/go")
+GO_MODULES: Final = ("src/go/ingest", "src/go/s3ingest", "tests/local/go")
 OURS: Final = ("lambdalab",)
 _TEXTS: Final = {
     "Apache-2.0": r"Apache License\s+Version 2\.0",
