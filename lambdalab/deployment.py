@@ -10,6 +10,7 @@ from typing import Final
 
 from lambdalab.aws import LOCAL_KEY, LOCAL_REGION, without_credentials
 from lambdalab.design import Architecture
+from lambdalab.errors import UsageError
 from lambdalab.project import project_root, state_folder
 from lambdalab.tools import find_python, run_tool, search_path, tool
 
@@ -46,19 +47,45 @@ def variables(endpoint_url: str | None) -> dict[str, str]:
     }
 
 
+def is_local(environment: str) -> bool:
+    """Whether an environment of samconfig.toml is for the emulator: ``local``, or a further template's ``-local``."""
+    return environment == "local" or environment.endswith("-local")
+
+
+def local_environment(settings: str) -> str:
+    """The environment by which sam builds and deploys a local stack of these settings."""
+    return settings if is_local(settings) else "local"
+
+
+def local_stack(settings: str) -> tuple[str, str]:
+    """The name of a local stack of these settings, and its template."""
+    written = tomllib.loads((project_root() / "samconfig.toml").read_text())[local_environment(settings)]
+    template = written["build"]["parameters"].get("template_file", "template.yaml")
+    return written["global"]["parameters"]["stack_name"], template
+
+
 def local_parameters(changes: dict[str, str], settings: str = "local") -> dict[str, str]:
     """The parameters of a local stack: samconfig's, then this machine's, then ``changes``.
 
     Args:
         changes: what differs.
-        settings: an environment of samconfig.toml; of ``load`` everything is taken but what watches a stack.
+        settings: an environment of samconfig.toml; of ``load`` everything is taken but what watches a stack, and
+            one that ends in ``-local`` belongs to a further template, so it is taken as it is.
+
+    Raises:
+        UsageError: no local stack can have these settings.
     """
     written = tomllib.loads((project_root() / "samconfig.toml").read_text())
+    known = [name for name in written if name == "load" or is_local(name)]
+    if settings not in known:
+        raise UsageError(f"no local stack has settings {settings}", next_step=f"name one of {', '.join(known)}")
 
     def stated(environment: str) -> dict[str, str]:
         pairs: list[str] = written[environment]["global"]["parameters"]["parameter_overrides"]
         return {key: value.strip('"') for key, value in (pair.split("=", 1) for pair in pairs)}
 
+    if local_environment(settings) != "local":
+        return stated(settings) | host_parameters() | changes
     local = stated("local")
     settled = local | stated(settings)
     return settled | {name: local[name] for name in _NOT_LOCAL} | host_parameters() | changes

@@ -1,8 +1,9 @@
 """``sam``, isolated and pinned, as ``.venv/bin/sam``.
 
-It is aws-sam-cli unchanged, with three additions for ``--config-env local``: the endpoints are the running local
-stack's, Lambda's the plane's, never AWS; Architecture and PythonRuntime are this machine's unless they are given; and
-the containers of ``sam local`` reach the local stack and know its tables (lambdalab/local/containers.py).
+It is aws-sam-cli unchanged, with three additions for ``--config-env local`` and ``NAME-local``: the endpoints are the
+running local stack's, Lambda's the plane's, never AWS; Architecture and PythonRuntime are this machine's unless they
+are given; and the containers of ``sam local`` reach the local stack and know its tables
+(lambdalab/local/containers.py).
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from lambdalab.console import say
-from lambdalab.deployment import local_parameters, overrides, variables
+from lambdalab.deployment import is_local, local_parameters, overrides, variables
 from lambdalab.errors import LambdalabError, StackError, UsageError
 from lambdalab.local.containers import ensure_images, sam_local_options
 from lambdalab.local.stack import LocalStack, running_stack
@@ -25,9 +26,10 @@ _RUN_FUNCTIONS: Final = ("invoke", "start-lambda", "start-api")
 """The commands of ``sam local`` that start containers."""
 
 
-def is_local(given: Sequence[str]) -> bool:
-    """Whether the arguments select the samconfig environment ``local``."""
-    return "--config-env=local" in given or ("--config-env", "local") in itertools.pairwise(given)
+def local_environment(given: Sequence[str]) -> str | None:
+    """The samconfig environment for the emulator that the arguments select, if they do."""
+    pairs = [*itertools.pairwise(given), *(tuple(argument.split("=", 1)) for argument in given if "=" in argument)]
+    return next((value for name, value in pairs if name == "--config-env" and is_local(value)), None)
 
 
 def command_of(given: Sequence[str]) -> str:
@@ -46,9 +48,10 @@ def arguments(given: Sequence[str]) -> list[str]:
     """What sam is called with: the user's arguments, completed for a local build, deploy or ``sam local``."""
     chosen = any(argument.startswith("--parameter-overrides") for argument in given)
     for_this_machine = command_of(given) in ("build", "deploy") or runs_functions(given)
-    if not is_local(given) or not for_this_machine or chosen:
+    environment = local_environment(given)
+    if environment is None or not for_this_machine or chosen:
         return list(given)
-    return [*given, *overrides(local_parameters({}))]
+    return [*given, *overrides(local_parameters({}, environment))]
 
 
 def main() -> int:  # returns only when sam cannot be started, or has to be waited for
@@ -57,13 +60,15 @@ def main() -> int:  # returns only when sam cannot be started, or has to be wait
     try:
         completed = arguments(given)
         program = tool("sam")
-        if is_local(given) and runs_functions(given):
+        settings = local_environment(given)
+        if settings is not None and runs_functions(given):
+            _refuse_further_template(settings)
             _refuse_own_variables(given)
             stack = _local_stack()
             images = ensure_images(stack, say)
             return asyncio.run(_in_containers([str(program), *completed], stack, images))
         # Whatever else is asked of the local environment, it must never reach AWS.
-        offline = not is_local(given) or command_of(given) in ("build", "validate", "local")
+        offline = settings is None or command_of(given) in ("build", "validate", "local")
         environment = variables(None) if offline else _variables_of(_local_stack())
     except LambdalabError as error:
         print(f"sam: {error}", file=sys.stderr)
@@ -99,6 +104,14 @@ def _refuse_own_variables(given: Sequence[str]) -> None:
             "--env-vars is given, and this sam makes that file itself for --config-env local: "
             "with the emulator's address and the variables of the deployed functions",
             next_step="leave it out; to change a variable, change the deployed function's",
+        )
+
+
+def _refuse_further_template(settings: str) -> None:
+    if settings != "local":
+        raise UsageError(
+            f"sam local is not made ready for --config-env {settings}: its containers would not reach the local stack",
+            next_step=f"bring the stack up with `lambdalab up --settings {settings}` and use `sam remote invoke`",
         )
 
 

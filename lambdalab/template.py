@@ -1,4 +1,4 @@
-"""``template.yaml`` as far as the lab needs it: its parameters, their defaults and their limits."""
+"""The templates as far as the lab needs them: their parameters, with defaults and limits."""
 
 import difflib
 import re
@@ -23,21 +23,23 @@ def read_template(text: str) -> dict[str, Any]:
     return template
 
 
-def check_parameters(values: dict[str, str]) -> None:
+def check_parameters(values: dict[str, str], template: str = "template.yaml") -> None:
     """Refuses what AWS and the emulator would refuse, before anything is built and in one sentence.
 
     Raises:
         UsageError: a parameter is unknown, its value is outside the template's limits, or two do not go together.
     """
-    parameters = _parameters(project_root())
+    parameters = _parameters(project_root(), template)
     for name, value in values.items():
         if name not in parameters:
             near = difflib.get_close_matches(name, parameters, n=1)
             known = f"perhaps {near[0]} is meant" if near else f"it has {', '.join(sorted(parameters))}"
-            raise UsageError(f"template.yaml has no parameter {name}", next_step=f"name one of its own: {known}")
+            raise UsageError(f"{template} has no parameter {name}", next_step=f"name one of its own: {known}")
         if not _allowed(parameters[name], value):
-            rule = parameters[name].get("ConstraintDescription", "see template.yaml")
-            raise UsageError(f"{name}={value} is not allowed by template.yaml", next_step=f"it {rule}")
+            rule = parameters[name].get("ConstraintDescription", f"see {template}")
+            raise UsageError(f"{name}={value} is not allowed by {template}", next_step=f"it {rule}")
+    if template != "template.yaml":
+        return
     together = {name: str(parameter["Default"]) for name, parameter in parameters.items()} | values
     timeout_s, visibility_s = together["Timeout"], together["VisibilityTimeout"]
     if int(visibility_s) < int(timeout_s):
@@ -71,8 +73,8 @@ def _allowed(parameter: dict[str, Any], value: str) -> bool:
 
 
 @cache
-def _parameters(root: Path) -> dict[str, dict[str, Any]]:
-    parameters: dict[str, dict[str, Any]] = read_template((root / "template.yaml").read_text())["Parameters"]
+def _parameters(root: Path, template: str = "template.yaml") -> dict[str, dict[str, Any]]:
+    parameters: dict[str, dict[str, Any]] = read_template((root / template).read_text())["Parameters"]
     return parameters
 
 

@@ -4,7 +4,6 @@ import json
 import os
 import sys
 import time
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,13 +23,6 @@ CpuScale = Annotated[
 ]
 
 
-class SettingsName(StrEnum):
-    """Environments of samconfig.toml that a local stack can have."""
-
-    LOCAL = "local"
-    LOAD = "load"
-
-
 @app.command(
     epilog="Example:  lambdalab up --port 4600 --parameter MemorySize=512\n\nExample:  lambdalab up --settings load"
 )
@@ -48,15 +40,18 @@ def up(
         typer.Option(help="Template parameter KEY=VALUE that differs from those of --settings; may be repeated."),
     ] = None,
     settings: Annotated[
-        SettingsName, typer.Option(help="Whose parameters of samconfig.toml: local for the strict protocol, or load.")
-    ] = SettingsName.LOCAL,
+        str,
+        typer.Option(
+            help="Environment of samconfig.toml: local for the strict protocol, load, or another template's NAME-local."
+        ),
+    ] = "local",
     latency: Annotated[
         str | None,
         typer.Option(help="A latency model of latencies/, or the path of one: services answer as late as it says."),
     ] = None,
     cpu_scale: CpuScale = 1.0,
 ) -> None:
-    """Bring up a local stack: emulator, template.yaml deployed to it, and the plane that runs the functions."""
+    """Bring up a local stack: emulator, a template deployed to it, and the plane that runs the functions."""
     from lambdalab.local.stack import bring_up
 
     parameters = {}

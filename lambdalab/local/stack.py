@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from lambdalab.aws import Aws, without_credentials
-from lambdalab.deployment import local_parameters, overrides, variables
+from lambdalab.deployment import local_environment, local_parameters, local_stack, overrides, variables
 from lambdalab.errors import PlaneError, StorageError, UsageError
 from lambdalab.latency import load_latency
 from lambdalab.local.daemon import Daemon, start_daemon
@@ -30,7 +30,6 @@ from lambdalab.template import check_parameters
 from lambdalab.tools import interpreter_for, run_tool, tool
 
 EMULATOR_PORT: Final = 4566
-STACK_NAME: Final = "lambdalab-local"
 _START_LIMIT_S: Final = 60.0
 Progress = Callable[[str], None]
 """Told what is being done, in words for a person."""
@@ -122,13 +121,14 @@ def bring_up(
     latency: str | None = None,
     cpu_scale: float = 1.0,
 ) -> LocalStack:
-    """Starts the emulator, builds and deploys ``template.yaml`` to it, and attaches a plane.
+    """Starts the emulator, builds and deploys the settings' template to it, and attaches a plane.
 
     Args:
         progress: told each step.
         port: the emulator's; the plane takes the next one. 0 lets the system choose both.
         parameters: template parameters that differ from those of ``settings``.
-        settings: samconfig's environment ``local``, for the strict protocol, or ``load``.
+        settings: samconfig's environment ``local``, for the strict protocol, ``load``, or one that ends in ``-local``,
+            which has a template of its own.
         latency: a latency model of ``latencies/``, or the path of one, by which the services take their time; else they
             answer as fast as the emulator does.
         cpu_scale: every function's CPU share is multiplied by it; models a core that is slower (below 1) or faster.
@@ -140,7 +140,8 @@ def bring_up(
         ToolError: the build or the deployment failed; likewise.
     """
     merged = local_parameters(parameters or {}, settings)
-    check_parameters(merged)
+    stack_name, template = local_stack(settings)
+    check_parameters(merged, template)
     model = None if latency is None else load_latency(latency)
     folder = state_folder()
     with _only_one(folder), contextlib.ExitStack() as undo:
@@ -152,22 +153,22 @@ def bring_up(
         endpoint_url = f"http://127.0.0.1:{emulator_port}"
         debugging = os.environ.get("SAM_BUILD_MODE") == "debug"
         progress("building the functions" + (" for debugging, not for measuring" if debugging else ""))
-        _sam("build", merged, None, folder)
-        progress("deploying template.yaml")
-        _sam("deploy", merged, endpoint_url, folder)
+        _sam("build", settings, merged, None, folder)
+        progress(f"deploying {template}")
+        _sam("deploy", settings, merged, endpoint_url, folder)
         progress("attaching the plane")
         plane_settings = Settings(
             endpoint_url=endpoint_url,
-            stack_name=STACK_NAME,
+            stack_name=stack_name,
             port=plane_port,
             folder=str(folder),
-            interpreters=_interpreters(endpoint_url),
+            interpreters=_interpreters(endpoint_url, stack_name),
             latency=model,
             cpu_scale=cpu_scale,
         )
         plane = start_plane(plane_settings, folder)
         undo.callback(plane.end, grace_s=5)
-        stack = LocalStack(stack_name=STACK_NAME, emulator=emulator, plane=plane)
+        stack = LocalStack(stack_name=stack_name, emulator=emulator, plane=plane)
         _save(stack)
         undo.pop_all()
     return stack
@@ -327,15 +328,15 @@ def start_plane(settings: Settings, folder: Path) -> Daemon:
     return plane
 
 
-def _sam(command: str, parameters: dict[str, str], endpoint_url: str | None, folder: Path) -> None:
-    arguments = [str(tool("sam")), command, "--config-env", "local", *overrides(parameters)]
+def _sam(command: str, settings: str, parameters: dict[str, str], endpoint_url: str | None, folder: Path) -> None:
+    arguments = [str(tool("sam")), command, "--config-env", local_environment(settings), *overrides(parameters)]
     with contextlib.chdir(project_root()):
         run_tool(arguments, log_file=folder / f"sam-{command}.log", variables=variables(endpoint_url))
 
 
-def _interpreters(endpoint_url: str) -> dict[str, str]:
+def _interpreters(endpoint_url: str, stack_name: str) -> dict[str, str]:
     aws = Aws(endpoint_url=endpoint_url)
-    stack = find_stack(aws, STACK_NAME, next_step="see .lambdalab/sam-deploy.log")
+    stack = find_stack(aws, stack_name, next_step="see .lambdalab/sam-deploy.log")
     names = stack.functions().values()
     runtimes = {aws.lambda_.get_function_configuration(FunctionName=name)["Runtime"] for name in names}
     aws.cloudformation.close()

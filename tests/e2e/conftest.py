@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[2]
 SHARED = (
     "template.yaml",
     "samconfig.toml",
+    "stacks",
     "pyproject.toml",
     "load",
     "src",

@@ -20,7 +20,7 @@ from lambdalab.local.stack import start_emulator
 from lambdalab.tools import tool
 
 ROOT: Final = Path(__file__).parents[2]
-ENVIRONMENTS: Final = {"template.yaml": "local"}
+ENVIRONMENTS: Final = {"template.yaml": "local", "stacks/s3-ingest.yaml": "s3-local"}
 """Every template of the project, and its environment in samconfig.toml."""
 WATCHED: Final = {"MemorySize": "256", "Alarms": "true", "Dashboard": "true", "Tracing": "Active"}
 TOO_LONG: Final = {"VisibilityTimeout": "43201"}
@@ -59,7 +59,11 @@ class Sam:
         if command == "deploy":
             # sam looks for samconfig.toml beside the template it is given.
             arguments += ["--config-file", str(Path("samconfig.toml").absolute())]
-            arguments += ["--template-file", str(self.template), *overrides(local_parameters(changes))]
+            arguments += [
+                "--template-file",
+                str(self.template),
+                *overrides(local_parameters(changes, self.environment)),
+            ]
         return subprocess.run(
             arguments,
             env=variables(self.aws.cloudformation.meta.endpoint_url),
@@ -116,17 +120,23 @@ def emulator(folder: Path) -> Iterator[Aws]:
         daemon.end(grace_s=2)
 
 
-@pytest.fixture(params=ENVIRONMENTS)
-def sam(
-    request: pytest.FixtureRequest, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Sam]:
-    monkeypatch.chdir(project)
-    built = tmp_path / "built"
-    build = [str(tool("sam")), "build", "--config-env", ENVIRONMENTS[request.param], "--build-dir", str(built)]
-    command = [*build, "--template-file", request.param, *overrides(local_parameters({}))]
-    subprocess.run(command, env=variables(None), capture_output=True, timeout=240, check=True)
-    with emulator(tmp_path) as aws:
-        yield Sam(ENVIRONMENTS[request.param], built / "template.yaml", aws)
+@contextlib.contextmanager
+def built(template_file: str, project: Path, folder: Path) -> Iterator[Sam]:
+    """A template that is built, and an emulator to deploy it to."""
+    environment = ENVIRONMENTS[template_file]
+    assert samconfig()[environment]["build"]["parameters"].get("template_file", "template.yaml") == template_file
+    build = [str(tool("sam")), "build", "--config-env", environment, "--build-dir", str(folder / "built")]
+    command = [*build, *overrides(local_parameters({}, environment))]
+    with contextlib.chdir(project):
+        subprocess.run(command, env=variables(None), capture_output=True, timeout=240, check=True)
+        with emulator(folder) as aws:
+            yield Sam(environment, folder / "built/template.yaml", aws)
+
+
+@pytest.fixture
+def sam(project: Path, tmp_path: Path) -> Iterator[Sam]:
+    with built("template.yaml", project, tmp_path) as found:
+        yield found
 
 
 def test_a_stack_is_created_updated_rolled_back_and_deleted(sam: Sam) -> None:
@@ -213,8 +223,48 @@ def left_over(sam: Sam) -> dict[str, Any]:
         "log groups": sam.client("logs").describe_log_groups()["logGroups"],
         "alarms": cloudwatch.describe_alarms()["MetricAlarms"],
         "dashboards": cloudwatch.list_dashboards()["DashboardEntries"],
+        "buckets": [
+            bucket for bucket in sam.client("s3").list_buckets()["Buckets"] if "aws-sam-cli" not in bucket["Name"]
+        ],
     }
     return {kind: rows for kind, rows in found.items() if rows}
+
+
+def test_a_further_stack_is_created_updated_refused_and_deleted(project: Path, tmp_path: Path) -> None:
+    with built("stacks/s3-ingest.yaml", project, tmp_path) as sam:
+        sam.deploy()
+        assert sam.status() == "CREATE_COMPLETE"
+        assert sam.memory_mb() == {1024}
+        is_guarded(sam)
+
+        again = sam("deploy")
+        assert again.returncode == 0
+        assert f"No changes to deploy. Stack {sam.stack_name} is up to date" in again.stdout
+
+        sam.deploy(MemorySize="512", MultipartMb="32", ReservedConcurrency="10")
+        assert sam.status() == "UPDATE_COMPLETE"
+        assert sam.memory_mb() == {512}
+        for name in sam.resources("AWS::Lambda::Function").values():
+            environment = sam.aws.lambda_.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
+            assert (environment["MULTIPART_MB"], environment["RESERVED_CONCURRENCY"]) == ("32", "10")
+
+        refused = sam("deploy", MultipartMb="4")
+        assert refused.returncode == 1
+        assert "must be a whole number of MB from 5, the least S3 takes, to 512" in refused.stdout + refused.stderr
+        assert sam.memory_mb() == {512}
+
+        deleted = sam("delete", "--no-prompts")
+        assert deleted.returncode == 0, deleted.stderr
+        assert sam.status() == "absent"
+        assert left_over(sam) == {}
+
+
+def is_guarded(sam: Sam) -> None:
+    s3 = sam.client("s3")
+    (name,) = sam.resources("AWS::S3::Bucket").values()
+    assert set(s3.get_public_access_block(Bucket=name)["PublicAccessBlockConfiguration"].values()) == {True}
+    (statement,) = json.loads(s3.get_bucket_policy(Bucket=name)["Policy"])["Statement"]
+    assert (statement["Effect"], statement["Condition"]["Bool"]) == ("Deny", {"aws:SecureTransport": "false"})
 
 
 def test_limits_and_rules_of_the_template_are_those_it_means(tmp_path: Path) -> None:

@@ -418,6 +418,18 @@ async def test_a_larger_object_takes_no_more_memory(
     assert peaks_mb[1] <= 96 + 8 * 3, "what a function of that memory is told it needs"
 
 
+@pytest.mark.needs("cgroup")
+@pytest.mark.parametrize("language", LANGUAGES)
+async def test_what_is_admitted_fits_into_the_memory(
+    language: str, machine: Machine, specify: Specify, s3: ScriptedS3
+) -> None:
+    event = {"workload": "batch", "object_mb": 32, "multipart_mb": 16}
+    async with running(machine, specify(language, s3.url, 128, timeout_s=50)) as function:
+        row = answer(await function.invoke(event | {"multipart_mb": 17}))
+        assert "need 130 MB of memory and the function has 128" in row["error"]["message"]
+        assert answer(await function.invoke(event))["ok"]
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 async def test_the_clock_of_generating_is_not_that_of_uploading(
     language: str, machine: Machine, specify: Specify, s3: ScriptedS3

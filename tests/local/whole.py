@@ -24,7 +24,7 @@ from lambdalab.target import LocalTarget, Resources, local_target
 from local.support import exists
 
 ROOT: Final = Path(__file__).parents[2]
-PARTS: Final = ("template.yaml", "samconfig.toml", "src", "protocols", "tools")
+PARTS: Final = ("template.yaml", "stacks", "samconfig.toml", "src", "protocols", "tools")
 LANGUAGES: Final = ("python", "go")
 PARAMETERS: Final = {"Timeout": "10", "VisibilityTimeout": "10", "MaxReceiveCount": "2"}
 T = TypeVar("T")

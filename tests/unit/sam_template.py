@@ -1,4 +1,4 @@
-"""Reads template.yaml and samconfig.toml for the tests: CloudFormation's short tags as the long form they stand for."""
+"""Reads the templates and samconfig.toml for the tests: CloudFormation's short tags as the long form they stand for."""
 
 import tomllib
 from functools import cache
@@ -31,8 +31,8 @@ _Loader.add_multi_constructor("!", _long_form)
 
 
 @cache
-def template() -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.load((ROOT / "template.yaml").read_text(), Loader=_Loader)  # noqa: S506
+def template(file: str = "template.yaml") -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.load((ROOT / file).read_text(), Loader=_Loader)  # noqa: S506
     return loaded
 
 

@@ -24,6 +24,7 @@ def in_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (["deploy", "--config-env", "local"], True),
         (["deploy", "--config-env=local"], True),
+        (["deploy", "--config-env", "other-local"], True),
         (["deploy"], False),
         (["deploy", "--config-env", "load"], False),
         (["deploy", "local"], False),
@@ -32,7 +33,7 @@ def in_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_which_arguments_mean_the_local_stack(given: list[str], local: bool) -> None:
-    assert sam.is_local(given) is local
+    assert (sam.local_environment(given) is not None) is local
 
 
 def test_options_may_stand_before_the_command() -> None:

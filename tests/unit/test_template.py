@@ -27,7 +27,7 @@ SHARED = {"LanguagesDashboard", "AccountBudget"}
 WATCHES = {"SavedQueries", "Alarms", "Dashboard"}
 """Parameters of what the emulator is not given."""
 PARAMETERS = template()["Parameters"]
-ENVIRONMENTS = tuple(samconfig())
+ENVIRONMENTS = ("default", "local", "load")
 
 
 def accepts(parameter: dict[str, Any], value: str) -> bool:
@@ -506,8 +506,12 @@ def test_what_is_switched_off_in_the_template_says_why() -> None:
 # --- samconfig.toml
 
 
-def test_there_are_three_environments() -> None:
-    assert set(ENVIRONMENTS) == {"default", "local", "load"}
+def test_there_are_three_environments_and_two_of_each_further_template() -> None:
+    further = {name for name in samconfig() if name not in ENVIRONMENTS}
+    assert {
+        name for name, settings in samconfig().items() if "template_file" not in settings["build"]["parameters"]
+    } == {*ENVIRONMENTS}
+    assert {name.removesuffix("-local") for name in further} == {name for name in further if name + "-local" in further}
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
@@ -534,8 +538,8 @@ def test_an_environment_deploys_what_it_built(environment: str) -> None:
 
 
 def test_environments_have_stacks_of_their_own() -> None:
-    stacks = [samconfig()[environment]["global"]["parameters"]["stack_name"] for environment in ENVIRONMENTS]
-    assert len(set(stacks)) == len(ENVIRONMENTS)
+    stacks = [settings["global"]["parameters"]["stack_name"] for settings in samconfig().values()]
+    assert len(set(stacks)) == len(samconfig())
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
