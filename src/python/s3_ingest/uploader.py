@@ -52,7 +52,7 @@ class Transfer:
             "multipart_parts": self.parts if whole else None,
             "part_ms": _quantiles(self.part_ns),
             "s3_requests": self.sends,
-            "sdk_retries": self.sends - self.calls,
+            "sdk_retries": max(self.sends - self.calls, 0),  # a call may fail before anything is sent
             "throttles": self.throttles,
             "upload_left": self.upload_left,
         }

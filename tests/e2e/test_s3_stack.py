@@ -1,0 +1,66 @@
+"""The stack of stacks/s3-ingest.yaml as people use it here: brought up, and invoked by sam through the plane."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from botocore.config import Config
+
+from lambdalab.platform_log import parse_report
+
+from .conftest import Run
+
+EVENTS = {"s3-events": ("events", 10 * 1024 + 9, 0), "s3-batch": ("batch", 100 * 1024 * 1024, 4)}
+
+
+@pytest.fixture(scope="module")
+def s3_stack(lambdalab: Run) -> Iterator[str]:
+    """The emulator's endpoint, while the stack is up."""
+    done = lambdalab("up", "--settings", "s3-local", "--port", "0")
+    assert done.returncode == 0, done.stderr
+    assert "The local stack lambdalab-s3-local is up." in done.stdout
+    try:
+        yield next(word.split("=", 1)[1] for word in done.stdout.split() if word.startswith("AWS_ENDPOINT_URL="))
+    finally:
+        lambdalab("down")
+
+
+@pytest.mark.parametrize("event", EVENTS)
+@pytest.mark.parametrize("function", ["PythonS3Ingest", "GoS3Ingest"])
+def test_sam_invokes_a_function_in_the_plane_and_the_object_is_there(
+    function: str, event: str, s3_stack: str, project: Path, clean_environment: dict[str, str]
+) -> None:
+    command = [str(Path(sys.executable).with_name("sam")), "remote", "invoke", function, "--config-env", "s3-local"]
+    done = subprocess.run(
+        [*command, "--event-file", f"events/{event}.json"],
+        cwd=project, env=clean_environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    row: dict[str, Any] = json.loads(done.stdout)
+    workload, size, parts = EVENTS[event]
+    assert (row["ok"], row["workload"], row["object_bytes"], row["multipart_parts"]) == (True, workload, size, parts)
+    (report,) = (found for line in done.stderr.splitlines() if (found := parse_report(line)))
+    assert report.request_id == row["request_id"]
+    assert report.max_memory_mb is not None, "the emulator's own Lambda does not measure it"
+    session = boto3.Session("test", "test", region_name="us-east-1")
+    client = session.client("s3", endpoint_url=s3_stack, config=Config(s3={"addressing_style": "path"}))
+    assert client.head_object(Bucket=row["s3_bucket"], Key=row["s3_key"])["ContentLength"] == size
+    client.close()
+
+
+def test_what_belongs_to_another_scenario_says_so(s3_stack: str, lambdalab: Run) -> None:
+    done = lambdalab("run")
+    assert done.returncode == 3
+    assert "stack lambdalab-s3-local has no output PythonQueueUrl" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_settings_that_no_local_stack_has_are_refused(lambdalab: Run) -> None:
+    done = lambdalab("up", "--settings", "default")
+    assert done.returncode == 2
+    assert "no local stack has settings default; name one of local, load, s3-local" in done.stderr
