@@ -33,7 +33,7 @@ WITHOUT_DOCKER = {key: value for key, value in os.environ.items() if key != "LAM
 @pytest.fixture
 def tests(tmp_path: Path) -> Path:
     """A folder of tests with this project's conftest."""
-    for part in ("unit", "e2e", "load"):
+    for part in ("unit", "e2e"):
         (tmp_path / "tests" / part).mkdir(parents=True)
     shutil.copy(ROOT / "tests" / "conftest.py", tmp_path / "tests")
     return tmp_path / "tests"
