@@ -125,6 +125,11 @@ class Aws:
         return cast("SQSClient", self._client("sqs"))
 
     @cached_property
+    def sqs_once(self) -> "SQSClient":
+        """Never sends a request twice: what SQS took, and whose answer was lost, would be there twice."""
+        return cast("SQSClient", self._client("sqs", config=_CONFIG.merge(Config(retries={"total_max_attempts": 1}))))
+
+    @cached_property
     def tagging(self) -> Any:
         """Resource Groups Tagging API."""
         return self._client("resourcegroupstaggingapi")

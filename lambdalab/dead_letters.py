@@ -90,13 +90,14 @@ class Redriven(msgspec.Struct, frozen=True, kw_only=True):
     """What became of the messages of one dead-letter queue.
 
     ``refused`` were not taken by the queue they came from and stay; ``twice`` were, and could not be deleted, so that
-    they are in both. ``problem`` is SQS's word for the last of either.
+    they are in both. ``refusal`` and ``undeleted`` are SQS's word for the last of either.
     """
 
     moved: int = 0
     refused: int = 0
     twice: int = 0
-    problem: str | None = None
+    refusal: str | None = None
+    undeleted: str | None = None
 
 
 def dead_letter_queues(stack: Stack, languages: Sequence[str] = ()) -> list[DeadLetterQueue]:
@@ -190,6 +191,7 @@ def redrive(
 
     Raises:
         AccessError: a queue does not answer; no message is lost, and one whose fate is unknown may be in both queues.
+            Its notes say what was done before.
     """
     left = _counts(aws, queue.url)[0]
     result, tried, due, empty = Redriven(), set[str](), time.monotonic(), 0
@@ -210,13 +212,20 @@ def redrive(
                     moved=result.moved + len(sent) - len(undeleted),
                     refused=result.refused + len(batch) - len(sent),
                     twice=result.twice + len(undeleted),
-                    problem=next(iter(undeleted), None) or refusal or result.problem,
+                    refusal=refusal or result.refusal,
+                    undeleted=next(iter(undeleted), result.undeleted),
                 )
             left -= len(fresh)
             progress(result.moved + result.refused + result.twice)
             due = max(due, time.monotonic() - 1) + len(fresh) / per_s  # what was missed is not caught up with
             if left > 0:
                 stop.wait(max(0.0, due - time.monotonic()))
+    except AccessError as error:
+        error.add_note(
+            f"{queue.language}, before that: {result.moved} messages went from {queue.url} to {queue.source_url}, "
+            f"{result.refused} were refused, {result.twice} are in both; of up to {_BATCH} more it is not known."
+        )
+        raise
     finally:
         _give_back(aws, queue.url, held)
     return result
@@ -277,7 +286,7 @@ def _send(aws: Aws, url: str, messages: "Sequence[MessageTypeDef]") -> tuple[dic
             entry["MessageSystemAttributes"] = {"AWSTraceHeader": {"DataType": "String", "StringValue": trace}}
         entries.append(entry)
     with access_errors(f"queue {url}"):
-        answer = aws.sqs.send_message_batch(QueueUrl=url, Entries=entries)
+        answer = aws.sqs_once.send_message_batch(QueueUrl=url, Entries=entries)
     refusals = [f"{one['Code']}: {one.get('Message', '')}".removesuffix(": ") for one in answer.get("Failed", [])]
     new_ids = {messages[int(one["Id"])]["MessageId"]: one["MessageId"] for one in answer.get("Successful", [])}
     return new_ids, next(iter(refusals), None)

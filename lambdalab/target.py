@@ -6,6 +6,7 @@ the plane's own control call.
 """
 
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -26,6 +27,8 @@ LOG_QUERY: Final = "fields @timestamp, @logStream, @message | sort @timestamp as
 CLOCK_SKEW_MS: Final = 60_000
 """How far this machine's clock may be from the log's."""
 _PAGE_ROWS: Final = 10_000
+QUERY_S: Final = 40.0
+"""A query that takes longer is given up."""
 _OVERLAP_S: Final = 1
 _LOOK_S: Final = 60
 """For so long messages that were looked at stay hidden."""
@@ -56,6 +59,7 @@ class AwsTarget:
         empty_readings: how many times in a row it must read empty; its numbers are approximate on AWS.
         log_delay_s: how long log lines may take to appear.
         log_every_s: how often they are worth reading while a load run is under way.
+        log_share: reading them then may take this share of the time.
     """
 
     name = "aws"
@@ -64,6 +68,7 @@ class AwsTarget:
     empty_readings = 3
     log_delay_s = 300.0
     log_every_s = 60.0
+    log_share = 1.0
 
     def __init__(self, aws: Aws, stack: Stack, builds: Mapping[str, Path] | None = None) -> None:
         self.aws = aws
@@ -196,20 +201,31 @@ class AwsTarget:
                 seen |= page
         return list(seen.values())
 
-    def log_lines(self, log_group: str, since_ms: int) -> Iterator[LogLine]:
-        """Reads with Logs Insights, one page of 10,000 rows after the other, each beginning where the last ended."""
+    def log_lines(self, log_group: str, since_ms: int, *, for_s: float = math.inf) -> Iterator[LogLine]:
+        """Reads with Logs Insights, one page of 10,000 rows after the other, each beginning where the last ended.
+
+        Args:
+            log_group: which.
+            since_ms: from when on.
+            for_s: after so long no further page is begun, and the youngest lines may be missing.
+
+        Raises:
+            AccessError: it cannot be read, or a query takes longer than ``QUERY_S``.
+        """
         seen: set[str] = set()
+        until_s = time.monotonic() + for_s
         since_s = since_ms // 1000
         while True:
             page = self._query(log_group, since_s)
             fresh = [line for line in page if line.event_id not in seen]
             yield from fresh
             seen.update(line.event_id for line in fresh)
-            if len(page) < _PAGE_ROWS or not fresh:
+            if len(page) < _PAGE_ROWS or not fresh or time.monotonic() > until_s:
                 return
             since_s = page[-1].timestamp_ms // 1000
 
     def _query(self, log_group: str, since_s: int) -> list[LogLine]:
+        deadline_s = time.monotonic() + QUERY_S
         with access_errors(f"log group {log_group}"):
             query_id = self.aws.logs.start_query(
                 logGroupName=log_group,
@@ -221,6 +237,11 @@ class AwsTarget:
                 answer = self.aws.logs.get_query_results(queryId=query_id)
                 if answer["status"] not in ("Scheduled", "Running", "Unknown"):
                     break
+                if time.monotonic() > deadline_s:
+                    raise AccessError(
+                        f"the Logs Insights query on {log_group} is {answer['status']} after {QUERY_S:g} s",
+                        next_step="run it again",
+                    )
                 time.sleep(self.poll_s / 2)
         if answer["status"] != "Complete":
             raise AccessError(
@@ -255,6 +276,7 @@ class LocalTarget(AwsTarget):
     empty_readings = 1
     log_delay_s = 15.0
     log_every_s = 5.0
+    log_share = 0.05  # whoever keeps them is the emulator, which has the queues and tables to keep as well
 
     def __init__(self, local: LocalStack, stack: Stack, builds: Mapping[str, Path] | None = None) -> None:
         super().__init__(local.aws(), stack, builds)

@@ -95,31 +95,61 @@ def redrive(
     from lambdalab.dead_letters import redrive as move
 
     place = _place(context, target, stack_name)
-    problems = []
-    with _stopped_by_signal() as stop:
+    refused: list[str] = []
+    twice: list[str] = []
+    with _stopped_by_signal() as stop, _noted(refused, twice):
         for queue in dead_letter_queues(place.stack, language or ()):
             if stop.is_set():
                 break
-            there = depth(place.aws, queue, look_at=0).visible
+            before = depth(place.aws, queue, look_at=0)
+            there = before.visible
             where = f"from {queue.url} to {queue.source_url}"
             if not yes or not there:
-                typer.echo(f"{queue.language}: {_messages(there)} would go {where}, in about {there / rate:.0f} s")
+                hidden = f"; hidden, for a minute if a redrive was killed: {before.hidden}" if before.hidden else ""
+                typer.echo(
+                    f"{queue.language}: {_messages(there)} would go {where}, in about {there / rate:.0f} s{hidden}"
+                )
                 continue
             with counted_progress(f"redriving {queue.language}", there) as progress:
                 done = move(place.aws, queue, per_s=rate, stop=stop, progress=progress)
-            rest = depth(place.aws, queue, look_at=0)
-            typer.echo(f"{queue.language}: {_messages(done.moved)} went {where}; left: {rest.visible + rest.hidden}")
             if done.refused:
-                problems.append(f"{queue.source_url} did not take {_messages(done.refused)} ({done.problem})")
+                refused.append(f"{queue.source_url} did not take {_messages(done.refused)} ({done.refusal})")
             if done.twice:
-                problems.append(f"{queue.url} did not give up {_messages(done.twice)} that went ({done.problem})")
-    if problems:
-        raise AccessError("; ".join(problems), next_step="look at them with `lambdalab dlq show`, and redrive again")
+                twice.append(f"{queue.url} did not give up {_messages(done.twice)} that went ({done.undeleted})")
+            left = "not known"
+            try:
+                rest = depth(place.aws, queue, look_at=0)
+                left = str(rest.visible + rest.hidden)
+            finally:
+                typer.echo(f"{queue.language}: {_messages(done.moved)} went {where}; left: {left}")
+    if refused or twice:
+        raise AccessError("; ".join(refused + twice), next_step=_after(refused=bool(refused), twice=bool(twice)))
     if stop.is_set():
         typer.echo("lambdalab: interrupted; what was in hand was finished, and nothing is lost.", err=True)
         raise typer.Exit(EXIT_INTERRUPTED)
     if not yes:
         typer.echo("nothing was moved; add --yes to do it", err=True)
+
+
+@contextmanager
+def _noted(*problems: list[str]) -> Iterator[None]:
+    """What is known already is said as well when a queue does not answer."""
+    try:
+        yield
+    except AccessError as error:
+        for problem in (one for some in problems for one in some):
+            error.add_note(f"{problem}.")
+        raise
+
+
+def _after(*, refused: bool, twice: bool) -> str:
+    """What to do about messages that stayed."""
+    steps = ["look at them with `lambdalab dlq show`"]
+    if refused:
+        steps.append("redrive again what was refused")
+    if twice:
+        steps.append("what did not go away went already: redriving sends it once more, which writes the same items")
+    return ", and ".join(steps)
 
 
 def _place(context: typer.Context, target: TargetName, stack_name: str) -> "AwsTarget":

@@ -10,7 +10,7 @@ from lambdalab.cli.app import app, complain
 from lambdalab.cli.local_stack import local_stack
 from lambdalab.cli.running import StackName, TargetName, refuse_contradictions
 from lambdalab.console import make_console
-from lambdalab.errors import StackError, UsageError
+from lambdalab.errors import AccessError, StackError, UsageError
 
 if TYPE_CHECKING:
     from lambdalab.aws import Aws
@@ -33,6 +33,7 @@ def destroy(
     """Delete a stack: shows what it owns and asks for its name first; without a terminal it only shows.
 
     Buckets the stack owns are emptied. What it does not own is never touched. What is left over is listed.
+    A stack that was not deployed from this project's template is refused.
     """
     from lambdalab.aws import Aws
     from lambdalab.deletion import Doomed, delete, find_doomed
@@ -52,7 +53,7 @@ def destroy(
             next_step="name yours with --stack-name, or choose its region with AWS_REGION",
         )
     _show(aws, doomed)
-    if not _agreed(doomed.name, yes):
+    if not _agreed(doomed, yes):
         typer.echo(f"nothing was deleted; to do it, add --yes {doomed.name}", err=True)
         return
     try:
@@ -66,13 +67,14 @@ def destroy(
     _show_leftovers(aws, doomed)
 
 
-def _agreed(name: str, yes: str | None) -> bool:
+def _agreed(doomed: "Doomed", yes: str | None) -> bool:
     """Whether the stack shall be deleted."""
+    name = doomed.name
     if yes is None and not sys.stdin.isatty():
         return False
     if yes is None:
         try:
-            yes = typer.prompt(f"Type {name} to delete it", err=True)
+            yes = typer.prompt(f"Type {name} to delete it from account {doomed.account}", err=True)
         except typer.Abort:  # Ctrl-C at the question
             raise typer.Exit(EXIT_INTERRUPTED) from None
     if yes != name:
@@ -91,12 +93,13 @@ def _show(aws: "Aws", doomed: "Doomed") -> None:
 
     table = new_table("resource", "type", "physical id", "what happens", numbers=())
     for owned in sorted(doomed.resources, key=lambda owned: (owned.goes, owned.type, owned.logical_id)):
-        happens = "emptied and deleted" if owned.type == BUCKET else "deleted"
+        happens = "deleted, if need be emptied" if owned.type == BUCKET else "deleted"
         if not owned.goes:
-            happens = "stays: retained by the template" if owned.retained else f"nothing: {owned.status}"
+            happens = "stays: the template retains or lacks it" if owned.retained else f"nothing: {owned.status}"
         table.add_row(owned.logical_id, owned.type, owned.physical_id, happens)
     heading = (
-        f"stack {doomed.name} in {aws.session.region_name}, {doomed.status}, owns {len(doomed.resources)} resources"
+        f"stack {doomed.name} in {aws.session.region_name} of account {doomed.account}, {doomed.status}, "
+        f"owns {len(doomed.resources)} resources"
     )
     print_whole(make_console(), Group(Text(heading, style="bold"), table))
 
@@ -108,7 +111,11 @@ def _show_leftovers(aws: "Aws", doomed: "Doomed") -> None:
     from lambdalab.deletion import TAG, leftovers
     from lambdalab.report.layout import new_table, print_whole
 
-    found = leftovers(aws, doomed)
+    try:
+        found = leftovers(aws, doomed)
+    except AccessError as error:  # which says nothing of the deletion
+        complain(f"what is left over is not known: {error}", error)
+        return
     tag = "=".join(TAG)
     if not found:
         typer.echo(f"nothing is left over in {aws.session.region_name}: no other resource has the tag {tag}")

@@ -1,11 +1,44 @@
-"""How much a load run on AWS may have cost by now. Pure."""
+"""How much a load run on AWS may have cost by now, and when that ends it. Pure."""
 
 from collections.abc import Iterable
 from decimal import Decimal
+from typing import Final
 
 from lambdalab.cost import PriceSheet
+from lambdalab.load.ledger import PipelineSample
 from lambdalab.model import Manifest, TrialResult
 from lambdalab.spending import lab_use, most_usd
+
+UNKNOWN_S: Final = 120.0
+"""For so long a run may go on while nobody tells what it costs: two readings of its log."""
+
+
+class Ceiling:
+    """Ends a run that may have spent its USD, or of which that is not known.
+
+    Args:
+        usd: what it may spend at most.
+        began_ms: when it began, or was looked at first.
+
+    Attributes:
+        reached: why nothing more may be sent; None while more may.
+    """
+
+    def __init__(self, usd: float, began_ms: float) -> None:
+        self.reached: str | None = None
+        self._usd = usd
+        self._known_ms = began_ms
+
+    def look(self, samples: Iterable[PipelineSample], now_ms: float) -> str | None:
+        """Takes the samples that are new at a moment, and returns ``reached``."""
+        known = [(sample.at_ms, sample.spent_usd) for sample in samples if sample.spent_usd is not None]
+        self._known_ms = max([self._known_ms, *(at_ms for at_ms, _ in known)])
+        spent = max((usd for _, usd in known), default=Decimal(0))
+        if self.reached is None and spent >= Decimal(str(self._usd)):
+            self.reached = f"usd ceiling: {spent:.4f} of {self._usd:g} USD may have been spent"
+        elif self.reached is None and now_ms - self._known_ms > UNKNOWN_S * 1000:
+            self.reached = f"usd ceiling: what it cost has not been known for {UNKNOWN_S:g} s"
+        return self.reached
 
 
 class Spent:

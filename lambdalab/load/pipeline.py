@@ -28,10 +28,11 @@ from lambdalab.report_lines import Block
 from lambdalab.store import RunDirectory
 from lambdalab.target import CLOCK_SKEW_MS, AwsTarget, LocalTarget, Resources
 
-LOG_SHARE: Final = 0.05
-"""Reading logs may take this share of the time, since whoever keeps them has other things to do as well."""
 _LATE_LINES_MS: Final = 15_000
 """How late a line may come behind younger ones while the run is under way; at the end all are read again."""
+_LOGS_S: Final = 15.0
+"""After so long no further page of a log group is begun, so that samples come: two groups, each with a query that is as
+slow as it may be, take less than ``ceiling.UNKNOWN_S``."""
 _PUBLISHED_S: Final = 60
 """CloudWatch has the metrics of Lambda and SQS once a minute."""
 _LAMBDA: Final = {"invocations": "Invocations", "errors": "Errors", "throttles": "Throttles"}
@@ -63,7 +64,7 @@ class Pipeline:
             self._times,
         )
         self._spent = None if isinstance(target, LocalTarget) else Spent(manifest, prices)
-        self._logs_since_ms = self._began_ms - CLOCK_SKEW_MS
+        self._logs_since_ms = dict.fromkeys(self.log_groups, self._began_ms - CLOCK_SKEW_MS)
         self._logs_due = time.monotonic() + target.log_every_s
         self._functions = (
             PlaneCounts(target, self._arms)
@@ -128,15 +129,16 @@ class Pipeline:
     def _follow_logs(self) -> None:
         begin = time.monotonic()
         try:
-            for log_group in self.log_groups:
-                lines = self._logs.fresh(self._target.log_lines(log_group, self._logs_since_ms))
+            for log_group, since_ms in self._logs_since_ms.items():
+                lines = self._logs.fresh(self._target.log_lines(log_group, since_ms, for_s=_LOGS_S))
                 self._store.append_log_lines(lines)
                 self._logs.add(lines)
-            self._logs_since_ms = max(self._logs_since_ms, self._logs.newest_ms - _LATE_LINES_MS)
+                newest_ms = max((line.timestamp_ms for line in lines), default=0)
+                self._logs_since_ms[log_group] = max(since_ms, newest_ms - _LATE_LINES_MS)
         except AccessError as error:
             self._complain(error)
         took_s = time.monotonic() - begin
-        self._logs_due = time.monotonic() + max(self._target.log_every_s, took_s / LOG_SHARE)
+        self._logs_due = begin + max(self._target.log_every_s, took_s / self._target.log_share)
 
     def _queue(self, arm: str, of_arm: Resources, function: dict[str, Any]) -> QueueSample:
         visible, in_flight = self._target.queue_counts(of_arm.queue_url)
@@ -153,7 +155,6 @@ class Logs:
     """What the log lines read so far tell of times and cost."""
 
     def __init__(self, architectures: dict[str, str], prices: PriceSheet, times: EndToEnd) -> None:
-        self.newest_ms = 0
         self.cost_usd: Decimal | None = None
         self._architectures = architectures
         self._prices = prices
@@ -165,7 +166,6 @@ class Logs:
         """Those not read before."""
         found = [line for line in lines if line.event_id not in self._seen]
         self._seen.update(line.event_id for line in found)
-        self.newest_ms = max([self.newest_ms, *(line.timestamp_ms for line in found)])
         return found
 
     def add(self, lines: list[LogLine]) -> None:

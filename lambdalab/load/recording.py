@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Sequence
 from datetime import datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Final
 from typing import Protocol as Interface
@@ -22,6 +21,7 @@ from lambdalab.design import Factors, Load, Protocol, Start, as_cold
 from lambdalab.errors import InvalidRunError, SetupError
 from lambdalab.experiment import new_run
 from lambdalab.load.bookkeeper import Stopped
+from lambdalab.load.ceiling import Ceiling
 from lambdalab.load.ledger import Send, Sending
 from lambdalab.load.schedule import LoadPlan, length_s
 from lambdalab.model import Trial, TrialResult
@@ -61,7 +61,7 @@ class Recording:
     def __init__(self, results: Path) -> None:
         self.store: RunDirectory | None = None
         self._results = results
-        self._ceiling: str | None = None
+        self._ceiling: Ceiling | None = None
 
     @property
     def is_open(self) -> bool:
@@ -80,8 +80,7 @@ class Recording:
         self._loads = {load.label: load for load in self._manifest.protocol.loads}
         self._began_ms = datetime.fromisoformat(self._manifest.started_at).timestamp() * 1000
         self._block_ms = block_seconds(plan) * 1000
-        self._plan, self._told = plan, 0
-        self._spends, self._seen, self._ceiling = target.name == "aws", 0, None
+        self._told, self._seen = 0, 0
         self._process = subprocess.Popen(
             [sys.executable, "-m", "lambdalab.load.bookkeeper", str(store.folder)],
             stdin=subprocess.PIPE,
@@ -96,6 +95,7 @@ class Recording:
                     next_step="repair that, and begin again",
                 )
             time.sleep(_READY_S)
+        self._ceiling = Ceiling(plan.max_usd, time.time() * 1000) if target.name == "aws" else None
         return self._manifest.run_id
 
     def sends(self, sends: Sequence[Send]) -> None:
@@ -111,14 +111,12 @@ class Recording:
         self._require_kept()
 
     def ceiling(self) -> str | None:
-        """Why nothing more may be sent: what the books say the run may have cost by now has reached ``max_usd``."""
+        """Why nothing more may be sent: the run may have cost ``max_usd`` by now, or the books do not say what."""
         assert self.store is not None
-        if self._spends and self._ceiling is None:
-            samples, self._seen = self.store.samples_from(self._seen)
-            spent = max((sample.spent_usd for sample in samples if sample.spent_usd is not None), default=Decimal(0))
-            if spent >= Decimal(str(self._plan.max_usd)):
-                self._ceiling = f"usd ceiling: {spent:.4f} of {self._plan.max_usd:g} USD may have been spent"
-        return self._ceiling
+        if self._ceiling is None:
+            return None
+        samples, self._seen = self.store.samples_from(self._seen)
+        return self._ceiling.look(samples, time.time() * 1000)
 
     def end(self, report: Report) -> None:
         """Nothing is sent any more: waits for the drain and until the books are closed.
@@ -131,7 +129,7 @@ class Recording:
         """
         self._require_kept()
         stopped = Stopped(
-            why=self._ceiling or report.ended_by,
+            why=(self._ceiling and self._ceiling.reached) or report.ended_by,
             offered=report.offered,
             dropped=report.dropped_of_step,
             generator_limits=report.limits,

@@ -2,20 +2,25 @@
 
 import contextlib
 import json
+import os
 import secrets
 import signal
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ReadTimeoutError
+from botocore.httpsession import URLLib3Session
 
-from lambdalab.aws import Aws
+from lambdalab.aws import LOCAL_KEY, LOCAL_REGION, Aws
+from lambdalab.cli.dead_letters import _after, _noted
 from lambdalab.dead_letters import DeadLetterQueue, Redriven, dead_letter_queues, depth, look, redrive
 from lambdalab.errors import AccessError, StackError, UsageError
-from lambdalab.stack import Stack
+from lambdalab.stack import Stack, find_stack
 from local.support import Emulated
 
 GROUP = "/aws/lambda/dead-letters"
@@ -80,13 +85,13 @@ def test_what_is_redriven_is_the_same_byte_for_byte(aws: Aws, queue: DeadLetterQ
     put(aws, queue.url, *BODIES, MessageAttributes=ATTRIBUTES, MessageSystemAttributes=trace)
     told: list[int] = []
     asked: list[Any] = []  # the emulator drops the trace header of a batch
-    aws.sqs.meta.events.register(
+    aws.sqs_once.meta.events.register(
         "provide-client-params.sqs.SendMessageBatch", lambda params, **_: asked.extend(params["Entries"]), "trace"
     )
 
     assert move(aws, queue, progress=told.append) == Redriven(moved=5)
 
-    aws.sqs.meta.events.unregister("provide-client-params.sqs.SendMessageBatch", unique_id="trace")
+    aws.sqs_once.meta.events.unregister("provide-client-params.sqs.SendMessageBatch", unique_id="trace")
     assert [entry["MessageSystemAttributes"] for entry in asked] == [trace] * 5
 
     assert told[-1] == 5
@@ -158,7 +163,8 @@ def die(**_):
     calls.append(moment)
     if len(calls) == 3:
         os.kill(os.getpid(), signal.SIGKILL)
-aws.sqs.meta.events.register(moment, die)
+for client in (aws.sqs, aws.sqs_once):
+    client.meta.events.register(moment, die)
 queue = DeadLetterQueue(language="go", url=dead, source_url=source, log_group="-")
 redrive(aws, queue, per_s=500, stop=threading.Event())
 """
@@ -193,7 +199,8 @@ def test_what_the_queue_does_not_take_stays(aws: Aws, queue: DeadLetterQueue) ->
         pass  # the emulator may refuse the whole request
     else:
         assert (done.moved, done.refused, done.twice) == (11, 1, 0)
-        assert done.problem is not None
+        assert done.refusal is not None
+        assert done.undeleted is None
     assert there(aws, queue.url)[1] == 0, "given back at once"
     bodies = [m["Body"] for url in (queue.url, queue.source_url) for m in taken(aws, url)]
     assert sorted(bodies) == sorted([*(f"small {n}" for n in range(11)), "L" * 3000])
@@ -207,6 +214,100 @@ def test_a_queue_that_is_gone_costs_no_message(aws: Aws, queue: DeadLetterQueue)
         move(aws, queue)
 
     assert there(aws, queue.url) == (12, 0)
+
+
+def test_what_was_done_before_a_queue_did_not_answer_is_said(aws: Aws, queue: DeadLetterQueue) -> None:
+    put(aws, queue.url, *map(str, range(12)))
+
+    with pytest.raises(AccessError) as caught:
+        move(aws, queue, progress=lambda _: aws.sqs.delete_queue(QueueUrl=queue.source_url))
+
+    (note,) = caught.value.__notes__
+    assert note == (
+        f"go, before that: 10 messages went from {queue.url} to {queue.source_url}, 0 were refused, 0 are in both; "
+        "of up to 10 more it is not known."
+    )
+
+
+def test_what_was_sent_is_not_sent_again_when_the_answer_is_lost(aws: Aws, queue: DeadLetterQueue) -> None:
+    put(aws, queue.url, *map(str, range(3)))
+
+    def lose(request: Any, **_: Any) -> None:
+        URLLib3Session().send(request)
+        raise ReadTimeoutError(endpoint_url=request.url)
+
+    aws.sqs_once.meta.events.register("before-send.sqs.SendMessageBatch", lose, "lose")
+    with pytest.raises(AccessError, match="Read timeout"):
+        move(aws, queue)
+    aws.sqs_once.meta.events.unregister("before-send.sqs.SendMessageBatch", unique_id="lose")
+
+    assert sorted(message["Body"] for message in taken(aws, queue.source_url)) == ["0", "1", "2"]
+    assert there(aws, queue.url) == (3, 0)
+
+
+@pytest.fixture
+def stack(aws: Aws) -> tuple[str, DeadLetterQueue]:
+    """The queues of one language, and what the commands find them by."""
+    name = f"lambdalab-{secrets.token_hex(4)}"
+    queues = {"Go": {"Type": "AWS::SQS::Queue"}, "GoDead": {"Type": "AWS::SQS::Queue"}}
+    outputs = {"GoQueueUrl": {"Ref": "Go"}, "GoDeadLetterQueueUrl": {"Ref": "GoDead"}, "GoLogGroupName": GROUP}
+    template = {"Resources": queues, "Outputs": {key: {"Value": value} for key, value in outputs.items()}}
+    aws.cloudformation.create_stack(StackName=name, TemplateBody=json.dumps(template))
+    aws.cloudformation.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig={"Delay": 1})
+    (queue,) = dead_letter_queues(find_stack(aws, name, next_step="-"))
+    return name, queue
+
+
+def redrive_by_hand(emulated: Emulated, name: str, *more: str) -> "subprocess.CompletedProcess[str]":
+    access = {"AWS_ACCESS_KEY_ID": LOCAL_KEY, "AWS_SECRET_ACCESS_KEY": LOCAL_KEY, "AWS_REGION": LOCAL_REGION}
+    command = [str(Path(sys.executable).with_name("lambdalab")), "dlq", "redrive"]
+    return subprocess.run(
+        [*command, "--target", "aws", "--stack-name", name, *more],
+        env={**os.environ, **access, "AWS_ENDPOINT_URL": emulated.url},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_what_is_hidden_is_said_where_nothing_can_be_moved(
+    emulated: Emulated, stack: tuple[str, DeadLetterQueue]
+) -> None:
+    aws, (name, queue) = emulated.aws, stack
+    put(aws, queue.url, "a", "b")
+    assert len(taken(aws, queue.url)) == 2
+
+    done = redrive_by_hand(emulated, name, "--yes")
+
+    assert done.returncode == 0, done.stderr
+    assert f"go: 0 messages would go from {queue.url}" in done.stdout
+    assert done.stdout.endswith("; hidden, for a minute if a redrive was killed: 2\n")
+
+
+def test_a_redrive_that_fails_says_what_it_did(emulated: Emulated, stack: tuple[str, DeadLetterQueue]) -> None:
+    aws, (name, queue) = emulated.aws, stack
+    put(aws, queue.url, "a")
+    aws.sqs.delete_queue(QueueUrl=queue.source_url)
+
+    done = redrive_by_hand(emulated, name, "--yes")
+
+    assert done.returncode == 3
+    assert "lambdalab: SendMessageBatch on queue " in done.stderr
+    assert f"lambdalab: go, before that: 0 messages went from {queue.url} to " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_problems_of_other_queues_are_said_when_one_does_not_answer() -> None:
+    with pytest.raises(AccessError) as caught, _noted(["one did not take 1 message"], ["two did not give up 1"]):
+        raise AccessError("three does not answer", next_step="wait")
+    assert caught.value.__notes__ == ["one did not take 1 message.", "two did not give up 1."]
+
+
+def test_only_what_was_refused_is_to_be_redriven_again() -> None:
+    assert _after(refused=True, twice=False).endswith(", and redrive again what was refused")
+    only_twice = _after(refused=False, twice=True)
+    assert "again" not in only_twice
+    assert only_twice.endswith("went already: redriving sends it once more, which writes the same items")
 
 
 def test_what_is_given_up_again_is_not_moved_again(aws: Aws, queue: DeadLetterQueue) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -16,13 +17,17 @@ import pytest
 from botocore.exceptions import ClientError
 
 from lambdalab.aws import LOCAL_KEY, LOCAL_REGION, Aws
-from lambdalab.deletion import BUCKET, Doomed, Owned, delete, empty_bucket, find_doomed, leftovers
-from lambdalab.errors import StackError
+from lambdalab.cli.destroy import _show_leftovers
+from lambdalab.deletion import BUCKET, MARK, Doomed, Owned, delete, empty_bucket, find_doomed, leftovers
+from lambdalab.errors import AccessError, StackError
+from lambdalab.project import project_root
 from lambdalab.stack import stack_description
+from lambdalab.template import read_template
 from local.support import Emulated
 
 COMMAND = Path(sys.executable).with_name("lambdalab")
 TAGS = [{"Key": "project", "Value": "lambdalab"}]
+ACCOUNT = "000000000000"
 VERSIONS = 1203
 """More than one page of a listing holds, and than one request deletes."""
 
@@ -37,9 +42,13 @@ def bucket(name: str, **more: Any) -> dict[str, Any]:
     return {"Type": "AWS::S3::Bucket", "Properties": properties, **more}
 
 
-def create(aws: Aws, resources: dict[str, Any], **more: Any) -> str:
+def template(resources: dict[str, Any], description: str = f"{MARK}test") -> str:
+    return json.dumps({"Description": description, "Resources": resources})
+
+
+def create(aws: Aws, resources: dict[str, Any], description: str = f"{MARK}test", **more: Any) -> str:
     name = f"lambdalab-{secrets.token_hex(4)}"
-    aws.cloudformation.create_stack(StackName=name, TemplateBody=json.dumps({"Resources": resources}), **more)
+    aws.cloudformation.create_stack(StackName=name, TemplateBody=template(resources, description), **more)
     aws.cloudformation.get_waiter("stack_create_complete").wait(StackName=name, WaiterConfig={"Delay": 1})
     return name
 
@@ -75,7 +84,7 @@ def unique(what: str) -> str:
     return f"{what}-{secrets.token_hex(4)}"
 
 
-def test_a_bucket_is_emptied_of_all_versions_and_delete_markers(aws: Aws) -> None:
+def test_a_bucket_is_emptied_of_all_versions_and_delete_markers(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     name = unique("full")
     aws.s3.create_bucket(Bucket=name)
     aws.s3.put_bucket_versioning(Bucket=name, VersioningConfiguration={"Status": "Enabled"})
@@ -83,10 +92,17 @@ def test_a_bucket_is_emptied_of_all_versions_and_delete_markers(aws: Aws) -> Non
     with pytest.raises(ClientError, match="BucketNotEmpty"):
         aws.s3.delete_bucket(Bucket=name)
 
-    assert empty_bucket(aws, name) == VERSIONS + 1
+    told: list[str] = []
+    monkeypatch.setattr("lambdalab.deletion._TELL_EVERY", 1000)
+    with pytest.raises(StackError, match="is not empty yet, after 0 versions and delete markers; destroy the stack"):
+        empty_bucket(aws, name, owner=ACCOUNT, progress=told.append, deadline_s=0)
+    until_s = time.monotonic() + 300
+    assert empty_bucket(aws, name, owner=ACCOUNT, progress=told.append, deadline_s=until_s) == VERSIONS + 1
 
+    assert told == [f"deleted 1000 versions and delete markers of bucket {name}, and goes on"]
     aws.s3.delete_bucket(Bucket=name)
-    assert empty_bucket(aws, name) == 0, "what is gone is no failure"
+    gone = empty_bucket(aws, name, owner=ACCOUNT, progress=told.append, deadline_s=until_s)
+    assert gone == 0, "what is gone is no failure"
 
 
 def test_what_the_stack_owns_goes_and_nothing_else(emulated: Emulated) -> None:
@@ -114,8 +130,9 @@ def test_what_the_stack_owns_goes_and_nothing_else(emulated: Emulated) -> None:
     assert f"nothing was deleted; to do it, add --yes {name}" in dry.stderr
     rows = {line.split()[0]: line for line in dry.stdout.splitlines()[1:]}
     assert owned in rows["Own"]
-    assert "emptied and deleted" in rows["Own"]
-    assert "stays: retained by the template" in rows["Kept"]
+    assert "deleted, if need be emptied" in rows["Own"]
+    assert "stays: the template retains or lacks it" in rows["Kept"]
+    assert dry.stdout.startswith(f"stack {name} in us-east-1 of account {ACCOUNT}, CREATE_COMPLETE, owns 3 resources")
     assert own_queue in rows["Queue"]
     assert foreign not in dry.stdout
     assert (versions(aws, owned), versions(aws, retained)) == (4, 4)
@@ -123,7 +140,6 @@ def test_what_the_stack_owns_goes_and_nothing_else(emulated: Emulated) -> None:
     done = destroy(emulated, "--stack-name", name, "--yes", name)
 
     assert done.returncode == 0, done.stderr
-    assert f"emptied bucket {owned} of 4 versions and delete markers" in done.stderr
     assert "deleted Queue" in done.stderr
     assert f"stack {name} is deleted" in done.stdout
     assert stack_description(aws, name) is None
@@ -164,7 +180,7 @@ def test_on_a_terminal_it_asks_for_the_name(emulated: Emulated, typed: str) -> N
     if pid == 0:
         os.execve(COMMAND, [str(COMMAND), "destroy", "--stack-name", name], variables(emulated))  # noqa: S606
     shown = b""
-    while f"Type {name} to delete it".encode() not in shown:
+    while f"Type {name} to delete it from account {ACCOUNT}".encode() not in shown:
         shown += os.read(terminal, 4096)
     os.write(terminal, keys)
     try:
@@ -251,9 +267,7 @@ def test_a_bucket_the_stack_failed_to_get_is_somebody_elses(emulated: Emulated) 
     aws.s3.put_object(Bucket=foreign, Key="k", Body=b"x")
     name = unique("lambdalab")
     resources = {"Own": bucket(foreign)}
-    aws.cloudformation.create_stack(
-        StackName=name, TemplateBody=json.dumps({"Resources": resources}), OnFailure="DO_NOTHING"
-    )
+    aws.cloudformation.create_stack(StackName=name, TemplateBody=template(resources), OnFailure="DO_NOTHING")
     until = time.monotonic() + 60
     while (found := doomed(aws, name)).status == "CREATE_IN_PROGRESS":
         assert time.monotonic() < until
@@ -267,25 +281,209 @@ def test_a_bucket_the_stack_failed_to_get_is_somebody_elses(emulated: Emulated) 
     assert versions(aws, foreign) == 1
 
 
+class AsOnAws:
+    """In front of the emulator's CloudFormation, which deletes any bucket: refuses those S3 would not delete."""
+
+    def __init__(self, aws: Aws) -> None:
+        self._aws, self._real = aws, aws.cloudformation
+        self._full: set[str] = set()
+        self.asked: list[dict[str, int]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._real, name)
+
+    def describe_stacks(self, **arguments: Any) -> Any:
+        answer = self._real.describe_stacks(**arguments)
+        if self._full:
+            answer["Stacks"][0]["StackStatus"] = "DELETE_FAILED"
+        return answer
+
+    def get_paginator(self, name: Any) -> Any:
+        def paginate(**arguments: Any) -> Any:
+            pages = list(self._real.get_paginator(name).paginate(**arguments))
+            for row in (row for page in pages for row in page["StackResourceSummaries"]):
+                if row.get("PhysicalResourceId") in self._full:
+                    row |= {"ResourceStatus": "DELETE_FAILED", "ResourceStatusReason": "not empty"}
+            return pages
+
+        return SimpleNamespace(paginate=paginate)
+
+    def delete_stack(self, **arguments: Any) -> None:
+        pages = self._real.get_paginator("list_stack_resources").paginate(**arguments)
+        rows = [row for page in pages for row in page["StackResourceSummaries"]]
+        names = [row["PhysicalResourceId"] for row in rows if row["ResourceType"] == BUCKET]
+        self.asked.append({name: versions(self._aws, name) for name in names})
+        self._full = {name for name in names if versions(self._aws, name) and "kept" not in name}
+        if not self._full:
+            self._real.delete_stack(**arguments)
+
+
+def test_nothing_is_emptied_before_cloudformation_has_agreed_to_delete(emulated: Emulated) -> None:
+    aws = Aws(endpoint_url=emulated.url)
+    own, kept, late = unique("own"), unique("kept"), unique("late")
+    name = create(aws, {"Own": bucket(own), "Late": bucket(late), "Kept": bucket(kept, DeletionPolicy="Retain")})
+    for each in (own, kept):
+        fill(aws, each, 3)
+    found = doomed(aws, name)
+    shown = msgspec.structs.replace(found, resources=tuple(r for r in found.resources if r.logical_id != "Late"))
+    on_aws = AsOnAws(aws)
+    owners: list[str] = []
+    aws.__dict__["cloudformation"] = on_aws
+    for call in ("ListObjectVersions", "DeleteObjects"):
+        aws.s3.meta.events.register(
+            f"provide-client-params.s3.{call}", lambda params, **_: owners.append(params.get("ExpectedBucketOwner"))
+        )
+    told: list[str] = []
+
+    delete(aws, shown, told.append)
+
+    assert on_aws.asked == [{own: 4, late: 0, kept: 4}, {own: 0, late: 0, kept: 4}]
+    assert told[0] == f"emptied bucket {own} of 4 versions and delete markers"
+    assert stack_description(aws, name) is None
+    assert versions(aws, kept) == 4
+    assert owners.count(ACCOUNT) == 3, "of two listings and what was deleted"
+
+
+def test_a_bucket_nobody_was_shown_is_not_emptied(emulated: Emulated) -> None:
+    aws = Aws(endpoint_url=emulated.url)
+    own = unique("own")
+    name = create(aws, {"Own": bucket(own)})
+    fill(aws, own, 3)
+    shown = msgspec.structs.replace(doomed(aws, name), resources=())
+    aws.__dict__["cloudformation"] = AsOnAws(aws)
+
+    with pytest.raises(StackError, match=r"could not be deleted wholly: Own \(not empty\); repair that"):
+        delete(aws, shown, lambda _: None)
+
+    assert versions(aws, own) == 4
+
+
+def in_states(monkeypatch: pytest.MonkeyPatch, aws: Aws, name: str, *states: str) -> list[str]:
+    """CloudFormation goes through these states and stays in the last; returns what was asked to be deleted."""
+    real: Any = stack_description(aws, name)
+    left, asked = list(states), list[str]()
+
+    def describe(*_: Any) -> Any:
+        return {**real, "StackStatus": left.pop(0) if len(left) > 1 else left[0], "StackStatusReason": "in use"}
+
+    monkeypatch.setattr("lambdalab.deletion.stack_description", describe)
+    monkeypatch.setattr("lambdalab.deletion._POLL_S", 0)
+    monkeypatch.setattr(aws.cloudformation, "delete_stack", lambda StackName: asked.append(StackName))  # noqa: N803
+    return asked
+
+
+def test_a_deletion_that_is_taken_back_is_not_waited_for(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = create(aws, {"Queue": {"Type": "AWS::SQS::Queue"}})
+    found = doomed(aws, name)
+    asked = in_states(
+        monkeypatch, aws, name, "UPDATE_COMPLETE", "UPDATE_COMPLETE", "DELETE_IN_PROGRESS", "UPDATE_COMPLETE"
+    )
+    with pytest.raises(StackError, match="was taken back, and it is in state UPDATE_COMPLETE again: in use; repair"):
+        delete(aws, found, lambda _: None, limit_s=5)
+    assert asked == [found.stack_id]
+
+
+@pytest.mark.parametrize(
+    "status", ["UPDATE_IN_PROGRESS", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS", "ROLLBACK_IN_PROGRESS"]
+)
+def test_a_stack_that_is_changing_is_left_alone(aws: Aws, monkeypatch: pytest.MonkeyPatch, status: str) -> None:
+    name = create(aws, {"Queue": {"Type": "AWS::SQS::Queue"}})
+    found = doomed(aws, name)
+    asked = in_states(monkeypatch, aws, name, status)
+    with pytest.raises(StackError, match=f"is in state {status}; destroy it when that is over; nothing was begun"):
+        delete(aws, found, lambda _: None, limit_s=5)
+    assert asked == []
+
+
+@pytest.mark.parametrize("description", ["", "Managed Stack for AWS SAM CLI"])
+def test_somebody_elses_stack_is_refused(emulated: Emulated, description: str) -> None:
+    name = create(emulated.aws, {"Queue": {"Type": "AWS::SQS::Queue"}}, description)
+
+    done = destroy(emulated, "--stack-name", name, "--yes", name)
+
+    assert done.returncode == 3
+    assert f"stack {name} is none of this project's: its description does not begin with" in done.stderr
+    assert stack_description(emulated.aws, name) is not None
+
+
+def test_this_projects_template_has_its_mark() -> None:
+    assert read_template((project_root() / "template.yaml").read_text())["Description"].startswith(MARK)
+
+
+def test_what_the_template_does_not_name_is_not_emptied(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = create(aws, {"Own": bucket(unique("own"))})
+    monkeypatch.setattr("lambdalab.deletion._declared", lambda *_: {})
+    assert doomed(aws, name).buckets == ()
+
+
+def test_a_deployment_that_was_declined_has_no_template_and_can_go(emulated: Emulated) -> None:
+    aws, name = emulated.aws, unique("lambdalab")
+    body = template({"Queue": {"Type": "AWS::SQS::Queue"}})
+    aws.cloudformation.create_change_set(
+        StackName=name, ChangeSetName="first", ChangeSetType="CREATE", TemplateBody=body
+    )
+    found = doomed(aws, name)
+    assert (found.status, found.resources) == ("REVIEW_IN_PROGRESS", ())
+
+    done = destroy(emulated, "--stack-name", name, "--yes", name)
+
+    assert done.returncode == 0, done.stderr
+    assert stack_description(aws, name) is None
+
+
+def test_what_is_left_over_may_be_unknown(
+    aws: Aws, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = create(aws, {"Queue": {"Type": "AWS::SQS::Queue"}})
+    found = doomed(aws, name)
+
+    def refuse(*_: Any) -> None:
+        raise AccessError("GetResources on tagged resources was refused", next_step="ask for it")
+
+    monkeypatch.setattr("lambdalab.deletion.leftovers", refuse)
+    _show_leftovers(aws, found)
+    assert capsys.readouterr().err == (
+        "lambdalab: what is left over is not known: GetResources on tagged resources was refused; ask for it.\n"
+    )
+
+
+SLOW = """
+import sys, time
+from lambdalab.aws import Aws
+from lambdalab.cli.app import run_app
+make = Aws._client
+
+def pause(**_):
+    print("begun", file=sys.stderr, flush=True)
+    time.sleep(60)
+
+def client(self, service, *arguments, **more):
+    made = make(self, service, *arguments, **more)
+    if service == "cloudformation":
+        made.meta.events.register("before-call.cloudformation.DeleteStack", pause)
+    return made
+
+Aws._client = client
+from lambdalab.cli import main
+sys.exit(main())
+"""
+
+
 def test_interrupted_it_can_be_taken_up_again(emulated: Emulated) -> None:
-    aws, names = emulated.aws, [unique("interrupted") for _ in range(6)]
+    aws, names = emulated.aws, [unique("interrupted") for _ in range(3)]
     name = create(aws, {f"Own{number}": bucket(each) for number, each in enumerate(names)})
     for each in names:
         fill(aws, each, 2)
-    command = [str(COMMAND), "destroy", "--stack-name", name, "--yes", name]
+    command = [sys.executable, "-c", SLOW, "destroy", "--stack-name", name, "--yes", name]
     with subprocess.Popen(command, env=variables(emulated), stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
-        assert process.stderr.readline().startswith("emptied bucket ")
-        os.kill(emulated.daemon.pid, signal.SIGSTOP)  # so that it cannot be done before it is interrupted
-        try:
-            process.send_signal(signal.SIGINT)
-            said = process.stderr.read()
-            assert process.wait() == 130, said
-        finally:
-            os.kill(emulated.daemon.pid, signal.SIGCONT)
+        assert process.stderr.readline() == "begun\n"
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+        assert process.wait() == 130, said
     assert f"the rest, with `lambdalab destroy --stack-name {name}`" in said
     assert "Traceback" not in said
-    assert stack_description(aws, name) is not None
+    assert [versions(aws, each) for each in names] == [3] * 3
 
     again = destroy(emulated, "--stack-name", name, "--yes", name)
 
@@ -299,7 +497,7 @@ def test_a_stack_that_is_being_deleted_is_waited_for(aws: Aws, monkeypatch: pyte
     aws.cloudformation.delete_stack(StackName=name)
     told: list[str] = []
     monkeypatch.setattr(aws.cloudformation, "delete_stack", lambda **_: pytest.fail("it is being deleted already"))
-    delete(aws, msgspec.structs.replace(found, status="DELETE_IN_PROGRESS"), told.append)
+    delete(aws, found, told.append)
 
     assert told == ["deleted Queue"]
     assert all("Queue" not in left.name or name not in left.name for left in leftovers(aws, found))
@@ -308,5 +506,5 @@ def test_a_stack_that_is_being_deleted_is_waited_for(aws: Aws, monkeypatch: pyte
 def test_it_does_not_wait_for_ever(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     name = create(aws, {"Queue": {"Type": "AWS::SQS::Queue"}})
     monkeypatch.setattr(aws.cloudformation, "delete_stack", lambda **_: None)
-    with pytest.raises(StackError, match="is still in state CREATE_COMPLETE after 0 minutes; destroy it again"):
+    with pytest.raises(StackError, match="is still in state CREATE_COMPLETE when the time to wait is over; destroy"):
         delete(aws, doomed(aws, name), lambda _: None, limit_s=0)

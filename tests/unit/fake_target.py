@@ -90,7 +90,7 @@ class FakeTarget(AwsTarget):
         depth = self.depths.get(queue_url, 0)
         return depth if isinstance(depth, int) else depth.popleft() if depth else 0
 
-    def log_lines(self, log_group: str, since_ms: int) -> Iterator[LogLine]:
+    def log_lines(self, log_group: str, since_ms: int, *, for_s: float = 0) -> Iterator[LogLine]:
         self._call(f"logs {log_group.rsplit('-')[-1]}")
         return iter([line for line in self.lines if line.log_group == log_group and line.timestamp_ms >= since_ms])
 

@@ -1,5 +1,7 @@
 """What the pipeline is told and what it makes of it, by hand; the whole of it runs in tests/local/test_recording.py."""
 
+import itertools
+import math
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -13,17 +15,17 @@ from samples import BEGAN_MS, PRICES, make_lines, make_manifest, make_result, ma
 
 from lambdalab.aws import Aws
 from lambdalab.cost import invocation_cost
-from lambdalab.errors import LambdalabError
-from lambdalab.load.ceiling import Spent
-from lambdalab.load.ledger import Sending
+from lambdalab.errors import AccessError, LambdalabError
+from lambdalab.load.ceiling import UNKNOWN_S, Ceiling, Spent
+from lambdalab.load.ledger import PipelineSample, Sending
 from lambdalab.load.messages import EndToEnd, Messages
-from lambdalab.load.pipeline import CloudWatch, Logs, Pipeline
+from lambdalab.load.pipeline import _LOGS_S, CloudWatch, Logs, Pipeline
 from lambdalab.load.schedule import LoadPlan, Shape
 from lambdalab.model import LogLine, TrialResult
 from lambdalab.spending import lab_use, most_usd
 from lambdalab.stack import Stack
 from lambdalab.store import RunDirectory
-from lambdalab.target import AwsTarget, Resources
+from lambdalab.target import QUERY_S, AwsTarget, Resources
 
 ARM = Resources(
     function_name="lab-go",
@@ -121,7 +123,7 @@ class SlowLogs(AwsTarget):
     def resources(self, arm: Any) -> Resources:
         return ARM
 
-    def log_lines(self, log_group: str, since_ms: int) -> Iterator[LogLine]:
+    def log_lines(self, log_group: str, since_ms: int, *, for_s: float = 0) -> Iterator[LogLine]:
         self._store.append_trials([message(self._sent, 1000.0 * self._sent)])
         self._sent += 1
         return iter(())
@@ -281,6 +283,115 @@ def test_what_may_have_been_spent_is_never_less_than_what_it_will_have_cost() ->
     assert spent.usd(billed=Decimal("0.5"), done=3, minutes=0) == Decimal("0.5") + most + lab
     later = spent.usd(billed=Decimal(0), done=4, minutes=10)
     assert later == lab + lab_use([], blocks=0, minutes=10, queues=1).usd(PRICES)
+
+
+def looked_at(at_s: float, usd: str | None) -> PipelineSample:
+    spent = None if usd is None else Decimal(usd)
+    return PipelineSample(
+        at_ms=at_s * 1000, phase="hold", step=1, intended=0, sent=0, given_up=0, done=0, arms={}, spent_usd=spent
+    )
+
+
+def test_a_run_that_may_have_spent_its_ceiling_ends() -> None:
+    ceiling = Ceiling(0.5, began_ms=0)
+    assert ceiling.look([looked_at(1, "0.1"), looked_at(2, "0.4999")], 3_000) is None
+    assert ceiling.look([], 4_000) is None
+    ended = ceiling.look([looked_at(4, "0.5")], 5_000)
+    assert ended == "usd ceiling: 0.5000 of 0.5 USD may have been spent"
+    assert ceiling.look([looked_at(6, "0")], 999_000) == ended == ceiling.reached
+
+
+def test_a_run_ends_when_what_it_costs_is_not_known_any_more() -> None:
+    why = "usd ceiling: what it cost has not been known for 120 s"
+    assert Ceiling(0.5, began_ms=0).look([], 120_000) is None, "since it began"
+    assert Ceiling(0.5, began_ms=0).look([], 120_001) == why
+    ceiling = Ceiling(0.5, began_ms=0)
+    assert ceiling.look([looked_at(100, "0.1")], 121_000) is None
+    assert ceiling.look([looked_at(200, None)], 220_000) is None
+    assert ceiling.look([], 220_001) == why, "a sample without a figure tells nothing"
+
+
+@pytest.mark.parametrize(("share", "wait_s"), [(1.0, 60), (0.05, 200)])
+def test_only_where_reading_disturbs_the_log_is_read_more_rarely_the_longer_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, share: float, wait_s: float
+) -> None:
+    store = RunDirectory.create(
+        tmp_path, make_manifest(arms=("go",), load=msgspec.to_builtins(LoadPlan(rate=1.0, duration_s=10.0)))
+    )
+    now_s, read_at_s = 1000.0, list[float]()
+
+    class Reads(SlowLogs):
+        log_every_s = 60.0
+        log_share = share
+
+        def log_lines(self, log_group: str, since_ms: int, *, for_s: float = 0) -> Iterator[LogLine]:
+            nonlocal now_s
+            read_at_s.append(now_s)
+            now_s += 10.0
+            return iter(())
+
+    target = Reads(Aws(endpoint_url="http://127.0.0.1:9"), store)
+    monkeypatch.setattr("lambdalab.load.pipeline.time.monotonic", lambda: now_s)
+    with Stubber(target.aws.cloudwatch) as stub:
+        for _ in range(30):
+            stub.add_client_error("get_metric_data", "AccessDenied", "not authorized")
+        pipeline = Pipeline(target, store, lambda _: None)
+        while len(read_at_s) < 3:
+            pipeline.sample()
+            now_s += 1
+    assert [later - at for at, later in itertools.pairwise(read_at_s)] == [wait_s] * 2
+
+
+class Insights:
+    """Logs Insights whose log has three pages, each of which takes a while, or never comes."""
+
+    def __init__(self, query_s: float, clock: list[float]) -> None:
+        self._query_s, self._clock, self.asked = query_s, clock, 0
+        self._due = 0.0
+
+    def start_query(self, **_: object) -> dict[str, str]:
+        self.asked += 1
+        self._due = self._clock[0] + self._query_s
+        return {"queryId": str(self.asked)}
+
+    def get_query_results(self, queryId: str) -> dict[str, Any]:  # noqa: N803
+        if self._clock[0] < self._due:
+            return {"status": "Running"}
+        moment = f"2026-11-21 12:00:0{queryId}.000"
+        row = {"@timestamp": moment, "@logStream": "s", "@message": "m", "@ptr": f"{queryId}"}
+        rows = [row, row | {"@ptr": f"{queryId}b"}][: 2 if self.asked < 3 else 1]
+        return {
+            "status": "Complete",
+            "results": [[{"field": name, "value": value} for name, value in of.items()] for of in rows],
+        }
+
+
+@pytest.mark.parametrize(
+    ("query_s", "for_s", "pages"), [(10, math.inf, 3), (10, 15, 2), (10, 0, 1), (39, 0, 1), (1e9, math.inf, None)]
+)
+def test_reading_a_log_takes_so_long_at_most(
+    monkeypatch: pytest.MonkeyPatch, query_s: float, for_s: float, pages: int | None
+) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("lambdalab.target._PAGE_ROWS", 2)
+    monkeypatch.setattr("lambdalab.target.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("lambdalab.target.time.sleep", lambda s: clock.append(clock.pop() + s))
+    aws = Aws(endpoint_url="http://127.0.0.1:9")
+    insights = Insights(query_s, clock)
+    aws.__dict__["logs"] = insights
+    target = AwsTarget(aws, Stack(name="lab", outputs={}, parameters={}, resources={}, types={}))
+    if pages is None:
+        with pytest.raises(AccessError, match="the Logs Insights query on lab is Running after 40 s; run it again"):
+            list(target.log_lines("lab", 0, for_s=for_s))
+        assert QUERY_S < clock[0] < QUERY_S + 2
+        return
+    assert len(list(target.log_lines("lab", 0, for_s=for_s))) == {1: 2, 2: 4, 3: 5}[pages]
+    assert insights.asked == pages
+
+
+def test_reading_logs_of_two_languages_is_over_before_the_ceiling_takes_the_cost_for_unknown() -> None:
+    assert 2 * (_LOGS_S + QUERY_S) < UNKNOWN_S
+    assert AwsTarget.log_share == 1.0
 
 
 def test_an_invocation_without_a_record_is_billed_all_the_same() -> None:
