@@ -214,13 +214,17 @@ class Generator:
             pass
 
     def _one(self, arrival: Arrival, due: float) -> None:
-        began, answered_ms = time.monotonic(), None
+        began, answered_ms, interrupt = time.monotonic(), None, None
         try:
             outcomes = self._send(arrival)
             answered_ms = self._epoch_ms(time.monotonic())
         except GreenletExit:
             outcomes = [Outcome(None, STOPPED, 1)] * len(arrival.messages)
+        except KeyboardInterrupt as error:  # Ctrl-C comes to whichever greenlet runs; SQS may have the message
+            outcomes, interrupt = [Outcome(None, STOPPED, 1)] * len(arrival.messages), error
         self._note(Request(arrival, self._epoch_ms(due), self._epoch_ms(began), answered_ms, outcomes))
+        if interrupt is not None:
+            raise interrupt
 
     def _epoch_ms(self, at: float) -> float:
         return (self._epoch_s + at) * 1000

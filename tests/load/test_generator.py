@@ -164,6 +164,16 @@ def test_what_cannot_be_begun_is_late_then_dropped_and_always_offered() -> None:
     assert [limit.split(" ")[3] for limit in report.limits][:2] == ["messages", "messages"]
 
 
+def test_a_message_under_way_at_an_interrupt_is_counted() -> None:
+    def interrupted(_: Arrival) -> list[Outcome]:
+        raise KeyboardInterrupt
+
+    sent = Sent(LoadPlan(rate=50.0, duration_s=1.0), interrupted, until_s=2.0)
+    with pytest.raises(KeyboardInterrupt):
+        sent.run()
+    assert [request.outcomes[0].error for request in sent.requests] == [STOPPED]
+
+
 @pytest.mark.parametrize(("busy_s", "dropped"), [(0.5, 0), (2.0, 50)])
 def test_what_an_interrupt_keeps_from_being_begun_is_not_dropped(busy_s: float, dropped: int) -> None:
     sent = Sent(LoadPlan(rate=50.0, duration_s=1e6, max_messages=2**53, max_s=1e7), until_s=1e6)
