@@ -6,19 +6,17 @@ sent first and deleted then, so at every moment it is in one queue at least.
 """
 
 import base64
-import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from lambdalab.aws import Aws, access_errors
 from lambdalab.errors import AccessError, UsageError
-from lambdalab.platform_log import MalformedRecordError, parse_record
+from lambdalab.logged_errors import read_logged_errors
 from lambdalab.stack import Stack
 
 if TYPE_CHECKING:
@@ -40,7 +38,6 @@ _BATCH_BYTES: Final = 2**20
 _EMPTY_READINGS: Final = 3
 """A short answer of SQS is no proof: so many empty ones in a row are taken for an empty queue."""
 _DELETE_ATTEMPTS: Final = 3
-_LOG_PAGES: Final = 20
 _OUTPUT: Final = "DeadLetterQueueUrl"
 
 
@@ -166,8 +163,8 @@ def look(aws: Aws, queue: DeadLetterQueue, *, at_most: int) -> list[DeadLetter]:
         found = [_dead_letter(queue.language, message) for message in messages]
     if not found:
         return []
-    errors = _logged_errors(aws, queue.log_group, min(letter.sent_at_ms for letter in found))
-    return [msgspec.structs.replace(letter, error=errors.of(letter)) for letter in found]
+    errors = read_logged_errors(aws, queue.log_group, min(letter.sent_at_ms for letter in found))
+    return [msgspec.structs.replace(letter, error=errors.of(letter.body, letter.sent_at_ms)) for letter in found]
 
 
 def redrive(
@@ -351,52 +348,3 @@ def _dead_letter(language: str, message: "MessageTypeDef") -> DeadLetter:
         receive_count=int(message["Attributes"]["ApproximateReceiveCount"]),
         sent_at_ms=int(message["Attributes"]["SentTimestamp"]),
     )
-
-
-class _LoggedErrors:
-    """The errors a function logged, by what tells its messages apart: there is no message id (docs/contracts.md)."""
-
-    def __init__(self) -> None:
-        self._by_batch: dict[str, dict[str, Any]] = {}
-        self._of_refused: dict[int, list[dict[str, Any]]] = {}
-
-    def add(self, line: str) -> None:
-        """Takes in one line of the log, if it is the record of a message that failed."""
-        try:
-            record = parse_record(line)
-        except MalformedRecordError:
-            return
-        if record is None or record.error is None:
-            return
-        error = msgspec.to_builtins(record.error)
-        if record.batch_id is not None:
-            self._by_batch[record.batch_id] = error
-        elif record.sent_ms is not None:
-            errors = self._of_refused.setdefault(record.sent_ms, [])
-            if error not in errors:
-                errors.append(error)
-
-    def of(self, letter: DeadLetter) -> dict[str, Any] | None:
-        """The error of a message: by its batch id, else by when it was sent, if nothing else was refused of then."""
-        try:
-            body = json.loads(letter.body)
-        except ValueError:
-            body = None
-        batch_id = body.get("batch_id") if isinstance(body, Mapping) else None
-        if isinstance(batch_id, str) and batch_id in self._by_batch:
-            return self._by_batch[batch_id]
-        refused = self._of_refused.get(letter.sent_at_ms, [])
-        return refused[0] if len(refused) == 1 else None
-
-
-def _logged_errors(aws: Aws, log_group: str, since_ms: int) -> _LoggedErrors:
-    """Reads the records of messages that failed. FilterLogEvents costs nothing, other than Logs Insights."""
-    found = _LoggedErrors()
-    with access_errors(f"log group {log_group}"):
-        pages = aws.logs.get_paginator("filter_log_events").paginate(
-            logGroupName=log_group, startTime=since_ms, filterPattern='{ $.error.code = "*" }'
-        )
-        for page in islice(pages, _LOG_PAGES):
-            for event in page["events"]:
-                found.add(event["message"])
-    return found

@@ -22,7 +22,7 @@ from .test_aws_target import clients
 STACK: Final = "lambdalab-local"
 NOWHERE: Final = {"local", "live.py", "cli"}
 """What never speaks to AWS: the plane and `lambdalab logs` speak to the emulator, the command line to the library."""
-NO_MEASURING: Final = {"doctor", "dead_letters.py", "deletion.py"}
+NO_MEASURING: Final = {"doctor", "dead_letters.py", "logged_errors.py", "deletion.py"}
 """Whose permissions stand in docs/operations.md: looking at an account and operating a stack measure nothing."""
 LOCAL_CALLS: Final = {"dynamodb:deleteitem"}
 """Of modules that speak to AWS as well: `lambdalab sam-local` alone takes items out of a table."""
