@@ -28,13 +28,18 @@ def host_parameters() -> dict[str, str]:
     return {"Architecture": ARCHITECTURES[platform.machine()], "PythonRuntime": f"python{version}"}
 
 
-def variables(endpoint_url: str | None) -> dict[str, str]:
-    """The environment sam runs in; with an endpoint, the emulator's fixed credentials as well."""
+def go_variables() -> dict[str, str]:
+    """The environment in which Go is compiled for Lambda; whoever compiles in it shares what was compiled."""
     # sam's Go builder has no settings for these: a static, stripped binary without the old RPC entry point.
     # With SAM_BUILD_MODE=debug, which is sam's own and switches optimisation off, the symbols stay.
     stripped = "" if os.environ.get("SAM_BUILD_MODE") == "debug" else "-ldflags=-s "
-    go = {"CGO_ENABLED": "0", "GOFLAGS": f"-trimpath {stripped}-tags=lambda.norpc"}
-    found = {**os.environ, **go, "SAM_CLI_TELEMETRY": "0", "PATH": search_path()}
+    flags = {"CGO_ENABLED": "0", "GOFLAGS": f"-trimpath {stripped}-tags=lambda.norpc"}
+    return {**os.environ, **flags, "PATH": search_path()}
+
+
+def variables(endpoint_url: str | None) -> dict[str, str]:
+    """The environment sam runs in; with an endpoint, the emulator's fixed credentials as well."""
+    found = go_variables() | {"SAM_CLI_TELEMETRY": "0"}
     if endpoint_url is None:
         return found
     found.pop("AWS_PROFILE", None)

@@ -1,5 +1,6 @@
-"""Runs pytest with the arguments it is given; without any, all tests, in parts beside each other.
+"""Runs pytest with the arguments it is given; without any, all tests: Go's, then Python's, in parts beside each other.
 
+Go is tested as it is compiled for Lambda, so that every build of the functions in a Python test finds it compiled.
 Most tests wait, so several at once take little more than the longest. Each part is an ordinary pytest: all hear Ctrl-C
 from the terminal and clean up, and each names at its end what it left out.
 """
@@ -12,6 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import IO, Final
+
+from lambdalab.deployment import go_variables
 
 _STACKS: Final = (
     "dead_letters",
@@ -35,6 +38,10 @@ _PYTEST: Final = (sys.executable, "-m", "pytest")
 
 def main() -> int:
     """Returns the exit code of a part that failed, 0 when none did."""
+    for module in sorted(Path("src/go").glob("*/go.mod")):
+        done = subprocess.run(["go", "test", "-count=1", "./..."], cwd=module.parent, env=go_variables(), check=False)
+        if done.returncode:
+            return done.returncode
     beside = [[path for path in part if Path(path).exists()] for part in BESIDE]
     named = [path for part in beside for path in part]
     print(f"{', '.join(named)} run beside the other tests; what they say comes after theirs", flush=True)

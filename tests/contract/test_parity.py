@@ -6,7 +6,6 @@ Every outcome must be the same to the letter.
 import base64
 import importlib
 import json
-import os
 import random
 import subprocess
 import sys
@@ -18,7 +17,7 @@ import pytest
 from errors import IngestError
 from message import parse_text
 
-from lambdalab.tools import search_path
+from lambdalab.deployment import go_variables
 
 from .conftest import set_environment
 from .fake_dynamodb import FakeDynamoDB, without_clock
@@ -143,7 +142,7 @@ def python_outcome(body: bytes) -> dict[str, object]:
 def go_test(name: str, **variables: str) -> None:
     subprocess.run(
         ["go", "test", "-count=1", f"-run=^{name}$", "./internal/ingest"],
-        cwd=GO_SOURCE, env=os.environ | {"PATH": search_path()} | variables, check=True, timeout=300,
+        cwd=GO_SOURCE, env=go_variables() | variables, check=True, timeout=300,
     )  # fmt: skip
 
 

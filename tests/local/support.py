@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import os
 import re
 import secrets
 import subprocess
@@ -16,6 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from lambdalab.aws import Aws
+from lambdalab.deployment import go_variables
 from lambdalab.local.cgroup import Cgroups
 from lambdalab.local.daemon import Daemon
 from lambdalab.local.environment import Environment, Outcome
@@ -24,7 +24,7 @@ from lambdalab.local.function import Credentials, FunctionSpec
 from lambdalab.local.pool import Pool
 from lambdalab.model import PlatformReport
 from lambdalab.platform_log import parse_report
-from lambdalab.tools import interpreter_for, search_path
+from lambdalab.tools import interpreter_for
 
 PYTHON_RUNTIME: Final = f"python{sys.version_info.major}.{sys.version_info.minor}"
 FUNCTIONS: Final = Path(__file__).parent / "functions"
@@ -77,11 +77,9 @@ def interpreter(runtime: str) -> Path:
 
 
 def built_go(package: Path, module_file: str = "go.mod") -> Path:
-    """Builds the Go function of these tests into a folder, with the aws-lambda-go that a module file names."""
-    variables = {**os.environ, "PATH": search_path(), "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly"}
-    command = ["go", "build", "-trimpath", "-tags=lambda.norpc", f"-modfile={module_file}"]
-    command += ["-o", str(package / "bootstrap"), "."]
-    built = subprocess.run(command, cwd=GO_FUNCTION, env=variables, capture_output=True, text=True, check=False)
+    """Builds the Go function of these tests, with its symbols, and with the aws-lambda-go that a module file names."""
+    command = ["go", "build", "-ldflags=", f"-modfile={module_file}", "-o", str(package / "bootstrap"), "."]
+    built = subprocess.run(command, cwd=GO_FUNCTION, env=go_variables(), capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr
     return package
 

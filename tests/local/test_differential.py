@@ -7,7 +7,6 @@ import asyncio
 import codecs
 import contextlib
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -25,11 +24,11 @@ from contract.fake_dynamodb import FakeDynamoDB, without_clock
 from fuzz import examples
 from hypothesis import example, given
 
+from lambdalab.deployment import go_variables
 from lambdalab.local.environment import Environment
 from lambdalab.local.function import Credentials, FunctionSpec
 from lambdalab.local.pool import Pool
 from lambdalab.platform_log import is_platform_line
-from lambdalab.tools import search_path
 from local.odd_events import DAMAGED, EVENTS
 from local.support import CREDENTIALS, Machine, go_spec, python_spec
 
@@ -122,14 +121,13 @@ class Both:
 def packages(folder: Path) -> dict[str, FunctionSpec]:
     """The functions as ``sam build`` packs them."""
     (folder / "go").mkdir()
-    variables = {**os.environ, "PATH": f"{Path(sys.executable).parent}:{search_path()}", "CGO_ENABLED": "0"}
-    build = ["go", "build", "-trimpath", "-tags=lambda.norpc", "-o", str(folder / "go/bootstrap"), "."]
-    subprocess.run(build, cwd=ROOT / "src/go/ingest", env=variables, check=True)
+    build = ["go", "build", "-o", str(folder / "go/bootstrap"), "."]
+    subprocess.run(build, cwd=ROOT / "src/go/ingest", env=go_variables(), check=True)
     source = ROOT / "src/python/ingest"
     shutil.copytree(source, folder / "python", ignore=shutil.ignore_patterns("__pycache__"))
     install = ["uv", "pip", "install", "--quiet", "--target", str(folder / "python")]
     install += ["-r", str(source / "requirements.txt"), "--python", sys.executable]
-    subprocess.run(install, env=variables, check=True)
+    subprocess.run(install, env=go_variables(), check=True)
     settings: dict[str, Any] = {"variables": {"TABLE_NAME": "items"}, "memory_mb": 1769, "timeout_s": 60}
     return {
         "python": python_spec("handler.handler", package=folder / "python", **settings),

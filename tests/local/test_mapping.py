@@ -433,7 +433,7 @@ async def test_answer_that_is_empty_or_no_json(
     aws: Aws, machine: Machine, go_package: Path, body: str, invocations: int
 ) -> None:
     spec = go_spec(go_package, timeout_s=30)
-    async with mapped(aws, machine, body, spec=spec, visibility_s=1, reports_batch_item_failures=True) as it:
+    async with mapped(aws, machine, body, spec=spec, visibility_s=3, reports_batch_item_failures=True) as it:
         await it.drained()
         assert it.function.pool.invocations == invocations
 
@@ -466,7 +466,7 @@ async def test_fifo_function_that_stops_at_its_first_failure_gets_the_rest_again
 
 
 async def test_failures_end_in_the_dead_letter_queue(aws: Aws, machine: Machine) -> None:
-    async with mapped(aws, machine, "fail 9 a", "b", batch_size=1, visibility_s=1, max_receive_count=2) as it:
+    async with mapped(aws, machine, "fail 9 a", "b", batch_size=1, visibility_s=5, max_receive_count=2) as it:
         await it.drained()
         assert it.dead() == ["fail 9 a"]
         assert sorted(it.got) == [("b", 1), ("fail 9 a", 1), ("fail 9 a", 2)]

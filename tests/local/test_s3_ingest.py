@@ -8,7 +8,6 @@ import hashlib
 import json
 import lzma
 import operator
-import os
 import shutil
 import socket
 import subprocess
@@ -25,9 +24,9 @@ from botocore.config import Config
 from jsonschema import Draft202012Validator
 from referencing import Registry, Resource
 
+from lambdalab.deployment import go_variables
 from lambdalab.local.function import FunctionSpec
 from lambdalab.local.stack import start_emulator
-from lambdalab.tools import search_path
 from local.scripted_s3 import ScriptedS3
 from local.support import PYTHON_RUNTIME, Machine, answer, go_spec, interpreter, python_spec, running
 
@@ -86,10 +85,9 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     shutil.copytree(ROOT / "src/python/s3_ingest", python, ignore=shutil.ignore_patterns("__pycache__"))
     install = [str(ROOT / ".venv/bin/uv"), "pip", "install", "--quiet", "--target", str(python)]
     install += ["--python", str(interpreter(PYTHON_RUNTIME)), "-r", str(python / "requirements.txt")]
-    variables = {**os.environ, "PATH": search_path(), "CGO_ENABLED": "0"}
-    build = ["go", "build", "-trimpath", "-tags=lambda.norpc", "-o", str(go / "bootstrap"), "."]
+    build = ["go", "build", "-o", str(go / "bootstrap"), "."]
     for command, where in ((install, ROOT), (build, ROOT / "src/go/s3ingest")):
-        done = subprocess.run(command, cwd=where, env=variables, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, cwd=where, env=go_variables(), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     return {"python": python, "go": go}
 

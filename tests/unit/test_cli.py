@@ -101,12 +101,12 @@ cli_app.load_commands()
 GROUP: Any = typer.main.get_command(cli_app.app)
 
 
-def test_help_lists_every_command(call: Call) -> None:
-    ended = call("--help")
-    assert ended.code == 0
-    assert tuple(GROUP.commands) == COMMANDS
-    for name in COMMANDS:
-        assert re.search(rf"│ {name}\b", ended.out), name
+def test_help_lists_every_command_in_order() -> None:
+    # In a process of its own: here another test may have loaded some of the commands before the others.
+    program = Path(sys.executable).with_name("lambdalab")
+    said = subprocess.run([program, "--help"], capture_output=True, text=True, check=True).stdout
+    assert tuple(re.findall(r"^│ ([a-z]\S*)", said, re.MULTILINE)) == COMMANDS
+    assert set(GROUP.commands) == set(COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
