@@ -1,8 +1,10 @@
 """How sam is called for this project: this machine's parameters, and the environment it runs in."""
 
 import contextlib
+import hashlib
 import os
 import platform
+import shutil
 import sys
 import tomllib
 from pathlib import Path
@@ -12,11 +14,13 @@ from lambdalab.aws import LOCAL_KEY, LOCAL_REGION, without_credentials
 from lambdalab.design import Architecture
 from lambdalab.errors import UsageError
 from lambdalab.project import project_root, state_folder
-from lambdalab.tools import find_python, run_tool, search_path, tool
+from lambdalab.tools import find_python, go_version, run_tool, search_path, tool
 
 ARCHITECTURES: Final = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
 PREFERRED_PYTHON: Final = "3.12"
 """The template's default runtime; used when this machine has it."""
+_MADE_OF: Final = "made-of"
+"""In a build folder: the digest of what was built there."""
 _NOT_LOCAL: Final = ("SavedQueries", "Alarms", "AlarmTopicArn", "Dashboard", "Tracing", "BudgetUsd", "BudgetEmail")
 """Parameters of what watches a stack on AWS. The emulator lacks some of it, and nobody looks at the rest there."""
 
@@ -99,6 +103,42 @@ def local_parameters(changes: dict[str, str], settings: str = "local") -> dict[s
 def overrides(parameters: dict[str, str]) -> list[str]:
     """``parameters`` as sam takes them on its command line, where nothing is written as a pair of quotes."""
     return ["--parameter-overrides", *(f"{key}=" + (value or '""') for key, value in parameters.items())]
+
+
+def build(settings: str, parameters: dict[str, str]) -> None:
+    """Builds the functions of a local stack, unless they are built and nothing that they are made of has changed.
+
+    sam empties its folder before it builds, so that a build by hand is never taken for one of this.
+
+    Args:
+        settings: an environment of samconfig.toml.
+        parameters: the stack's.
+
+    Raises:
+        ToolError: sam is missing, or the build failed.
+    """
+    environment = local_environment(settings)
+    written = tomllib.loads((project_root() / "samconfig.toml").read_text())[environment]["build"]["parameters"]
+    note = project_root() / written["build_dir"] / _MADE_OF
+    made_of = _made_of(local_stack(settings)[1], parameters)
+    if note.is_file() and note.read_text() == made_of:
+        return
+    arguments = [str(tool("sam")), "build", "--config-env", environment, *overrides(parameters)]
+    with contextlib.chdir(project_root()):
+        run_tool(arguments, log_file=state_folder() / "sam-build.log", variables=variables(None))
+    note.write_text(made_of)
+
+
+def _made_of(template: str, parameters: dict[str, str]) -> str:
+    """A digest of everything a build depends on: sources, template, tools, and for what it is built."""
+    root, go = project_root(), go_variables()
+    tools = (go["GOFLAGS"], go_version(shutil.which("go", path=go["PATH"]) or ""))
+    digest = hashlib.sha256(repr((parameters["Architecture"], parameters["PythonRuntime"], tools)).encode())
+    sources = (path for path in (root / "src").rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    for path in (root / template, *sorted((root / "tools").glob("*.txt")), *sorted(sources)):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(root)} {path.stat().st_mode:o} {len(content)}\n".encode() + content)
+    return digest.hexdigest()
 
 
 def build_folder(architecture: Architecture) -> Path:

@@ -24,6 +24,7 @@ from botocore import UNSIGNED
 from botocore.config import Config
 
 from lambdalab.aws import LOCAL_REGION, access_errors
+from lambdalab.deployment import build, local_parameters
 from lambdalab.errors import ToolError
 from lambdalab.ingest import VARYING, batch_ids_in, items, remove_items
 from lambdalab.invocation import invoke_local, read_event
@@ -31,7 +32,6 @@ from lambdalab.local.containers import ensure_image, env_json, runtimes
 from lambdalab.local.docker import docker, require_engine
 from lambdalab.local.stack import LocalStack
 from lambdalab.project import project_root
-from lambdalab.tools import run_tool
 
 _SAM: Final = str(Path(sys.executable).with_name("sam"))
 _BUILT: Final = Path(".aws-sam/local")
@@ -74,8 +74,7 @@ def compare(
     for runtime in sorted(set(by_function.values())):
         ensure_image(runtime, progress)
     progress("building the functions")
-    with contextlib.chdir(project_root()):
-        run_tool([_SAM, "build", "--config-env", "local"])
+    build("local", local_parameters({}))
     tables = {function: variables["TABLE_NAME"] for function, variables in env_json(stack, "").items()}
     aws = stack.aws()
 

@@ -1,6 +1,6 @@
 """Runs pytest with the arguments it is given; without any, all tests: Go's, then Python's, in parts beside each other.
 
-Go is tested as it is compiled for Lambda, so that every build of the functions in a Python test finds it compiled.
+Go is tested as it is compiled for Lambda, and the functions are built before, so that hardly a test builds anything.
 Most tests wait, so several at once take little more than the longest. Each part is an ordinary pytest: all hear Ctrl-C
 from the terminal and clean up, and each names at its end what it left out.
 """
@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import IO, Final
 
-from lambdalab.deployment import go_variables
+from lambdalab.deployment import build, go_variables, local_parameters
 
 _STACKS: Final = (
     "dead_letters",
@@ -28,7 +28,7 @@ _STACKS: Final = (
     "secrets",
 )
 BESIDE: Final[tuple[tuple[str, ...], ...]] = (
-    ("tests/e2e",),
+    ("tests/e2e", "tests/unit"),
     # What builds and deploys first: what holds rates wants the cores, which are freer towards the end.
     (*(f"tests/e2e/test_{name}.py" for name in _STACKS), "tests/chaos", "tests/browser", "tests/load"),
 )
@@ -38,6 +38,9 @@ _PYTEST: Final = (sys.executable, "-m", "pytest")
 
 def main() -> int:
     """Returns the exit code of a part that failed, 0 when none did."""
+    for settings in ("local", "s3-local") if Path("samconfig.toml").exists() else ():
+        print(f"building the functions of {settings}, once for all tests", flush=True)
+        build(settings, local_parameters({}, settings))
     for module in sorted(Path("src/go").glob("*/go.mod")):
         done = subprocess.run(["go", "test", "-count=1", "./..."], cwd=module.parent, env=go_variables(), check=False)
         if done.returncode:

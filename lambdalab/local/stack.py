@@ -18,7 +18,7 @@ from typing import Any, Final
 import msgspec
 
 from lambdalab.aws import Aws, without_credentials
-from lambdalab.deployment import local_environment, local_parameters, local_stack, overrides, variables
+from lambdalab.deployment import build, local_environment, local_parameters, local_stack, overrides, variables
 from lambdalab.errors import PlaneError, StorageError, UsageError
 from lambdalab.latency import load_latency
 from lambdalab.local.daemon import Daemon, start_daemon
@@ -153,9 +153,9 @@ def bring_up(
         endpoint_url = f"http://127.0.0.1:{emulator_port}"
         debugging = os.environ.get("SAM_BUILD_MODE") == "debug"
         progress("building the functions" + (" for debugging, not for measuring" if debugging else ""))
-        _sam("build", settings, merged, None, folder)
+        build(settings, merged)
         progress(f"deploying {template}")
-        _sam("deploy", settings, merged, endpoint_url, folder)
+        _deploy(settings, merged, endpoint_url, folder)
         progress("attaching the plane")
         plane_settings = Settings(
             endpoint_url=endpoint_url,
@@ -328,10 +328,10 @@ def start_plane(settings: Settings, folder: Path) -> Daemon:
     return plane
 
 
-def _sam(command: str, settings: str, parameters: dict[str, str], endpoint_url: str | None, folder: Path) -> None:
-    arguments = [str(tool("sam")), command, "--config-env", local_environment(settings), *overrides(parameters)]
+def _deploy(settings: str, parameters: dict[str, str], endpoint_url: str, folder: Path) -> None:
+    arguments = [str(tool("sam")), "deploy", "--config-env", local_environment(settings), *overrides(parameters)]
     with contextlib.chdir(project_root()):
-        run_tool(arguments, log_file=folder / f"sam-{command}.log", variables=variables(endpoint_url))
+        run_tool(arguments, log_file=folder / "sam-deploy.log", variables=variables(endpoint_url))
 
 
 def _interpreters(endpoint_url: str, stack_name: str) -> dict[str, str]:

@@ -1,7 +1,6 @@
 """A copy of the project in an empty folder, sharing only the installed tools, and the command line as a process."""
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -9,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from command_line import PROTOCOL
+from local.whole import project as new_project
 
-ROOT = Path(__file__).parents[2]
 SHARED = (
     "template.yaml",
     "samconfig.toml",
@@ -31,17 +30,7 @@ Begin = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture(scope="session")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("project")
-    for name in SHARED:  # copies: sam loses its way through symbolic links
-        if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(ROOT / name, folder / name)
-    (folder / ".lambdalab").mkdir()
-    for name in ("tools", "interpreters"):
-        (ROOT / ".lambdalab" / name).mkdir(parents=True, exist_ok=True)
-        (folder / ".lambdalab" / name).symlink_to(ROOT / ".lambdalab" / name)
-    return folder
+    return new_project(tmp_path_factory.mktemp("project"), SHARED)
 
 
 @pytest.fixture(scope="session")

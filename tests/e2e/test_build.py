@@ -11,12 +11,15 @@ AARCH64: Final = 183
 
 def test_the_default_environment_builds_for_arm64(project: Path, clean_environment: dict[str, str]) -> None:
     sam = Path(sys.executable).with_name("sam")
+    built = project / ".aws-sam" / "default"
+    built.mkdir(parents=True)
+    (built / "made-of").touch()
     done = subprocess.run(
         [sam, "build"], cwd=project, env=clean_environment, capture_output=True, text=True, timeout=240, check=False
     )
     assert done.returncode == 0, done.stderr
 
-    built = project / ".aws-sam" / "default"
+    assert not (built / "made-of").exists(), "`lambdalab up` would take this build for its own (deployment.build)"
     bootstrap = (built / "GoIngest" / "bootstrap").read_bytes()
     assert bootstrap[:4] == b"\x7fELF"
     assert int.from_bytes(bootstrap[18:20], "little") == AARCH64

@@ -61,6 +61,7 @@ def ports(project: Path, clean_environment: dict[str, str]) -> Iterator[dict[str
             shutil.rmtree(path)
         elif not path.is_symlink():
             path.unlink()
+    shutil.rmtree(project / ".aws-sam")  # to be built under this one
     assert start("up", "--port", "0", "--settings", "load").wait(240) == 0
     master = str(taken["master"])
     begun = [

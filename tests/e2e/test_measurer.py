@@ -14,8 +14,9 @@ from typing import Any, Final
 import botocore.session
 import pytest
 from botocore import xform_name
+from local.whole import ROOT
 
-from .conftest import ROOT, Run
+from .conftest import Run
 from .iam_calls import NO_RESOURCE, Recorder
 from .test_aws_target import clients
 

@@ -3,6 +3,7 @@
 import base64
 import os
 import re
+import shutil
 import signal
 import stat
 import subprocess
@@ -127,6 +128,7 @@ def scene(
     def run(name: str, *arguments: str, **variables: str) -> None:
         scene.done[name] = lambdalab(*arguments, **variables)
 
+    shutil.rmtree(project / ".aws-sam")  # sam shall build in this environment
     run("up", "up", "--port", "0", "--parameter", "ReservedConcurrency=2", **environment)
     stack = dict(word.split("=", 1) for word in scene.done["up"].stdout.split() if "=" in word)
     recorder, fake = Recorder(stack["AWS_ENDPOINT_URL"], stack["AWS_ENDPOINT_URL_LAMBDA"]), FakeAws()

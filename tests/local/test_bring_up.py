@@ -28,7 +28,7 @@ REFUSED = (
 @pytest.fixture
 def place(tmp_path: Path) -> Path:
     """A project of which a test may change anything."""
-    return project(tmp_path)
+    return project(tmp_path, built=False)
 
 
 def fails(place: Path, kind: type[LambdalabError], *, port: int = 0, parameters: dict[str, str] | None = None) -> str:

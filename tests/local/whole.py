@@ -25,16 +25,23 @@ from local.support import exists
 
 ROOT: Final = Path(__file__).parents[2]
 PARTS: Final = ("template.yaml", "stacks", "samconfig.toml", "src", "protocols", "tools")
+BUILT: Final = ("local", "s3-local")
+"""Folders of ``.aws-sam``; what is not made of these sources is built anew."""
 LANGUAGES: Final = ("python", "go")
 PARAMETERS: Final = {"Timeout": "10", "VisibilityTimeout": "10", "MaxReceiveCount": "2"}
 T = TypeVar("T")
 
 
-def project(folder: Path) -> Path:
-    """A project with this one's sources and installed tools, but neither its state nor what it builds."""
-    for name in PARTS:  # copies: sam writes paths of what lies behind a link relative to where the link is
-        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
-        copy(ROOT / name, folder / name)
+def project(folder: Path, parts: tuple[str, ...] = PARTS, *, built: bool = True) -> Path:
+    """A project with this one's sources and installed tools, without its state; with what ``tests/run.py`` built."""
+    for name in parts:  # copies: sam writes paths of what lies behind a link relative to where the link is
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, folder / name)
+    for name in BUILT if built else ():
+        if (ROOT / ".aws-sam" / name).is_dir():
+            shutil.copytree(ROOT / ".aws-sam" / name, folder / ".aws-sam" / name)
     (folder / ".lambdalab").mkdir()
     for name in ("tools", "interpreters"):
         (ROOT / ".lambdalab" / name).mkdir(parents=True, exist_ok=True)

@@ -33,14 +33,14 @@ WITHOUT_DOCKER = {key: value for key, value in os.environ.items() if key != "LAM
 @pytest.fixture
 def tests(tmp_path: Path) -> Path:
     """A folder of tests with this project's conftest."""
-    for part in ("unit", "e2e"):
+    for part in ("local", "e2e"):
         (tmp_path / "tests" / part).mkdir(parents=True)
     shutil.copy(ROOT / "tests" / "conftest.py", tmp_path / "tests")
     return tmp_path / "tests"
 
 
-def run(tests: Path, *arguments: str, unit: str = PASSES, e2e: str = PASSES, **variables: str) -> tuple[int, str]:
-    (tests / "unit" / "test_one.py").write_text(unit)
+def run(tests: Path, *arguments: str, local: str = PASSES, e2e: str = PASSES, **variables: str) -> tuple[int, str]:
+    (tests / "local" / "test_one.py").write_text(local)
     (tests / "e2e" / "test_whole.py").write_text(e2e)
     done = subprocess.run(
         [*COMMAND, *arguments],
@@ -56,11 +56,11 @@ def run(tests: Path, *arguments: str, unit: str = PASSES, e2e: str = PASSES, **v
 def test_both_halves_run_and_are_shown_one_after_the_other(tests: Path) -> None:
     code, said = run(tests)
     assert code == 0
-    assert re.findall(r"^tests/\S+\.py", said, re.MULTILINE) == ["tests/unit/test_one.py", "tests/e2e/test_whole.py"]
+    assert re.findall(r"^tests/\S+\.py", said, re.MULTILINE) == ["tests/local/test_one.py", "tests/e2e/test_whole.py"]
     assert said.count("1 passed") == 2
 
 
-@pytest.mark.parametrize("half", ["unit", "e2e"])
+@pytest.mark.parametrize("half", ["local", "e2e"])
 def test_a_failure_of_either_half_is_one_of_all(tests: Path, half: str) -> None:
     code, said = run(tests, **{half: FAILS})
     assert code == 1
@@ -68,24 +68,24 @@ def test_a_failure_of_either_half_is_one_of_all(tests: Path, half: str) -> None:
 
 
 def test_what_is_left_out_is_named_and_fails_where_nothing_may_be(tests: Path) -> None:
-    code, said = run(tests, unit=NEEDS, e2e=NEEDS)
+    code, said = run(tests, local=NEEDS, e2e=NEEDS)
     assert code == 0
-    for test in ("tests/unit/test_one.py::test_needs", "tests/e2e/test_whole.py::test_needs"):
+    for test in ("tests/local/test_one.py::test_needs", "tests/e2e/test_whole.py::test_needs"):
         assert f"for want of a Docker engine:\n  {test}\n" in said
-    code, said = run(tests, unit=NEEDS, e2e=NEEDS, LAMBDALAB_REQUIRE_ALL="1")
+    code, said = run(tests, local=NEEDS, e2e=NEEDS, LAMBDALAB_REQUIRE_ALL="1")
     assert code == 1
     assert said.count("left out, which LAMBDALAB_REQUIRE_ALL=1 forbids: needs a Docker engine") >= 2
 
 
 def test_arguments_are_pytests_own(tests: Path) -> None:
-    code, said = run(tests, "tests/e2e", "-q", unit=FAILS)
+    code, said = run(tests, "tests/e2e", "-q", local=FAILS)
     assert (code, said.count("1 passed")) == (0, 1)
     assert "beside" not in said
 
 
 @pytest.mark.parametrize("all_hear_it", [True, False], ids=["Ctrl-C", "SIGTERM"])
 def test_both_halves_clean_up_when_they_are_interrupted(tests: Path, all_hear_it: bool) -> None:
-    for file in ("unit/test_one.py", "e2e/test_whole.py"):
+    for file in ("local/test_one.py", "e2e/test_whole.py"):
         (tests / file).write_text(HANGS)
     both = subprocess.Popen(COMMAND, cwd=tests.parent, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:

@@ -1,0 +1,90 @@
+"""Functions are built when something they are made of has changed, and only then. What runs sam is a stand-in."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from samples import ROOT
+
+from lambdalab import deployment
+from lambdalab.deployment import build, local_parameters
+from lambdalab.errors import ToolError
+
+FOLDER = Path(".aws-sam/local")
+
+
+@pytest.fixture
+def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The commands that were run; each of them empties the folder, as sam does."""
+    for name in ("template.yaml", "samconfig.toml"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in ("src", "tools"):
+        shutil.copytree(ROOT / name, tmp_path / name)
+    (tmp_path / "protocols").mkdir()
+    run: list[list[str]] = []
+
+    def run_tool(command: list[str], **_: Any) -> None:
+        run.append(command)
+        shutil.rmtree(FOLDER, ignore_errors=True)
+        FOLDER.mkdir(parents=True)
+
+    monkeypatch.setattr(deployment, "run_tool", run_tool)
+    monkeypatch.setattr(deployment, "tool", lambda name: name)
+    monkeypatch.chdir(tmp_path)
+    return run
+
+
+def test_what_is_built_is_not_built_again(commands: list[list[str]]) -> None:
+    parameters = local_parameters({})
+    build("local", parameters)
+    build("local", parameters | {"MaxReceiveCount": "9"})
+    build("load", local_parameters({}, "load"))
+    assert len(commands) == 1
+    assert commands[0][:4] == ["sam", "build", "--config-env", "local"]
+
+
+SOURCES = ("src/python/ingest/handler.py", "src/go/ingest/go.sum", "template.yaml", "tools/sam.txt")
+
+
+@pytest.mark.parametrize("changed", SOURCES)
+def test_a_change_is_built(commands: list[list[str]], changed: str) -> None:
+    build("local", local_parameters({}))
+    with Path(changed).open("a") as file:
+        file.write("\n# changed\n")
+    build("local", local_parameters({}))
+    assert len(commands) == 2
+
+
+@pytest.mark.parametrize("name", ["Architecture", "PythonRuntime"])
+def test_another_machine_is_built_for(commands: list[list[str]], name: str) -> None:
+    build("local", local_parameters({}))
+    build("local", local_parameters({name: "another"}))
+    assert len(commands) == 2
+
+
+def test_debugging_is_built_for(commands: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    build("local", local_parameters({}))
+    monkeypatch.setenv("SAM_BUILD_MODE", "debug")
+    build("local", local_parameters({}))
+    assert len(commands) == 2
+
+
+def test_a_build_by_hand_and_one_that_failed_are_none(
+    commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build("local", local_parameters({}))
+    (FOLDER / "made-of").unlink()  # sam empties it
+    build("local", local_parameters({}))
+    assert len(commands) == 2
+
+    def fail(*_: Any, **__: Any) -> None:
+        shutil.rmtree(FOLDER)
+        raise ToolError("sam failed", next_step="look")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(deployment, "run_tool", fail)
+        with pytest.raises(ToolError):
+            build("local", local_parameters({"Architecture": "another"}))
+    build("local", local_parameters({}))
+    assert len(commands) == 3
