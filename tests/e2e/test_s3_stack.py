@@ -53,11 +53,24 @@ def test_sam_invokes_a_function_in_the_plane_and_the_object_is_there(
     client.close()
 
 
-def test_what_belongs_to_another_scenario_says_so(s3_stack: str, lambdalab: Run) -> None:
-    done = lambdalab("run")
+OTHER_SCENARIO = "stack lambdalab-s3-local is of scenario s3-ingest, not of the one asked for: it has no output Python"
+
+
+@pytest.mark.parametrize(
+    "command", ["run", "run --up", "load --headless --rate 1 --duration 1s", "dlq list", "doctor --rate 1"]
+)
+def test_what_belongs_to_another_scenario_says_so(command: str, s3_stack: str, lambdalab: Run) -> None:
+    done = lambdalab(*command.split())
     assert done.returncode == 3
-    assert "stack lambdalab-s3-local has no output PythonQueueUrl" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert OTHER_SCENARIO in (said := " ".join((done.stdout + done.stderr).split()))
+    assert "`lambdalab down && lambdalab up`" in said
+    assert "Traceback" not in said
+
+
+def test_another_scenario_is_nothing_wrong_to_the_doctor(s3_stack: str, lambdalab: Run) -> None:
+    checks = json.loads(lambdalab("doctor", "--json").stdout)["checks"]
+    (found,) = (check for check in checks if check["check"] == "deployed stack")
+    assert (found["verdict"], found["found"].startswith(OTHER_SCENARIO)) == ("warning", True)
 
 
 def test_settings_that_no_local_stack_has_are_refused(lambdalab: Run) -> None:
