@@ -4,6 +4,8 @@ Filters, ``parse``, ``fields`` and ``stats`` of Logs Insights become SQL, comman
 that the arithmetic is right, not that CloudWatch reads the text as it is meant.
 """
 
+# ruff: noqa: S608 - the queries are the project's own
+
 import json
 import re
 from typing import Any
@@ -40,23 +42,17 @@ FAILED = {
 
 def run(query: str, lines: list[dict[str, Any] | str]) -> list[dict[str, Any]]:
     """What a query answers over log lines: records, and texts of the platform."""
-    commands = [re.sub(r"\s+", " ", command.strip()) for command in re.split(r"\n\| |^", text_of(query)) if command]
-    columns = {name: "BIGINT" if spec.get("const") == 1 else None for name, spec in FIELDS.items()}
-    rows = [
-        dict.fromkeys(columns) | ({"@message": line} if isinstance(line, str) else {"@message": "{}", **line})
-        for line in lines
-    ]
+    commands = [re.sub(r"\s+", " ", command) for command in text_of(query).strip().split("\n| ")]
+    columns = ["@message", "@log", *(name for name in FIELDS if name != "_aws")]
     with duckdb.connect() as database:
         database.execute("CREATE MACRO ispresent(a) AS a IS NOT NULL")
         database.execute("CREATE MACRO pct(a, p) AS quantile_disc(a, p / 100)")
-        wanted = ", ".join(f'"{name}" {_type(name)}' for name in ("@message", "@log", *columns))
-        database.execute(f"CREATE TABLE step0 ({wanted})")
-        for row in rows:
-            names = [name for name in row if name != "_aws"]
-            holes = ", ".join("?" for _ in names)
-            values = [json.dumps(row[name]) if isinstance(row[name], dict) else row[name] for name in names]
-            quoted = ", ".join(f'"{name}"' for name in names)
-            database.execute(f"INSERT INTO step0 ({quoted}) VALUES ({holes})", values)
+        typed = ", ".join(f'"{name}" {_type(name)}' for name in columns)
+        database.execute(f"CREATE TABLE step0 ({typed})")
+        for line in lines:
+            row: dict[str, Any] = {"@message": line} if isinstance(line, str) else {"@message": "{}", **line}
+            values = [json.dumps(row[name]) if name == "error" and name in row else row.get(name) for name in columns]
+            database.execute(f"INSERT INTO step0 VALUES ({', '.join('?' for _ in columns)})", values)
         for number, command in enumerate(commands):
             database.execute(f"CREATE TABLE step{number + 1} AS {_sql(command, f'step{number}')}")
         answer = database.execute(f"SELECT * FROM step{len(commands)}")
@@ -131,8 +127,15 @@ def test_records_are_counted_by_dimension_with_failures_and_throttles() -> None:
 
 
 def test_usage_adds_up_what_is_billed() -> None:
-    lines = [record(), record(**FAILED), REPORTS["out of memory"].text, record(memory_mb=1024), REPORTS["warm"].text]
-    rows = {row["function_memory_mb"]: row for row in run("UsageQuery", [*lines, "START RequestId: x"])}
+    lines: list[dict[str, Any] | str] = [
+        record(),
+        record(**FAILED),
+        REPORTS["out of memory"].text,
+        record(memory_mb=1024),
+        REPORTS["warm"].text,
+    ]
+    lines.append("START RequestId: x")
+    rows = {row["function_memory_mb"]: row for row in run("UsageQuery", lines)}
     assert rows.keys() == {128, 512, 1024}
     assert (rows[1024]["invocations"], rows[1024]["billed_total_ms"], rows[1024]["gb_seconds"]) == (1, 6955, 6.955)
     assert (rows[512]["s3_requests_sent"], rows[512]["bytes_written"], rows[512]["records"]) == (4, 10_249, 2)
