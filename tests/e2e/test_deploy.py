@@ -256,8 +256,9 @@ def test_a_further_stack_is_created_updated_refused_and_deleted(project: Path, t
         for name in sam.resources("AWS::Lambda::Function").values():
             environment = sam.aws.lambda_.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
             assert (environment["MULTIPART_MB"], environment["RESERVED_CONCURRENCY"]) == ("32", "10")
-        alarms = alarms_beside_traces(sam)
-        assert len(alarms) == 2 * 3
+        watched = {(alarm["MetricName"], alarm["Dimensions"][0]["Value"]) for alarm in alarms_beside_traces(sam)}
+        functions = sam.resources("AWS::Lambda::Function").values()
+        assert watched == {(metric, name) for metric in ("failed", "Errors", "Throttles") for name in functions}
 
         refused = sam("deploy", MultipartMb="4")
         assert refused.returncode == 1

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from command_line import Call, call_fixture, one_sentence, project_fixture  # noqa: F401
 from sam_template import ROOT, template
 
 from lambdalab.cells import CellFunction, add_cells, check_reservation, choose_cells, load_cells, reservable
@@ -146,3 +147,21 @@ def test_what_the_template_lacks_is_refused(old: str, new: str, said: str, tmp_p
     functions = choose_cells(load_cells(file), {"language": ["go"]})
     with pytest.raises(LambdalabError, match="^" + said):
         add_cells(TEMPLATE, functions)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ("nothing.toml", 2, "nothing.toml cannot be read: No such file or directory; check the path."),
+        (f"{FILE} --only memory", 2, "--only 'memory' is not FACTOR=LEVEL; write for example memory_mb=512,1024."),
+        (f"{FILE} --only memory_mb=", 2, "--only 'memory_mb=' is not FACTOR=LEVEL; write for example"),
+        (f"{FILE} --target local", 3, "no local stack is up; start one with `lambdalab up`"),
+        (f"{FILE} --json", 3, "no AWS "),
+    ],
+)
+def test_what_cannot_be_listed_is_said_in_a_sentence(
+    call: Call, project: Path, arguments: str, code: int, said: str
+) -> None:
+    ended = call("cells", *arguments.split())
+    assert ended.code == code
+    assert one_sentence(ended).startswith(said)
