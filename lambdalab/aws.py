@@ -38,6 +38,8 @@ LONGEST_INVOCATION_S: Final = 900
 LOCAL_REGION: Final = "us-east-1"
 LOCAL_KEY: Final = "test"
 """Access key and secret of the emulator, which checks neither."""
+UNRESERVED_FLOOR: Final = 100
+"""So many environments of an account always stay unreserved (Lambda, "Configuring reserved concurrency")."""
 CREDENTIALS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
 _SECRETS: Final = re.compile(r"(x-amz-security-token[=:]\s*)[^\s&',;\"]+|(\bCredential=)[^\s/,]+", re.IGNORECASE)
 # At DEBUG, which Locust's --loglevel can ask for, botocore writes whole signed requests, session token and all.

@@ -108,13 +108,15 @@ def find_doomed(aws: Aws, name: str) -> Doomed | None:
         if found is None:
             return None
         in_review = found["StackStatus"] == _IN_REVIEW
-        if not in_review and not found.get("Description", "").startswith(MARK):
+        # The emulator forgets the description of what a change set made, as sam's do; the template has it.
+        description = found.get("Description") or ("" if in_review else _template(aws, name).get("Description", ""))
+        if not in_review and not description.startswith(MARK):
             raise StackError(
                 f"stack {name} is none of this project's: its description does not begin with {MARK.strip()!r}",
                 next_step="nothing was deleted; name yours with --stack-name",
             )
         rows = _resource_rows(aws, name)
-        declared = {} if in_review else _declared(aws, name)
+        declared: dict[str, Any] = {} if in_review else _template(aws, name).get("Resources", {})
     return Doomed(
         name=found["StackName"],
         stack_id=found["StackId"],
@@ -269,12 +271,10 @@ def _costs(arn: str) -> str:
     return STILL_COSTS.get(arn.split(":")[2], _UNKNOWN)
 
 
-def _declared(aws: Aws, name: str) -> dict[str, Any]:
-    """The resources of a stack's template, after transforms."""
+def _template(aws: Aws, name: str) -> dict[str, Any]:
+    """A stack's template, after transforms."""
     body: Any = aws.cloudformation.get_template(StackName=name, TemplateStage="Processed")["TemplateBody"]
-    template = read_template(body) if isinstance(body, str) else body
-    resources: dict[str, Any] = (template or {}).get("Resources", {})
-    return resources
+    return (read_template(body) if isinstance(body, str) else body) or {}
 
 
 def _wait(

@@ -13,26 +13,29 @@ if TYPE_CHECKING:
 
 
 class Stack(msgspec.Struct, frozen=True, kw_only=True):
-    """A stack as CloudFormation describes it. ``resources`` maps logical to physical ids, ``types`` to their types."""
+    """A stack as CloudFormation describes it. ``resources`` maps logical to physical ids, ``types`` to their types.
+
+    ``next_step`` is what the user can do when it is not the one that is needed.
+    """
 
     name: str
     outputs: dict[str, str]
     parameters: dict[str, str]
     resources: dict[str, str]
     types: dict[str, str]
+    next_step: str = "deploy one of this project's templates"
 
     def output(self, key: str) -> str:
         """One output.
 
         Raises:
-            StackError: the stack has no such output, so it is not one of this project's.
+            StackError: the stack has no such output, so it is of another scenario, or not one of this project's.
         """
-        try:
+        if key in self.outputs:
             return self.outputs[key]
-        except KeyError:
-            raise StackError(
-                f"stack {self.name} has no output {key}", next_step="deploy this project's template.yaml"
-            ) from None
+        scenario = self.outputs.get("Scenario")
+        what = "none of this project's" if scenario is None else f"of scenario {scenario}, not of the one asked for"
+        raise StackError(f"stack {self.name} is {what}: it has no output {key}", next_step=self.next_step)
 
     def functions(self) -> dict[str, str]:
         """Logical to physical names of the stack's Lambda functions."""
@@ -61,7 +64,7 @@ def find_stack(aws: Aws, name: str, *, next_step: str) -> Stack:
     Args:
         aws: where to look.
         name: the stack's name.
-        next_step: what the user can do when it is not there.
+        next_step: what the user can do when it is not there, or not the one that is needed.
 
     Raises:
         StackError: there is no such stack, or it is not completely deployed.
@@ -82,4 +85,5 @@ def find_stack(aws: Aws, name: str, *, next_step: str) -> Stack:
         parameters={p["ParameterKey"]: p["ParameterValue"] for p in found.get("Parameters", [])},
         resources={r["LogicalResourceId"]: r.get("PhysicalResourceId", "") for r in resources},
         types={r["LogicalResourceId"]: r["ResourceType"] for r in resources},
+        next_step=next_step,
     )

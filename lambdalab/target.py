@@ -306,7 +306,12 @@ def aws_target(stack_name: str, builds: Mapping[str, Path] | None = None, aws: A
 
 def local_target(local: LocalStack, builds: Mapping[str, Path] | None = None) -> LocalTarget:
     """The target for a local stack that is up."""
-    stack = find_stack(local.aws(), local.stack_name, next_step="start again with `lambdalab down` and `lambdalab up`")
+    stack = find_stack(
+        local.aws(),
+        local.stack_name,
+        next_step="bring up the one that is needed with `lambdalab down && lambdalab up`, "
+        "`--settings` naming which, or end it with `lambdalab down` and add --up",
+    )
     return LocalTarget(local, stack, builds)
 
 

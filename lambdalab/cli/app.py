@@ -49,7 +49,19 @@ def complain(problem: str, error: BaseException) -> None:
 
 def load_commands() -> None:
     """Adds every command, in the order of ``--help``."""
-    modules = ("local_stack", "runs", "sweep", "load", "compare", "plan", "data", "doctor", "dead_letters", "destroy")
+    modules = (
+        "local_stack",
+        "runs",
+        "sweep",
+        "load",
+        "compare",
+        "plan",
+        "data",
+        "doctor",
+        "dead_letters",
+        "cells",
+        "destroy",
+    )
     for module in modules:
         import_module(f"lambdalab.cli.{module}")
 

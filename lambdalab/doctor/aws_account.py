@@ -9,13 +9,11 @@ from urllib.parse import urlsplit
 from botocore.exceptions import ClientError
 from msgspec.structs import replace
 
-from lambdalab.aws import Aws, access_errors, is_aws
+from lambdalab.aws import UNRESERVED_FLOOR, Aws, access_errors, is_aws
 from lambdalab.cost import load_price_sheet
 from lambdalab.doctor.findings import Finding, Verdict, look, ok, refused, warning, wrong
 from lambdalab.errors import AccessError
 
-UNRESERVED_FLOOR: Final = 100
-"""So many environments of the account always stay unreserved (Lambda, "Configuring reserved concurrency")."""
 SOON: Final = timedelta(hours=1)
 """A run may take as long; credentials from the environment are not renewed."""
 MOST_SKEW_S: Final = 300

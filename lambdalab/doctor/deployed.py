@@ -5,6 +5,7 @@ from typing import Final
 
 from lambdalab.design import Arm
 from lambdalab.doctor.findings import Finding, look, ok, warning, wrong
+from lambdalab.errors import StackError
 from lambdalab.model import FunctionFacts
 from lambdalab.protocol import LANGUAGES_OF_SCENARIO
 from lambdalab.target import AwsTarget
@@ -23,7 +24,15 @@ def stack_findings(target: AwsTarget, facts: dict[str, FunctionFacts], *, load: 
         facts: filled.
         load: whether load shall be put on it.
     """
-    for language in LANGUAGES_OF_SCENARIO["ingest"]:
+    languages = LANGUAGES_OF_SCENARIO["ingest"]
+    try:
+        for language in languages:
+            target.resources(Arm(name=language, language=language))
+    except StackError as error:  # it is of another scenario, which is nothing wrong unless load shall be put on it
+        kind, means = (wrong, "no load can be put on it") if load else (warning, "its settings are not looked at")
+        yield kind("deployed stack", error.problem, means, error.next_step)
+        return
+    for language in languages:
 
         def read(language: str = language) -> Iterator[Finding]:
             facts[language] = target.facts(Arm(name=language, language=language))

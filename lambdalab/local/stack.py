@@ -21,6 +21,7 @@ from lambdalab.aws import Aws, without_credentials
 from lambdalab.deployment import build, local_environment, local_parameters, local_stack, overrides, variables
 from lambdalab.errors import PlaneError, StorageError, UsageError
 from lambdalab.latency import load_latency
+from lambdalab.local.concurrency import ACCOUNT_CONCURRENCY
 from lambdalab.local.daemon import Daemon, start_daemon
 from lambdalab.local.function import CUSTOM_RUNTIMES
 from lambdalab.local.plane import Settings
@@ -297,6 +298,7 @@ def start_emulator(port: int, folder: Path) -> Daemon:
         "MINISTACK_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",  # its own Lambda does not tell Go where the emulator is
+        "LAMBDA_ACCOUNT_CONCURRENCY": str(ACCOUNT_CONCURRENCY),  # else GetAccountSettings tells what fits the machine
         "IOT_MTLS_ENABLED": "0",  # else its MQTT listener opens on every interface
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": str(folder),

@@ -182,24 +182,30 @@ def test_a_stack_is_created_updated_rolled_back_and_deleted(sam: Sam) -> None:
 
 def is_watched(sam: Sam) -> None:
     functions = sam.resources("AWS::Lambda::Function")
+    queues = {url.rsplit("/", 1)[1] for url in sam.resources("AWS::SQS::Queue").values()}
+    about = {dimension["Value"] for alarm in alarms_beside_traces(sam) for dimension in alarm["Dimensions"]}
+    assert about == queues | set(functions.values())
+    (name,) = sam.resources("AWS::CloudWatch::Dashboard").values()
+    body = json.loads(sam.client("cloudwatch").get_dashboard(DashboardName=name)["DashboardBody"])
+    tables = set(sam.resources("AWS::DynamoDB::Table").values())
+    shown = {metric[3] for widget in body["widgets"] for metric in widget["properties"]["metrics"]}
+    assert shown == queues | tables | set(functions.values())
+
+
+def alarms_beside_traces(sam: Sam) -> list[Any]:
+    """The alarms of the stack, whose functions are traced and may be."""
+    functions = sam.resources("AWS::Lambda::Function")
     modes = {
         sam.aws.lambda_.get_function_configuration(FunctionName=name)["TracingConfig"]["Mode"]
         for name in functions.values()
     }
     assert modes == {"Active"}
-    iam, cloudwatch = sam.client("iam"), sam.client("cloudwatch")
+    iam = sam.client("iam")
     for role in sam.resources("AWS::IAM::Role").values():
         assert "tracing" in iam.list_role_policies(RoleName=role)["PolicyNames"]
-    alarms = cloudwatch.describe_alarms()["MetricAlarms"]
+    alarms: list[Any] = sam.client("cloudwatch").describe_alarms()["MetricAlarms"]
     assert {alarm["AlarmName"] for alarm in alarms} == set(sam.resources("AWS::CloudWatch::Alarm").values())
-    queues = {url.rsplit("/", 1)[1] for url in sam.resources("AWS::SQS::Queue").values()}
-    about = {dimension["Value"] for alarm in alarms for dimension in alarm["Dimensions"]}
-    assert about == queues | set(functions.values())
-    (name,) = sam.resources("AWS::CloudWatch::Dashboard").values()
-    body = json.loads(cloudwatch.get_dashboard(DashboardName=name)["DashboardBody"])
-    tables = set(sam.resources("AWS::DynamoDB::Table").values())
-    shown = {metric[3] for widget in body["widgets"] for metric in widget["properties"]["metrics"]}
-    assert shown == queues | tables | set(functions.values())
+    return alarms
 
 
 def why_it_failed(sam: Sam) -> dict[str, str]:
@@ -241,12 +247,18 @@ def test_a_further_stack_is_created_updated_refused_and_deleted(project: Path, t
         assert again.returncode == 0
         assert f"No changes to deploy. Stack {sam.stack_name} is up to date" in again.stdout
 
-        sam.deploy(MemorySize="512", MultipartMb="32", ReservedConcurrency="10")
+        assert not sam.resources("AWS::CloudWatch::Alarm")
+
+        changes = {"MemorySize": "512", "MultipartMb": "32", "ReservedConcurrency": "10"}
+        sam.deploy(**changes, Alarms="true", Tracing="Active")
         assert sam.status() == "UPDATE_COMPLETE"
         assert sam.memory_mb() == {512}
         for name in sam.resources("AWS::Lambda::Function").values():
             environment = sam.aws.lambda_.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
             assert (environment["MULTIPART_MB"], environment["RESERVED_CONCURRENCY"]) == ("32", "10")
+        watched = {(alarm["MetricName"], alarm["Dimensions"][0]["Value"]) for alarm in alarms_beside_traces(sam)}
+        functions = sam.resources("AWS::Lambda::Function").values()
+        assert watched == {(metric, name) for metric in ("failed", "Errors", "Throttles") for name in functions}
 
         refused = sam("deploy", MultipartMb="4")
         assert refused.returncode == 1

@@ -52,6 +52,7 @@ COMMANDS = (
     "plan",
     "query",
     "doctor",
+    "cells",
     "destroy",
     "prices",
     "dlq",

@@ -11,7 +11,7 @@ FILE = "stacks/s3-ingest.yaml"
 TEMPLATE = template(FILE)
 PARAMETERS = TEMPLATE["Parameters"]
 ENVIRONMENTS = ("s3", "s3-local")
-KINDS = ("S3Ingest", "Role", "Logs")
+KINDS = ("S3Ingest", "Role", "TracingPolicy", "FailedAlarm", "ErrorAlarm", "ThrottleAlarm", "Logs")
 
 
 def properties(logical_id: str) -> Any:
@@ -54,11 +54,13 @@ def test_the_languages_differ_in_names_only(kind: str) -> None:
     python, go = (without_language(TEMPLATE["Resources"][f"{language}{kind}"], language) for language in LANGUAGES)
     if kind == "S3Ingest":
         for function in (python, go):
+            assert function["Metadata"].pop("Permission")["Fn::If"][0] == "HasTracing"
             del function["Metadata"]
             for differs in ("CodeUri", "Handler", "Runtime"):
                 del function["Properties"][differs]
     assert python == go
-    shared = {"Objects", "ObjectsPolicy"}
+    queries = {name for name, body in TEMPLATE["Resources"].items() if body["Type"] == "AWS::Logs::QueryDefinition"}
+    shared = {"Objects", "ObjectsPolicy", *queries}
     assert set(TEMPLATE["Resources"]) == shared | {f"{language}{kind}" for language in LANGUAGES for kind in KINDS}
 
 

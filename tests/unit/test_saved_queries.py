@@ -8,10 +8,17 @@ import re
 from typing import NamedTuple
 
 import pytest
-from sam_template import properties, template
+from sam_template import template
 
-RESOURCES = template()["Resources"]
-QUERIES = sorted(name for name, body in RESOURCES.items() if body["Type"] == "AWS::Logs::QueryDefinition")
+TEMPLATES = ("template.yaml", "stacks/s3-ingest.yaml")
+QUERIES = {
+    name: body
+    for file in TEMPLATES
+    for name, body in template(file)["Resources"].items()
+    if body["Type"] == "AWS::Logs::QueryDefinition"
+}
+"""Of every template; no two have the same name."""
+FAILURES_QUERIES = ("FailuresQuery", "UploadFailuresQuery")
 ID = "8f507cfc-xmpl-4697-b07a-ac58fc914c95"
 
 
@@ -161,7 +168,7 @@ HARMLESS = {
 
 def text_of(query: str) -> str:
     """Return the query without its comments."""
-    lines = str(properties(query)["QueryString"]).splitlines()
+    lines = str(QUERIES[query]["Properties"]["QueryString"]).splitlines()
     return "\n".join(line for line in lines if not line.startswith("#"))
 
 
@@ -200,10 +207,16 @@ def test_each_parse_command_reads_one_field_of_its_own(query: str) -> None:
 
 @pytest.mark.parametrize("query", QUERIES)
 def test_a_query_reads_both_log_groups_and_can_be_left_out(query: str) -> None:
-    assert RESOURCES[query]["Condition"] == "HasSavedQueries"
-    assert properties(query)["LogGroupNames"] == [{"Ref": "PythonLogs"}, {"Ref": "GoLogs"}]
+    assert QUERIES[query]["Condition"] == "HasSavedQueries"
+    properties = QUERIES[query]["Properties"]
+    assert properties["LogGroupNames"] == [{"Ref": "PythonLogs"}, {"Ref": "GoLogs"}]
     longest_query = 10_000
-    assert len(properties(query)["QueryString"]) <= longest_query
+    assert len(properties["QueryString"]) <= longest_query
+
+
+def test_no_query_of_a_template_hides_another() -> None:
+    kinds = [body["Type"] for file in TEMPLATES for body in template(file)["Resources"].values()]
+    assert kinds.count("AWS::Logs::QueryDefinition") == len(QUERIES)
 
 
 @pytest.mark.parametrize("line", REPORTS.values(), ids=REPORTS)
@@ -251,7 +264,11 @@ def test_percentiles_keep_cold_and_warm_apart() -> None:
 
 @pytest.mark.parametrize(
     ("query", "measures"),
-    [("PercentilesQuery", ["duration", "billed"]), ("LabelsQuery", ["elapsed"])],
+    [
+        ("PercentilesQuery", ["duration", "billed"]),
+        ("LabelsQuery", ["elapsed"]),
+        ("LatencyQuery", ["latency", "generate"]),
+    ],
 )
 def test_what_is_called_a_percentile_is_one(query: str, measures: list[str]) -> None:
     text = text_of(query)
@@ -270,28 +287,32 @@ def test_labels_reads_the_functions_own_records_by_label() -> None:
     assert {"sum(written)", "sum(duplicates)"} <= set(re.findall(r"sum\(\w+\)", text))
 
 
+@pytest.mark.parametrize("query", FAILURES_QUERIES)
 @pytest.mark.parametrize("text", FAILURES.values(), ids=FAILURES)
-def test_failures_finds_what_the_platform_gave_up(text: str) -> None:
-    assert selects("FailuresQuery", text)
+def test_failures_finds_what_the_platform_gave_up(text: str, query: str) -> None:
+    assert selects(query, text)
 
 
+@pytest.mark.parametrize("query", FAILURES_QUERIES)
 @pytest.mark.parametrize("line", REPORTS.values(), ids=REPORTS)
-def test_failures_finds_failed_invocations_only(line: Line) -> None:
-    assert selects("FailuresQuery", line.text) is line.failed
+def test_failures_finds_failed_invocations_only(line: Line, query: str) -> None:
+    assert selects(query, line.text) is line.failed
 
 
+@pytest.mark.parametrize("query", FAILURES_QUERIES)
 @pytest.mark.parametrize("text", HARMLESS.values(), ids=HARMLESS)
-def test_failures_leaves_harmless_lines_out(text: str) -> None:
-    assert not selects("FailuresQuery", text)
+def test_failures_leaves_harmless_lines_out(text: str, query: str) -> None:
+    assert not selects(query, text)
 
 
-def test_failures_names_the_cause() -> None:
-    assert parse("FailuresQuery", REPORTS["out of memory"].text) == {
+@pytest.mark.parametrize("query", FAILURES_QUERIES)
+def test_failures_names_the_cause(query: str) -> None:
+    assert parse(query, REPORTS["out of memory"].text) == {
         "platform_request_id": ID,
         "platform_status": "error",
         "platform_error": "Runtime.OutOfMemory",
     }
-    assert parse("FailuresQuery", FAILURES["init crash"]) == {
+    assert parse(query, FAILURES["init crash"]) == {
         "platform_status": "error",
         "platform_error": "Runtime.ExitError",
         "platform_phase": "invoke",

@@ -16,10 +16,13 @@ _UNITS = {
 def emit(summary: dict[str, Any]) -> None:
     """Write the record to standard output. A failure counts as one and lends no time to the percentiles of the rest."""
     units = _UNITS if summary["ok"] else {"failed": "Count"}
+    # The run id is a property: as a dimension every run would create metrics of its own, which are billed.
+    dimensions = [[name for name in ("workload", "function_name", "region") if name in summary]]
+    if not summary["ok"] and "workload" in summary:
+        dimensions.append(dimensions[0][1:])  # so that one alarm sees what a function failed, whatever the workload
     directive = {
         "Namespace": "LambdaS3Study",
-        # The run id is a property: as a dimension every run would create metrics of its own, which are billed.
-        "Dimensions": [[name for name in ("workload", "function_name", "region") if name in summary]],
+        "Dimensions": dimensions,
         "Metrics": [{"Name": name, "Unit": unit} for name, unit in units.items() if name in summary],
     }
     metadata = {"Timestamp": summary["ts_end_ms"], "CloudWatchMetrics": [directive]}

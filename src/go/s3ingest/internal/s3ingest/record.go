@@ -77,7 +77,7 @@ func emit(log io.Writer, s *summary) error {
 	line, err := json.Marshal(record{
 		AWS: metadata{
 			Timestamp:         s.EndedMS,
-			CloudWatchMetrics: []directive{{"LambdaS3Study", [][]string{s.dimensions()}, s.metrics()}},
+			CloudWatchMetrics: []directive{{"LambdaS3Study", s.dimensions(), s.metrics()}},
 		},
 		summary: s,
 	})
@@ -88,8 +88,9 @@ func emit(log io.Writer, s *summary) error {
 	return err
 }
 
-// dimensions has no run id: with it every run would create metrics of its own, which are billed.
-func (s *summary) dimensions() []string {
+// dimensions has no run id: with it every run would create metrics of its own, which are billed. A failure has a second
+// set, so that one alarm sees what a function failed, whatever the workload.
+func (s *summary) dimensions() [][]string {
 	names := []string{}
 	if s.factors != nil {
 		names = append(names, "workload")
@@ -100,7 +101,10 @@ func (s *summary) dimensions() []string {
 	if s.Region != "" {
 		names = append(names, "region")
 	}
-	return names
+	if !s.OK && s.factors != nil {
+		return [][]string{names, names[1:]}
+	}
+	return [][]string{names}
 }
 
 // metrics counts a failure as one and lends none of its times to the percentiles of the rest.

@@ -1,0 +1,95 @@
+"""What a factorial protocol asks for: designs, their factors, the cells these make. Frozen; numbers carry units.
+
+Words: a *factor* is what varies, a *level* one of its values, a *cell* one combination of levels, a *design* the cells
+of one kind of work, a *block* every cell once, in an order drawn anew.
+"""
+
+from itertools import product
+from typing import Final
+
+import msgspec
+
+from lambdalab.design import Caps
+
+Level = int | str
+LANGUAGE: Final = "language"
+MEMORY_MB: Final = "memory_mb"
+CALLERS: Final = "callers"
+RESERVED_CONCURRENCY: Final = "reserved_concurrency"
+LAB_FACTORS: Final = (LANGUAGE, MEMORY_MB, CALLERS, RESERVED_CONCURRENCY)
+"""What the lab itself varies. The function's memory; how many callers call at once, each waiting for its answer; and
+the reserved concurrency, 0 being none. Every other factor is the scenario's, and travels in the event."""
+
+
+class Design(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The cells of one kind of work.
+
+    ``invocations`` is how many calls a cell gets in each block, ``settings`` what is the same in all its cells.
+    """
+
+    label: str
+    invocations: int
+    factors: dict[str, tuple[Level, ...]]
+    settings: dict[str, Level] = {}
+
+    @property
+    def cells(self) -> "tuple[Cell, ...]":
+        """Every combination of the factors' levels, the last factor varying fastest."""
+        names = tuple(self.factors)
+        return tuple(
+            Cell(design=self.label, levels=dict(zip(names, levels, strict=True)))
+            for levels in product(*self.factors.values())
+        )
+
+
+class Cell(msgspec.Struct, frozen=True, kw_only=True):
+    """One combination of levels."""
+
+    design: str
+    levels: dict[str, Level]
+
+    @property
+    def name(self) -> str:
+        """As it is called in files and on the page, such as ``events language=go memory_mb=512``."""
+        return " ".join([self.design, *(f"{factor}={level}" for factor, level in self.levels.items())])
+
+    @property
+    def language(self) -> str:
+        return str(self.levels[LANGUAGE])
+
+    @property
+    def memory_mb(self) -> int | None:
+        """None: as deployed."""
+        level = self.levels.get(MEMORY_MB)
+        return None if level is None else int(level)
+
+    @property
+    def callers(self) -> int:
+        return int(self.levels.get(CALLERS, 1))
+
+    @property
+    def reserved_concurrency(self) -> int | None:
+        """None: as deployed; 0: none."""
+        level = self.levels.get(RESERVED_CONCURRENCY)
+        return None if level is None else int(level)
+
+
+class FactorialProtocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A protocol file of a scenario whose functions are called directly. ``blocks`` are the seed's trials."""
+
+    name: str
+    scenario: str
+    description: str
+    blocks: int
+    designs: tuple[Design, ...]
+    caps: Caps = Caps()
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """Of all designs."""
+        return tuple(cell for design in self.designs for cell in design.cells)
+
+    @property
+    def calls(self) -> int:
+        """How many there are in all."""
+        return self.blocks * sum(design.invocations * len(design.cells) for design in self.designs)

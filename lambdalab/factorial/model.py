@@ -1,0 +1,122 @@
+"""What a factorial run writes down: its manifest, every call as it was seen, and the rows that are made of them."""
+
+from decimal import Decimal
+from typing import Annotated
+
+import msgspec
+
+from lambdalab.factorial.design import FactorialProtocol, Level
+from lambdalab.model import Count, EpochMs
+
+
+class CalledFunction(msgspec.Struct, frozen=True, kw_only=True):
+    """A function as it was configured when the run began. None of a limit: it is not set."""
+
+    function_name: str
+    language: str
+    runtime: str
+    architecture: str
+    memory_mb: int
+    timeout_s: int
+    log_group: str
+    code_sha256: str
+    reserved_concurrency: int | None
+
+
+class FactorialManifest(msgspec.Struct, frozen=True, kw_only=True):
+    """``run.json`` of a factorial run: what a reader needs to judge or repeat it, except what was measured.
+
+    ``kind`` tells it from the manifest of a run of messages. ``functions`` are by language.
+    """
+
+    schema_version: int
+    kind: str
+    run_id: str
+    started_at: str
+    protocol: FactorialProtocol
+    seed: int
+    target: str
+    stack_name: str
+    region: str
+    endpoint: str
+    price_sheet: str
+    prices: dict[str, object]
+    parameters: dict[str, str]
+    functions: dict[str, CalledFunction]
+    cpu_limit: str
+    versions: dict[str, str]
+    machine: dict[str, str]
+    resumed_at: tuple[str, ...] = ()
+    stopped: str | None = None
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One call as its caller saw it; one line of ``calls.jsonl``.
+
+    ``call_id`` is unique in the run, such as ``b02-017-0004`` (block, place of the cell in it, number in the cell).
+    ``log_tail`` is what Invoke returned of the log (``LogType=Tail``, the last 4 KB, REPORT line included), ``answer``
+    the function's as it came, ``error`` what went wrong before there was one; ``throttled`` when Lambda answered
+    TooManyRequestsException. ``found`` says whether what the function says it wrote is there, None when that was not
+    looked for.
+    """
+
+    call_id: str
+    block: int
+    cell: str
+    attempt: Annotated[int, msgspec.Meta(ge=1)] = 1
+    sent_at_ms: EpochMs
+    elapsed_ms: Annotated[float, msgspec.Meta(ge=0)]
+    request_id: str | None = None
+    function_error: str | None = None
+    throttled: bool = False
+    error: str | None = None
+    answer: msgspec.Raw | None = None
+    log_tail: str | None = None
+    found: bool | None = None
+
+
+class CallRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One line of ``metrics.csv``: one call. Missing is None, never 0.
+
+    ``levels`` and ``measures`` become a column each: the factors of the design, and what the scenario measured
+    (docs of the scenario), in the scenario's units. ``valid`` rows were answered well by a function whose REPORT line
+    was found; cold ones among them are told by ``cold_start``. ``costs_usd`` is by component; a component that cannot
+    be known is None, and then the total is as well.
+    """
+
+    run_id: str
+    scenario: str
+    target: str
+    design: str
+    cell: str
+    language: str
+    architecture: str
+    memory_mb: int
+    levels: dict[str, Level]
+    block: int
+    call_id: str
+    request_id: str | None
+    started_at_ms: EpochMs
+    elapsed_ms: float
+    cold_start: bool | None
+    duration_ms: float | None
+    billed_ms: float | None
+    init_ms: float | None
+    max_memory_mb: int | None
+    throttled: bool
+    measures: dict[str, float | None]
+    costs_usd: dict[str, Decimal | None]
+    cost_total_usd: Decimal | None
+    valid: bool
+    reason: str | None
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """What a scenario reads out of one answer: its measures, or why there are none.
+
+    ``amounts`` is what costs are counted by, such as requests of a service; unlike measures also of a call that failed.
+    """
+
+    measures: dict[str, float | None]
+    amounts: dict[str, Count]
+    fault: str | None = None

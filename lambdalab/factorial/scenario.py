@@ -1,0 +1,77 @@
+"""The seam between the lab and a scenario whose functions are called: all that the lab asks of one.
+
+A scenario is a module of ``lambdalab.scenarios`` with a ``SCENARIO`` that satisfies ``CallScenario``; no list names it.
+"""
+
+from collections.abc import Iterator, Mapping
+from decimal import Decimal
+from typing import Protocol
+
+import msgspec
+
+from lambdalab.cost import PriceSheet
+from lambdalab.factorial.design import Cell, Design, Level
+from lambdalab.factorial.model import Call, CalledFunction, Outcome
+
+
+class Response(msgspec.Struct, frozen=True, kw_only=True):
+    """A measure whose effects are estimated: its name in ``measures``, its words, its unit (``ms``, ``MB/s``).
+
+    ``lower_is_better`` None: neither is.
+    """
+
+    measure: str
+    words: str
+    unit: str
+    lower_is_better: bool | None = True
+
+
+class Volume(msgspec.Struct, frozen=True, kw_only=True):
+    """What costs and throughput are related to, such as bytes by the GB: sum of a measure over valid calls, divided.
+
+    ``rate`` is how it is written per second (``MB/s``), with ``rate_divisor`` for that unit.
+    """
+
+    measure: str
+    words: str
+    divisor: int
+    rate: str
+    rate_divisor: int
+
+
+class CallScenario(Protocol):
+    """What the lab asks of a scenario. Faults are triples as in ``protocol.py``: key, value, next step."""
+
+    name: str
+    languages: tuple[str, ...]
+    default_protocol: str
+    stack_name: str
+    """As deployed on AWS by the project's own samconfig environment."""
+    settings: str
+    """Environment of samconfig.toml by which a local stack is deployed."""
+    responses: tuple[Response, ...]
+    volumes: tuple[Volume, ...]
+
+    def function_output(self, language: str) -> str:
+        """The stack's output that names the function of a language."""
+
+    def faults(self, design: Design, key: str) -> Iterator[tuple[str, object, str]]:
+        """What is wrong with a design's factors and settings, those of the lab left out."""
+
+    def event(self, design: Design, cell: Cell, *, run_id: str, seed: int) -> Mapping[str, object]:
+        """The event of one call; ``seed`` is drawn for each call and the same when the run is repeated."""
+
+    def read(self, answer: object) -> Outcome:
+        """What an answer says. Never raises: what cannot be read is a fault."""
+
+    def verify(self, aws: object, function: CalledFunction, calls: "list[Call]") -> dict[str, bool]:
+        """Whether what the calls say they wrote is there, by ``call_id``; those that say nothing are left out."""
+
+    def costs_usd(self, sheet: PriceSheet, amounts: Mapping[str, int]) -> dict[str, Decimal | None]:
+        """What a call costs beside Lambda and its log, by component (``s3_requests`` …)."""
+
+    def expected_amounts(self, design: Design, levels: Mapping[str, Level]) -> Mapping[str, int]:
+        """Of one call of a cell, for the plan."""
+
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the costs must know: what is assumed, and what is not in them."""
