@@ -1,12 +1,15 @@
 """What a factorial run writes down: its manifest, every call as it was seen, and the rows that are made of them."""
 
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
 from lambdalab.factorial.design import FactorialProtocol, Level
 from lambdalab.model import Count, EpochMs
+
+INTERRUPTED: Final = "interrupted"
+"""What the error of a call begins with that was given up, not measured; it is made again when the run goes on."""
 
 
 class CalledFunction(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,12 +60,14 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ``log_tail`` is what Invoke returned of the log (``LogType=Tail``, the last 4 KB, REPORT line included), ``answer``
     the function's as it came, ``error`` what went wrong before there was one; ``throttled`` when Lambda answered
     TooManyRequestsException. ``found`` says whether what the function says it wrote is there, None when that was not
-    looked for.
+    looked for. ``warmup`` calls are made by all callers at once before a cell is measured, so that its callers meet
+    environments that are there; they count neither as samples nor in rates.
     """
 
     call_id: str
     block: int
     cell: str
+    warmup: bool = False
     attempt: Annotated[int, msgspec.Meta(ge=1)] = 1
     sent_at_ms: EpochMs
     elapsed_ms: Annotated[float, msgspec.Meta(ge=0)]
@@ -73,6 +78,19 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     answer: msgspec.Raw | None = None
     log_tail: str | None = None
     found: bool | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it ended, well or not; one that did not is made again by ``--resume``."""
+        return self.error is None or not self.error.startswith(INTERRUPTED)
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Whether what a call says it wrote is there, as was looked for after its cell; one line of ``found.jsonl``."""
+
+    call_id: str
+    attempt: int
+    found: bool
 
 
 class CallRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):

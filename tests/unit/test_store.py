@@ -23,6 +23,7 @@ from lambdalab.collection import join
 from lambdalab.errors import StorageError, UsageError
 from lambdalab.model import InvocationRow
 from lambdalab.observations import observe
+from lambdalab.run_folder import cell_text
 from lambdalab.store import RunDirectory
 
 MANIFEST = make_manifest()
@@ -343,7 +344,7 @@ def test_csv_cells(run: RunDirectory) -> None:
     ],
 )
 def test_no_cell_is_in_scientific_notation(value: object, cell: str) -> None:
-    assert store_module._cell(value) == cell
+    assert cell_text(value) == cell
 
 
 def test_parquet_has_the_same_rows_and_their_types(run: RunDirectory) -> None:
