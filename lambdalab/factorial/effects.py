@@ -209,9 +209,7 @@ def _refusal(
 
 
 def _named(study: Study, cells: Sequence[tuple[Level, ...]]) -> str:
-    names = [
-        " ".join(f"{factor}={level}" for factor, level in zip(study.factors, cell, strict=True)) for cell in cells
-    ]
+    names = [" ".join(f"{factor}={level}" for factor, level in zip(study.factors, cell, strict=True)) for cell in cells]
     more = f" and {len(names) - _NAMED_AT_MOST} more cells" if len(names) > _NAMED_AT_MOST else ""
     return f"{', '.join(names[:_NAMED_AT_MOST])}{more}"
 
