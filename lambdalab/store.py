@@ -17,9 +17,8 @@ when the run goes on.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from decimal import Decimal
 from pathlib import Path
-from typing import Any, BinaryIO, Final, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -37,11 +36,10 @@ from lambdalab.record_files import (
     replacing,
     storage,
 )
-from lambdalab.run_folder import MESSAGES, RunFolder, write_csv
+from lambdalab.run_folder import MESSAGES, RunFolder, write_csv, write_parquet
 
 SCHEMA_VERSION: Final = 4
 _SAMPLES_BYTES: Final = 2**17
-_ROWS_AT_ONCE: Final = 10_000
 R = TypeVar("R")
 
 
@@ -148,8 +146,8 @@ class RunDirectory(RunFolder[Manifest]):
     def write_rows(self, rows: Sequence[InvocationRow]) -> None:
         """Replaces ``metrics.csv`` and ``metrics.parquet``; money keeps its exact decimals in both."""
         _write_csv(self.folder / "metrics.csv", rows, InvocationRow)
-        with replacing(self.folder / "metrics.parquet") as file:
-            _write_parquet(file, rows)
+        columns = {field.name: field.type for field in msgspec.structs.fields(InvocationRow)}
+        write_parquet(self.folder / "metrics.parquet", columns, (msgspec.structs.asdict(row) for row in rows))
 
     def write_cells(self, cells: Sequence[msgspec.Struct], kind: type[msgspec.Struct]) -> None:
         """Replaces ``cells.csv``."""
@@ -159,19 +157,3 @@ class RunDirectory(RunFolder[Manifest]):
 def _write_csv(path: Path, rows: Sequence[msgspec.Struct], kind: type[msgspec.Struct]) -> None:
     columns = kind.__struct_fields__
     write_csv(path, columns, ([getattr(row, column) for column in columns] for row in rows))
-
-
-def _write_parquet(file: BinaryIO, rows: Sequence[InvocationRow]) -> None:
-    import pyarrow as pa  # here, because the import takes 0.2 s and most commands never need it
-    from pyarrow import parquet
-
-    schema = pa.schema([(field.name, _arrow_type(pa, field.type)) for field in msgspec.structs.fields(InvocationRow)])
-    with parquet.ParquetWriter(file, schema) as writer:
-        for begin in range(0, len(rows) or 1, _ROWS_AT_ONCE):  # as dictionaries they take far more memory
-            some = [msgspec.structs.asdict(row) for row in rows[begin : begin + _ROWS_AT_ONCE]]
-            writer.write_table(pa.Table.from_pylist(some, schema=schema))
-
-
-def _arrow_type(pa: Any, annotation: Any) -> Any:
-    kinds = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(), Decimal: pa.decimal128(38, 18)}
-    return next(kinds[kind] for kind in kinds if annotation is kind or annotation == (kind | None))

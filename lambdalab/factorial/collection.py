@@ -50,12 +50,9 @@ def read_calls(store: FactorialDirectory, scenario: CallScenario) -> MeasuredCal
         fault = impossible_price(prices)
     except msgspec.ValidationError as error:
         fault = str(error)
-    if fault is None and (unknown := _unknown_function(manifest)) is not None:
-        fault = unknown
+    fault = _unknown_function(manifest) if fault is None else f"{fault} of prices"
     if fault is not None:
-        raise StorageError(
-            f"{store.folder / 'run.json'} is damaged: {fault} of prices", next_step="restore it, or measure again"
-        )
+        raise StorageError(f"{store.folder / 'run.json'} is damaged: {fault}", next_step="restore it, or measure again")
     calls = store.calls()
     names = {cell.name for cell in manifest.protocol.cells}
     for name in sorted({call.cell for call in calls} - names):
@@ -158,6 +155,7 @@ def _row(
         faults.append(NOT_FOUND)
     reasons = [*([REPEATED] if repeated else []), *faults]
     costs = _costs(function.architecture, report, log_bytes, outcome, scenario, prices)
+    knows_all = outcome is not None and bool(outcome.amounts)
     return CallRow(
         run_id=manifest.run_id,
         scenario=manifest.protocol.scenario,
@@ -184,7 +182,7 @@ def _row(
         throttled=call.throttled,
         measures={} if outcome is None else outcome.measures,
         costs_usd=costs,
-        cost_total_usd=_sum(costs.values()),
+        cost_total_usd=_sum(costs.values()) if knows_all else None,
         valid=not reasons,
         reason="; ".join(reasons) or None,
     )
@@ -261,14 +259,10 @@ def _costs(
         sqs_bytes=0,
         log_bytes=log_bytes,
     )
-    if outcome is None:
-        unknown = scenario.costs_usd(prices, {})
-        others: Mapping[str, Decimal | None] = dict.fromkeys(unknown)
-    else:
-        others = scenario.costs_usd(prices, outcome.amounts)
-    return {
-        part: _money(amount) for part, amount in ({LAMBDA: cost.lambda_usd, LOGS: cost.logs_usd} | {**others}).items()
-    }
+    parts: dict[str, Decimal | None] = {LAMBDA: cost.lambda_usd, LOGS: cost.logs_usd}
+    if outcome is not None and outcome.amounts:
+        parts |= scenario.costs_usd(prices, outcome.amounts)
+    return {part: _money(amount) for part, amount in parts.items()}
 
 
 def _sum(parts: Iterable[Decimal | None]) -> Decimal | None:

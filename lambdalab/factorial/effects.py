@@ -6,9 +6,9 @@ so they are no independent samples of the cell. The model is that of randomised 
     ln(value) = block + factors + interactions of two + interactions of more + what remains
 
 All interactions are in it, so what remains is how the cells move from block to block against each other, and nothing
-that the cells themselves explain (Montgomery, Design and Analysis of Experiments, chapters 4 and 5). Sums of squares are
-of type II; as the cells are complete the terms are orthogonal, and the shares add up to 1. Differences of logarithms
-are ratios. statsmodels takes seconds to import, so it is imported where it is used.
+that the cells themselves explain (Montgomery, Design and Analysis of Experiments, chapters 4 and 5). Sums of squares
+are of type II; as the cells are complete the terms are orthogonal, and the shares add up to 1. Differences of
+logarithms are ratios. statsmodels takes seconds to import, so it is imported where it is used.
 """
 
 import math
@@ -67,7 +67,7 @@ class Mean(msgspec.Struct, frozen=True, kw_only=True):
 class Contrast(msgspec.Struct, frozen=True, kw_only=True):
     """How far two factors together are from each alone: 1 when the ratio of one is the same at each level of the other.
 
-    It is (both at ``levels`` × both at their first) / (only the one × only the other), a ratio of ratios.
+    It is both at ``levels``, times both at their first, over only the one and over only the other: a ratio of ratios.
     """
 
     levels: tuple[Level, Level]
@@ -93,7 +93,7 @@ class Term(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def name(self) -> str:
-        return " × ".join(self.factors)
+        return " x ".join(self.factors)
 
     @property
     def is_claimed(self) -> bool:
@@ -201,10 +201,10 @@ def _refusal(
     if len(complete) < FEWEST_BLOCKS:
         return f"{len(complete)} of {len(study.blocks)} blocks are complete, and it takes at least {FEWEST_BLOCKS}"
     values = [value for (block, _), value in study.values.items() if block in complete]
-    if min(values) <= 0 or not all(map(math.isfinite, values)):
-        return f"a ratio needs values above 0, and one is {min(values):g}"
     if min(values) == max(values):
         return f"it is {values[0]:g} everywhere"
+    if min(values) <= 0 or not all(map(math.isfinite, values)):
+        return f"a ratio needs values above 0, and one is {min(values):g}"
     return None
 
 

@@ -107,12 +107,15 @@ class CallRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     target: str
     design: str
     cell: str
+    function_name: str
     language: str
     architecture: str
     memory_mb: int
     levels: dict[str, Level]
     block: int
     call_id: str
+    attempt: int
+    warmup: bool
     request_id: str | None
     started_at_ms: EpochMs
     elapsed_ms: float
