@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 from botocore.exceptions import ClientError
@@ -70,6 +70,7 @@ def new_run(
         cpu_limit=cpu_limit(target),
         versions=versions(scenario.sources["python"], scenario.sources["go"], local=isinstance(target, LocalTarget)),
         machine=this_machine(),
+        **_plane(target),
     )
     return FactorialDirectory.create(results, manifest)
 
@@ -97,10 +98,24 @@ def resume_run(target: AwsTarget, store: FactorialDirectory) -> None:
                     f"run {manifest.run_id} began with {language} {key} {was}, and now it is {now}",
                     next_step="set it back, or start a new run",
                 )
+    for key, now in _plane(target).items():
+        if (was := getattr(manifest, key)) != now:
+            raise UsageError(
+                f"run {manifest.run_id} began with another {key.replace('_', ' ')} of the local stack",
+                next_step="bring the stack up as it was, or start a new run",
+            )
     require_ready(target, scenario, manifest.protocol, functions)
     if cells_left(store):
         moment = datetime.now(UTC).isoformat(timespec="milliseconds")
         store.write_manifest(msgspec.structs.replace(manifest, resumed_at=(*manifest.resumed_at, moment)))
+
+
+def _plane(target: AwsTarget) -> dict[str, Any]:
+    """What a local plane makes of the services' times and of CPU shares."""
+    if not isinstance(target, LocalTarget):
+        return {"latency": None, "cpu_scale": 1.0}
+    status = target.local.status()
+    return {"latency": status.get("latency"), "cpu_scale": status.get("cpu_scale", 1.0)}
 
 
 def cells_left(store: FactorialDirectory) -> list[tuple[PlannedCell, int]]:
@@ -239,8 +254,8 @@ def plan_run(
     return planned if target.name == "local" else msgspec.structs.replace(planned, limits=limits, unchecked=unchecked)
 
 
-def plan_without_stack(protocol: FactorialProtocol, results: Path, *, target: str) -> FactorialPlan:
-    """What a run would ask for where no stack is looked at: with the settings it would be brought up with."""
+def plan_without_stack(protocol: FactorialProtocol, results: Path) -> FactorialPlan:
+    """What a run on a local stack would ask for, when none is up: with the settings it would be brought up with."""
     scenario = call_scenario(protocol.scenario)
     settings = local_parameters({}, scenario.settings)
     functions = {
@@ -258,7 +273,7 @@ def plan_without_stack(protocol: FactorialProtocol, results: Path, *, target: st
         for language in dict.fromkeys(cell.language for cell in protocol.cells)
     }
     cells = list(schedule(protocol, 0))
-    return _plan(protocol, scenario, functions, results, cells, target=target, region=LOCAL_REGION)
+    return _plan(protocol, scenario, functions, results, cells, target=LocalTarget.name, region=LOCAL_REGION)
 
 
 def _plan(

@@ -247,8 +247,8 @@ def _assumptions(
     protocol: FactorialProtocol, scenario: CallScenario, target: str, experience: Experience | None
 ) -> Iterable[str]:
     around = (
-        f"{ASSUMED_CELL_S[target]:g} s around the calls of a cell, and {ASSUMED_INIT_MS:g} ms of init for each call that "
-        "warms up"
+        f"{ASSUMED_CELL_S[target]:g} s around the calls of a cell, and {ASSUMED_INIT_MS:g} ms of init for each call "
+        "that warms up"
     )
     if experience is None:
         yield f"assumed, since there is no earlier run of these designs here: {around}, and what is said last"

@@ -265,8 +265,9 @@ class S3Ingest:
         return (
             "requests are all that were sent to S3, retries among them, but for aborts, which are free",
             (
-                f"storage is that of {_STORED_DAYS} days of a {_DAYS_OF_MONTH}-day month: objects expire a day after they "
-                "were written, and S3 rounds that up to the next midnight UTC; another ObjectRetentionDays costs more"
+                f"storage is that of {_STORED_DAYS} days of a {_DAYS_OF_MONTH}-day month: objects expire a day after "
+                "they were written, and S3 rounds that up to the next midnight UTC; another ObjectRetentionDays costs "
+                "more"
             ),
             (
                 f"the {_METRICS} custom metrics of each function and workload are billed by the month, however many "
