@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, TypeVar
 import msgspec
 
 from lambdalab.analysis import place_cautions
+from lambdalab.cost import PriceSheet
 from lambdalab.factorial.collection import LOGS, REPEATED, counted
 from lambdalab.factorial.design import LAB_FACTORS, LANGUAGE, MEMORY_MB, Cell, Design
 from lambdalab.factorial.effects import Study, estimate_effects
@@ -38,13 +39,16 @@ class _Rate(NamedTuple):
     amount: Callable[[CallRow], float | None]
 
 
-def summarise(manifest: FactorialManifest, rows: Sequence[CallRow], scenario: CallScenario) -> FactorialSummary:
+def summarise(
+    manifest: FactorialManifest, rows: Sequence[CallRow], scenario: CallScenario, prices: PriceSheet
+) -> FactorialSummary:
     """Everything that can be said of a factorial run.
 
     Args:
         manifest: what was asked.
         rows: every call, valid or not.
         scenario: what its measures mean.
+        prices: the price sheet of the run.
     """
     protocol = manifest.protocol
     calls = list(counted(rows))
@@ -89,6 +93,7 @@ def summarise(manifest: FactorialManifest, rows: Sequence[CallRow], scenario: Ca
         throttled=sum(row.throttled for row in calls),
         spent_usd=sum((row.cost_total_usd for row in rows if row.cost_total_usd is not None), Decimal()),
         cost_unknown=sum(row.cost_total_usd is None and not row.throttled for row in rows),
+        monthly_usd=scenario.monthly_usd(prices, protocol.designs),
         responses=tuple(Words(measure=one.measure, words=one.words, unit=one.unit) for one in responses),
         rates=tuple(Words(measure=one.measure, words=one.words, unit=one.unit) for one in rates),
         volumes=tuple(

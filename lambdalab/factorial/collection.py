@@ -233,10 +233,11 @@ def _log_bytes(lines: Sequence[str], request_id: str) -> int | None:
 
 def _outcome(call: Call, scenario: CallScenario) -> Outcome | None:
     """What a function's own answer says; one that the platform gave in its stead is none."""
-    if call.answer is None or call.function_error is not None:
+    if call.function_error is not None:
         return None
     try:
-        return scenario.read(msgspec.json.decode(call.answer))
+        answer = msgspec.json.decode(call.answer)
+        return None if answer is None else scenario.read(answer)
     except (ValueError, RecursionError) as problem:
         return Outcome(measures={}, amounts={}, fault=f"its answer cannot be read: {str(problem)[:200]}")
 

@@ -12,6 +12,10 @@ INTERRUPTED: Final = "interrupted"
 """What the error of a call begins with that was given up, not measured; it is made again when the run goes on."""
 
 
+NO_ANSWER: Final = msgspec.Raw(b"null")
+"""JSON as it came, or null: msgspec reads no union of the two."""
+
+
 class CalledFunction(msgspec.Struct, frozen=True, kw_only=True):
     """A function as it was configured when the run began. None of a limit: it is not set."""
 
@@ -61,8 +65,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     ``call_id`` is unique in the run, such as ``b02-017-0004`` (block, place of the cell in it, number in the cell).
     ``log_tail`` is what Invoke returned of the log (``LogType=Tail``, the last 4 KB, REPORT line included), ``answer``
-    the function's as it came, ``error`` what went wrong before there was one; ``throttled`` when Lambda answered
-    TooManyRequestsException. ``found`` says whether what the function says it wrote is there, None when that was not
+    the function's as it came, null when there was none, ``error`` what went wrong before there was one; ``throttled``
+    when Lambda answered TooManyRequestsException. ``found`` says whether what the function says it wrote is there, None when that was not
     looked for. ``warmup`` calls are made by all callers at once before a cell is measured, so that its callers meet
     environments that are there; they count neither as samples nor in rates.
     """
@@ -78,7 +82,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     function_error: str | None = None
     throttled: bool = False
     error: str | None = None
-    answer: msgspec.Raw | None = None
+    answer: msgspec.Raw = NO_ANSWER
     log_tail: str | None = None
     found: bool | None = None
 
@@ -120,7 +124,7 @@ class CallRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     attempt: int
     warmup: bool
     request_id: str | None
-    started_at_ms: EpochMs
+    started_at_ms: int
     elapsed_ms: float
     cold_start: bool | None
     duration_ms: float | None

@@ -93,6 +93,8 @@ class FactorialSummary(msgspec.Struct, frozen=True, kw_only=True):
     throttled: int
     spent_usd: Decimal
     cost_unknown: int
+    monthly_usd: dict[str, Decimal | None]
+    """What is billed by the month as soon as one call was made, by component."""
     responses: tuple[Words, ...]
     rates: tuple[Words, ...]
     volumes: tuple[VolumeWords, ...]
