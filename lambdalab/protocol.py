@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+
 from lambdalab.design import Caps, Factors, Items, Load, Mode, Protocol, Start, Stop
 from lambdalab.errors import ProtocolError
 from lambdalab.model import Trial
@@ -35,6 +37,21 @@ MAX_VOLUME_BYTES = 67_108_864  # size x count
 _BUILD = re.compile(r"[A-Za-z0-9.]{1,32}")
 LABEL = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 """The characters of a batch_id, which is made from it."""
+
+
+class _Header(msgspec.Struct):
+    """As much of a protocol file as those of every scenario have."""
+
+    scenario: str
+
+
+def scenario_of(name_or_path: str | Path) -> str:
+    """For which scenario a protocol is, whatever else it says.
+
+    Raises:
+        ProtocolError: the file is absent, is no TOML or names none.
+    """
+    return read(locate(name_or_path, "protocols", ProtocolError), _Header, ProtocolError).scenario
 
 
 def load_protocol(name_or_path: str | Path) -> Protocol:

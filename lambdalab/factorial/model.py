@@ -33,7 +33,8 @@ class CalledFunction(msgspec.Struct, frozen=True, kw_only=True):
 class FactorialManifest(msgspec.Struct, frozen=True, kw_only=True):
     """``run.json`` of a factorial run: what a reader needs to judge or repeat it, except what was measured.
 
-    ``kind`` tells it from the manifest of a run of messages. ``functions`` are by language.
+    ``kind`` tells it from the manifest of a run of messages. ``functions`` are by language. ``latency`` is the whole
+    model by which services took their time, None when there was none; ``cpu_scale`` what CPU shares were multiplied by.
     """
 
     schema_version: int
@@ -53,6 +54,8 @@ class FactorialManifest(msgspec.Struct, frozen=True, kw_only=True):
     cpu_limit: str
     versions: dict[str, str]
     machine: dict[str, str]
+    latency: dict[str, object] | None = None
+    cpu_scale: float = 1.0
     resumed_at: tuple[str, ...] = ()
     stopped: str | None = None
 

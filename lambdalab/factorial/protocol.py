@@ -47,9 +47,10 @@ class PlannedCall(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class PlannedCell(msgspec.Struct, frozen=True, kw_only=True):
-    """A cell in a block. Its calls in order: first those that warm up, one for each caller."""
+    """A cell in a block, ``place`` from 1. Its calls in order: first those that warm up, one for each caller."""
 
     block: int
+    place: int
     cell: Cell
     design: Design
     calls: tuple[PlannedCall, ...]
@@ -93,6 +94,7 @@ def schedule(protocol: FactorialProtocol, seed: int) -> Iterator[PlannedCell]:
             ids += [f"{number:04d}" for number in range(1, design.invocations + 1)]
             yield PlannedCell(
                 block=block,
+                place=place,
                 cell=cell,
                 design=design,
                 calls=tuple(

@@ -47,15 +47,10 @@ class FactorialDirectory(RunFolder[FactorialManifest]):
         """
         return cls._made(results, manifest.run_id, manifest)
 
-    def append_calls(self, calls: Iterable[Call], *, waits: bool = True) -> None:
-        """Writes calls.
-
-        Args:
-            calls: what was seen of them.
-            waits: until they are on the disk.
-        """
+    def append_calls(self, calls: Iterable[Call]) -> None:
+        """Writes calls and does not wait for the disk, on which callers would wait as well."""
         with self._lock:
-            append(self.folder / "calls.jsonl", calls, waits=waits)
+            append(self.folder / "calls.jsonl", calls, waits=False)
 
     def append_findings(self, findings: Iterable[Finding]) -> None:
         """Writes what was found of calls, and waits until it is on the disk."""

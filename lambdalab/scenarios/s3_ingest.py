@@ -264,12 +264,19 @@ class S3Ingest:
     def notes(self) -> tuple[str, ...]:
         return (
             "requests are all that were sent to S3, retries among them, but for aborts, which are free",
-            f"storage is that of {_STORED_DAYS} days of a {_DAYS_OF_MONTH}-day month: objects expire a day after they "
-            "were written, and S3 rounds that up to the next midnight UTC; another ObjectRetentionDays costs more",
-            f"the {_METRICS} custom metrics of each function and workload are billed by the month, however many calls, "
-            "and are not in the cost of a call",
-            f"where nobody measured, a warm call is assumed to take {_ASSUMED_CALL_MS:g} ms and its bytes to go at "
-            f"{_ASSUMED_MB_PER_S:g} MB/s with one vCPU ({_VCPU_MB:,} MB of memory), in proportion with less",
+            (
+                f"storage is that of {_STORED_DAYS} days of a {_DAYS_OF_MONTH}-day month: objects expire a day after "
+                "they were written, and S3 rounds that up to the next midnight UTC; another ObjectRetentionDays costs "
+                "more"
+            ),
+            (
+                f"the {_METRICS} custom metrics of each function and workload are billed by the month, however many "
+                "calls, and are not in the cost of a call"
+            ),
+            (
+                f"where nobody measured, a warm call is assumed to take {_ASSUMED_CALL_MS:g} ms and its bytes to go at "
+                f"{_ASSUMED_MB_PER_S:g} MB/s with one vCPU ({_VCPU_MB:,} MB of memory), in proportion with less"
+            ),
         )
 
 
