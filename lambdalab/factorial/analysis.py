@@ -22,7 +22,7 @@ from lambdalab.stats import LEVEL, median_estimate
 
 DURATION: Final = Response(measure="duration_ms", words="Duration", unit="ms")
 """What every call has a REPORT line of, whatever its scenario measures."""
-COST: Final = Response(measure="cost_total_usd", words="cost of a call", unit="USD")
+COST: Final = Response(measure="million_calls_usd", words="cost of a million calls", unit="USD")
 _OF_FUNCTION: Final = (LANGUAGE, MEMORY_MB)
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -97,7 +97,13 @@ def summarise(
         responses=tuple(Words(measure=one.measure, words=one.words, unit=one.unit) for one in responses),
         rates=tuple(Words(measure=one.measure, words=one.words, unit=one.unit) for one in rates),
         volumes=tuple(
-            VolumeWords(measure=one.measure, words=one.words, divisor=one.divisor) for one in scenario.volumes
+            VolumeWords(
+                measure=one.measure,
+                words=one.words,
+                unit=one.rate.removesuffix("/s"),
+                unit_divisor=one.rate_divisor,
+            )
+            for one in scenario.volumes
         ),
         designs=tuple(groups(lambda _: False)),
         functions=tuple(groups(lambda name: name in _OF_FUNCTION)),
@@ -139,7 +145,9 @@ def _reasons(rows: Iterable[CallRow]) -> dict[str, int]:
 
 
 def _value(row: CallRow, measure: str) -> float | None:
-    """A measure of the scenario, or a column of the lab's."""
+    """A measure of the scenario, or of the lab."""
+    if measure == COST.measure:
+        return None if row.cost_total_usd is None else float(row.cost_total_usd * 10**6)
     found = row.measures[measure] if measure in row.measures else getattr(row, measure, None)
     return None if found is None else float(found)
 

@@ -151,7 +151,7 @@ def transferred(summary: FactorialSummary, group: Group) -> str:
     """The volumes of the valid calls, those there are any of."""
     return (
         ", ".join(
-            f"{amount / volume.divisor:,.6g} {volume.words}"
+            f"{amount / volume.unit_divisor:,.10g} {volume.unit}"
             for volume in summary.volumes
             if (amount := group.sums.get(volume.measure))
         )

@@ -66,9 +66,9 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     ``call_id`` is unique in the run, such as ``b02-017-0004`` (block, place of the cell in it, number in the cell).
     ``log_tail`` is what Invoke returned of the log (``LogType=Tail``, the last 4 KB, REPORT line included), ``answer``
     the function's as it came, null when there was none, ``error`` what went wrong before there was one; ``throttled``
-    when Lambda answered TooManyRequestsException. ``found`` says whether what the function says it wrote is there, None when that was not
-    looked for. ``warmup`` calls are made by all callers at once before a cell is measured, so that its callers meet
-    environments that are there; they count neither as samples nor in rates.
+    when Lambda answered TooManyRequestsException. ``found`` says whether what the function says it wrote is there, None
+    when that was not looked for. ``warmup`` calls are made by all callers at once before a cell is measured, so that
+    its callers meet environments that are there; they count neither as samples nor in rates.
     """
 
     call_id: str

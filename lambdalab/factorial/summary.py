@@ -53,11 +53,12 @@ class Words(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VolumeWords(msgspec.Struct, frozen=True, kw_only=True):
-    """How a volume is named, and by how many of it costs are told."""
+    """How a volume is named where costs are told by it, and in which unit its sums are."""
 
     measure: str
     words: str
-    divisor: int
+    unit: str
+    unit_divisor: int
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):

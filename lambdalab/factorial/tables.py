@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from lambdalab.factorial.design import Level
+from lambdalab.factorial.design import RESERVED_CONCURRENCY, Level
 from lambdalab.factorial.effects import Effects, Mean
 from lambdalab.factorial.summary import FactorialSummary, Group, Words
 from lambdalab.model import Estimate
@@ -11,6 +11,7 @@ from lambdalab.report.tables import Table
 from lambdalab.report.words import ABSENT, p_value, quotient, usd
 
 CLAIMED: Final = "yes"
+_MB: Final = "_mb"
 
 
 def number(value: float | None) -> str:
@@ -21,8 +22,8 @@ def number(value: float | None) -> str:
 
 
 def amount(value: float) -> str:
-    """A sum, up to six digits."""
-    return f"{value:,.6g}"
+    """A sum, up to ten digits."""
+    return f"{value:,.10g}"
 
 
 def share(value: float | None) -> str:
@@ -41,14 +42,15 @@ def percentile(value: float | None, more: int) -> str:
 
 
 def factor(name: str) -> str:
-    """A factor as people call it, with its unit."""
-    stem, _, unit = name.rpartition("_")
-    return f"{stem.replace('_', ' ')} ({unit.upper()})" if unit == "mb" else name.replace("_", " ")
+    """A factor as people call it."""
+    return name.removesuffix(_MB).replace("_", " ")
 
 
 def level(name: str, value: Level) -> str:
-    """A level as people call it: 0 of a reserved concurrency is none."""
-    return "none" if name == "reserved_concurrency" and value == 0 else str(value)
+    """A level with its unit; 0 of a reserved concurrency is none."""
+    if name == RESERVED_CONCURRENCY and value == 0:
+        return "none"
+    return f"{value} MB" if name.endswith(_MB) else str(value)
 
 
 def measured(one: Effects | Words) -> str:
@@ -80,13 +82,13 @@ class FactorialTables:
         return Table(
             name="totals",
             caption="Calls, and what the valid ones wrote",
-            columns=("design", "calls", "valid", "failed", "throttled", *(volume.words for volume in volumes)),
+            columns=("design", "calls", "valid", "failed", "throttled", *(volume.unit for volume in volumes)),
             numeric=(False, *(True for _ in range(4 + len(volumes)))),
             rows=[
                 [
                     group.design,
                     *(f"{count:,}" for count in (group.calls, group.valid, group.failed, group.throttled)),
-                    *(amount(group.sums.get(volume.measure, 0) / volume.divisor) for volume in volumes),
+                    *(amount(group.sums.get(volume.measure, 0) / volume.unit_divisor) for volume in volumes),
                 ]
                 for group in self.summary.designs
             ],
