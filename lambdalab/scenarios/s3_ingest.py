@@ -180,7 +180,7 @@ class S3Ingest:
             "cold_start_ms": found.cold_start_ms,
             "objects": 1,
             "object_bytes": size,
-            "events_generated": found.events_generated,
+            "events_generated": found.events_generated or None,  # the workload batch has none
             "multipart_parts": found.multipart_parts,
             "part_p50_ms": None if parts is None else parts.p50,
             "part_p95_ms": None if parts is None else parts.p95,
