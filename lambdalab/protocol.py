@@ -82,7 +82,7 @@ def refuse_faults(faults: Iterator[tuple[str, object, str]], source: str) -> Non
         ProtocolError: there is one.
     """
     for key, value, next_step in faults:
-        shown = f'"{value}"' if isinstance(value, str) else value
+        shown = f'"{value}"' if isinstance(value, str) else "missing" if value is None else value
         raise ProtocolError(f"{source}: {key} is {shown}", next_step=next_step)
 
 

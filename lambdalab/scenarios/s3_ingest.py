@@ -140,7 +140,7 @@ class S3Ingest:
         smallest = min(level for level in (design.factors.get("object_mb") or (most("object_mb"),)) if _is_int(level))
         if int(smallest) < (part_mb := most("multipart_mb")):
             told = f"write at least multipart_mb, which is {part_mb}; S3 wants one whole part"
-            yield f"{key} object_mb", smallest, told
+            yield f"{key}.object_mb", smallest, told
 
     def least_memory_mb(self, design: Design, cell: Cell) -> int:
         if design.settings["workload"] == EVENTS:
@@ -180,7 +180,7 @@ class S3Ingest:
             "cold_start_ms": found.cold_start_ms,
             "objects": 1,
             "object_bytes": size,
-            "events_generated": found.events_generated,
+            "events_generated": found.events_generated or None,  # the workload batch has none
             "multipart_parts": found.multipart_parts,
             "part_p50_ms": None if parts is None else parts.p50,
             "part_p95_ms": None if parts is None else parts.p95,
