@@ -112,7 +112,7 @@ def summarise(
         effects=estimate_effects(
             study
             for design in protocol.designs
-            for study in _studies(design, range(1, protocol.blocks + 1), calls, responses, rates, paces)
+            for study in _studies(design, sorted({row.block for row in calls}), calls, responses, rates, paces)
         ),
         order=tuple(_order(calls)),
         invalid_reasons=_reasons(calls),
@@ -245,7 +245,7 @@ def _paces(rows: Iterable[CallRow], rates: Sequence[_Rate], resumed: Sequence[fl
 
 def _studies(
     design: Design,
-    blocks: Iterable[int],
+    blocks: Sequence[int],
     calls: Iterable[CallRow],
     responses: Sequence[Response],
     rates: Sequence[_Rate],
@@ -254,7 +254,6 @@ def _studies(
     """Every response of a design: medians of the warm calls of a cell in a block, and what it did by the second."""
     warm = [row for row in calls if row.design == design.label and row.valid and not row.cold_start]
     of_block_cell = _by(warm, lambda row: (row.block, tuple(row.levels.values())))
-    blocks = tuple(blocks)
     for one in (*responses, COST):
         values = {key: median(found) for key, rows in of_block_cell.items() if (found := _known(rows, one.measure))}
         yield Study(design.label, one.measure, one.words, one.unit, one.lower_is_better, design.factors, blocks, values)
@@ -282,7 +281,8 @@ def _cautions(manifest: FactorialManifest, calls: Sequence[CallRow], summary: Fa
             f"{unlogged:,} of {len(valid):,} valid calls logged more than the 4 KB that Invoke returns, so what their "
             "log costs is not known; means of costs are by component, over the calls of which it is known"
         )
-    yield from dict.fromkeys(f"{one.design}: {said}" for one in summary.effects for said in one.left_out)
+    estimated = [one for one in summary.effects if one.refused is None]
+    yield from dict.fromkeys(f"{one.design}: {said}, and is in no effect" for one in estimated for said in one.left_out)
     if summary.throttled:
         yield f"{summary.throttled:,} of {len(calls):,} calls were throttled; they are no samples, and count as failed"
     if (cold := sum(bool(row.cold_start) for row in valid)) > 0:

@@ -22,10 +22,9 @@ from lambdalab.factorial.tables import (
 from lambdalab.report.drawing import Record, draw
 from lambdalab.report.html import render_template
 from lambdalab.report.panels import Panel
-from lambdalab.report.tables import Table, facts_table, plain
+from lambdalab.report.tables import ROWS_AT_MOST, Table, facts_table, plain
 from lambdalab.report.words import quotient, usd
 
-ROWS_AT_MOST = 1_000
 _RAW = (
     "call_id", "block", "cell", "warmup", "cold_start", "elapsed_ms", "duration_ms", "billed_ms", "init_ms",
     "max_memory_mb", "cost_total_usd", "valid", "reason", "request_id",

@@ -64,10 +64,15 @@ def estimated(summary: FactorialSummary, design: str) -> list[Effects]:
 
 
 def refusals(summary: FactorialSummary) -> Iterator[str]:
-    """Why there are no effects of the others."""
+    """Why there are no effects of some responses; a reason is said once."""
+    why: dict[tuple[str, str], list[str]] = {}
     for one in summary.effects:
         if one.refused is not None:
-            yield f"{one.design}, {measured(one)}: no effects, {one.refused}"
+            why.setdefault((one.design, one.refused), []).append(measured(one))
+    for (design, reason), names in why.items():
+        every = all(one.refused == reason for one in summary.effects if one.design == design)
+        of = "" if every else f" on {'; '.join(names)}"
+        yield f"{design}: no effects{of}: {reason}"
 
 
 class FactorialTables:

@@ -4,7 +4,6 @@ import json
 import math
 import random
 from collections.abc import Iterator, Mapping
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import msgspec
 from samples import BEGAN_MS, PRICES
 
 from lambdalab.factorial.design import Cell, Design, FactorialProtocol
-from lambdalab.factorial.model import Call, CalledFunction, FactorialManifest
+from lambdalab.factorial.model import Call, CalledFunction, FactorialManifest, Finding
 from lambdalab.factorial.store import SCHEMA_VERSION, FactorialDirectory
 from lambdalab.model import PlatformReport
 from lambdalab.platform_log import billed_ms, render_end, render_report, render_start
@@ -182,9 +181,10 @@ def make_run(
     """The same as files."""
     manifest = manifest or make_manifest()
     store = FactorialDirectory.create(results, manifest)
-    store.append_calls(list(make_calls(manifest)) if calls is None else calls, waits=False)
+    calls = list(make_calls(manifest)) if calls is None else calls
+    store.append_calls(calls)
+    looked_for = [call for call in calls if call.found is not None]
+    store.append_findings(
+        Finding(call_id=call.call_id, attempt=call.attempt, found=bool(call.found)) for call in looked_for
+    )
     return store
-
-
-def usd(text: str) -> Decimal:
-    return Decimal(text)

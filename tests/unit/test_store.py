@@ -17,8 +17,7 @@ import pytest
 from pyarrow import parquet
 from samples import PRICES, ROOT, RUN_ID, make_lines, make_manifest, make_result, make_trials, record_line, request_id
 
-from lambdalab import record_files
-from lambdalab import store as store_module
+from lambdalab import record_files, run_folder
 from lambdalab.collection import join
 from lambdalab.errors import StorageError, UsageError
 from lambdalab.model import InvocationRow
@@ -267,7 +266,7 @@ def test_rows_that_are_interrupted_while_written_leave_what_was_there(run: RunDi
 
 
 def test_rows_of_several_pieces_are_all_written(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "_ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(run_folder, "_ROWS_AT_ONCE", 2)
     rows = sample_rows()
     run.write_rows(rows)
     table = parquet.read_table(run.folder / "metrics.parquet")
