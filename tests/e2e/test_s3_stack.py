@@ -87,7 +87,7 @@ settings = {{ {settings} }}
 [designs.factors]
 {factors}
 """
-BUCKET_FUNCTIONS = ("lambdalab-s3-local-python-s3-ingest", "lambdalab-s3-local-go-s3-ingest")
+FUNCTIONS = ("lambdalab-s3-local-python-s3-ingest", "lambdalab-s3-local-go-s3-ingest")
 
 
 def written(project: Path, name: str, **parts: object) -> str:
@@ -117,8 +117,8 @@ def emulator(s3_stack: str) -> Iterator[Aws]:
 
 def settings_of(emulator: Aws) -> dict[str, tuple[int, int | None, dict[str, str]]]:
     """Memory, reserved concurrency and variables of both functions."""
-    found = {}
-    for name in BUCKET_FUNCTIONS:
+    found: dict[str, tuple[int, int | None, dict[str, str]]] = {}
+    for name in FUNCTIONS:
         configuration = emulator.lambda_.get_function_configuration(FunctionName=name)
         reserved = emulator.lambda_.get_function_concurrency(FunctionName=name).get("ReservedConcurrentExecutions")
         found[name] = (configuration["MemorySize"], reserved, configuration["Environment"]["Variables"])
