@@ -156,8 +156,8 @@ class FactorialRunner:
             )
 
     def _reason(self, call: Call) -> str | None:
-        if call.error is not None or call.answer is None:
-            return call.error or "there was no answer"
+        if call.error is not None:
+            return call.error
         if call.function_error is not None:
             return f"the function failed ({call.function_error}): {bytes(call.answer)[:300].decode(errors='replace')}"
         return self._scenario.read(msgspec.json.decode(call.answer)).fault

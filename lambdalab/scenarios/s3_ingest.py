@@ -295,7 +295,7 @@ def _is_int(value: Level) -> bool:
 
 
 def _answer(call: Call) -> _Answer | None:
-    if call.answer is None or call.function_error is not None:
+    if call.function_error is not None:
         return None
     try:
         return msgspec.json.decode(call.answer, type=_Answer)

@@ -127,7 +127,7 @@ def test_every_call_is_written_down_as_it_was_seen(scripted: ScriptedLambda) -> 
     well, throttled, crashed, broken, dropped, odd, _ = made
     assert all((call.block, call.cell, call.attempt) == (3, "d language=go", 2) for call in made)
     assert (well.error, well.function_error, well.throttled, well.log_tail) == (None, None, False, TAIL)
-    assert json.loads(bytes(well.answer or b"")) == {"ok": True}
+    assert json.loads(bytes(well.answer)) == {"ok": True}
     assert (throttled.throttled, throttled.error) == (True, "TooManyRequestsException: no")
     assert throttled.request_id == "id-throttle"
     assert (crashed.function_error, crashed.error) == ("Unhandled", None)

@@ -49,7 +49,7 @@ def failed(**changes: Any) -> dict[str, Any]:
 
 
 def call(number: int, content: object) -> Call:
-    raw = None if content is None else msgspec.Raw(msgspec.json.encode(content))
+    raw = msgspec.Raw(msgspec.json.encode(content))
     return Call(call_id=f"c{number}", block=1, cell="b", sent_at_ms=1, elapsed_ms=1.0, answer=raw)
 
 
