@@ -232,16 +232,21 @@ def _drift(arm: str, label: str, rows: Iterable[InvocationRow]) -> Drift:
     return Drift(arm=arm, label=label, correlation=correlation, halves=halves)
 
 
-def _cautions(manifest: Manifest, summary: Summary) -> Iterable[str]:
-    if manifest.target == "local":
+def place_cautions(target: str, endpoint: str, cpu_limit: str) -> Iterable[str]:
+    """What to know of the times of a run because of where it ran."""
+    if target == "local":
         yield "local times: they describe this machine and must not be set beside AWS times"
-    elif manifest.cpu_limit == CPU_LIMIT_UNKNOWN:
-        yield f"{manifest.endpoint} is not AWS: the times are of what answers there, not of Lambda"
-    if manifest.cpu_limit == "none":
+    elif cpu_limit == CPU_LIMIT_UNKNOWN:
+        yield f"{endpoint} is not AWS: the times are of what answers there, not of Lambda"
+    if cpu_limit == "none":
         yield (
             "cpu_limit: none - no CPU quota and no memory limit held, so times do not depend on the memory size; "
             "run as root, or in a delegated cgroup, to have them"
         )
+
+
+def _cautions(manifest: Manifest, summary: Summary) -> Iterable[str]:
+    yield from place_cautions(manifest.target, manifest.endpoint, manifest.cpu_limit)
     if manifest.cpu_scale != 1:
         yield (
             f"cpu scale {manifest.cpu_scale:g}: every function had that many times the CPU its memory gives it"

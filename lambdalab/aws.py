@@ -95,6 +95,18 @@ class Aws:
     def lambda_(self) -> "LambdaClient":
         return cast("LambdaClient", self._client("lambda", self._lambda_endpoint_url))
 
+    def lambda_callers(self, callers: int, timeout_s: float) -> "LambdaClient":
+        """For Invoke alone, by so many at once: waits so long for an answer, and never sends an invocation twice."""
+        config = _CONFIG.merge(
+            Config(
+                read_timeout=timeout_s,
+                retries={"total_max_attempts": 1},
+                max_pool_connections=callers,
+                tcp_keepalive=True,  # what lies between may drop a connection on which nothing is said for minutes
+            )
+        )
+        return cast("LambdaClient", self._client("lambda", self._lambda_endpoint_url, config))
+
     @cached_property
     def lambda_invoke(self) -> "LambdaClient":
         """For Invoke alone: waits as long as a function may run, and never sends an invocation twice."""

@@ -139,7 +139,7 @@ def compare(
     """
     measured = [_measure(of, seed, margin, paired=paired, resamples=resamples) for of in samples]
     fewest = fewest_blocks(len(measured)) if paired and measured else smallest_n(LEVEL)
-    adjusted = iter(_holm([one.p_value for one in measured if one.p_value is not None]))
+    adjusted = iter(holm([one.p_value for one in measured if one.p_value is not None]))
     judged = []
     for one in measured:
         p_adjusted = None if one.p_value is None else next(adjusted)
@@ -288,7 +288,7 @@ def _rank_sum(values: "NDArray[np.float64]", base: "NDArray[np.float64]") -> tup
     return float(found.pvalue), float(2 * found.statistic / (len(values) * len(base)) - 1)
 
 
-def _holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down adjustment (Scandinavian Journal of Statistics 6, 1979), in the order given."""
     adjusted, largest = [0.0] * len(p_values), 0.0
     for done, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):

@@ -80,10 +80,14 @@ class Configurations:
         self._lambda = aws.lambda_
         self._found: dict[str, _Found] = {}
         self._batch_sizes: dict[str, tuple[str, int]] = {}
+        self._reserved: dict[str, int | None] = {}
         self._bumps = 0
 
-    def apply(self, function_name: str, *, memory_mb: int | None, package: Package | None) -> None:
+    def apply(self, function_name: str, *, memory_mb: int | None, package: Package | None) -> bool:
         """Gives a function memory and code; None of either is what it had at the beginning.
+
+        Returns:
+            Whether that changed anything, so that its next invocations begin in new environments.
 
         Raises:
             AccessError: Lambda refuses, or cannot be asked.
@@ -92,7 +96,7 @@ class Configurations:
             found = self._remember(function_name)
             now = self._lambda.get_function_configuration(FunctionName=function_name)
             memory_mb = memory_mb or found.memory_mb
-            if now["MemorySize"] != memory_mb:
+            if changes := now["MemorySize"] != memory_mb:
                 self._lambda.update_function_configuration(FunctionName=function_name, MemorySize=memory_mb)
                 self._wait(function_name)
             wanted = found if package is None else package
@@ -100,6 +104,23 @@ class Configurations:
                 if found.package is None:
                     found.package = self._download(function_name, found.architecture)
                 self._upload(function_name, package or found.package)
+                changes = True
+        return changes
+
+    def reserve(self, function_name: str, concurrency: int | None) -> None:
+        """Sets a function's reserved concurrency; 0 is none, and None what it had at the beginning.
+
+        Raises:
+            AccessError: Lambda refuses, or cannot be asked.
+        """
+        if concurrency is None and function_name not in self._reserved:
+            return
+        with access_errors(f"the reserved concurrency of {function_name}"):
+            if function_name not in self._reserved:
+                self._reserved[function_name] = self._reserved_now(function_name)
+            wanted = self._reserved[function_name] if concurrency is None else concurrency or None
+            if self._reserved_now(function_name) != wanted:
+                self._reserve(function_name, wanted)
 
     def batch_size(self, function_name: str, queue_arn: str, wanted: int) -> None:
         """Sets the batch size of the mapping from a queue.
@@ -131,6 +152,7 @@ class Configurations:
         for remembered, put_back in (
             (self._found, self._restore_function),
             (self._batch_sizes, self._restore_mapping),
+            (self._reserved, lambda name: self.reserve(name, None)),
         ):
             for name in tuple(remembered):
                 try:
@@ -155,6 +177,15 @@ class Configurations:
         uuid, before = self._batch_sizes[name]
         with access_errors(f"the event source mapping of {name}"):
             self._set_batch_size(uuid, before)
+
+    def _reserved_now(self, name: str) -> int | None:
+        return self._lambda.get_function_concurrency(FunctionName=name).get("ReservedConcurrentExecutions")
+
+    def _reserve(self, name: str, concurrency: int | None) -> None:
+        if concurrency is None:
+            self._lambda.delete_function_concurrency(FunctionName=name)
+        else:
+            self._lambda.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=concurrency)
 
     def _remember(self, name: str) -> _Found:
         if name not in self._found:

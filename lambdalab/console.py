@@ -64,6 +64,39 @@ def trial_progress(protocol: Protocol) -> Iterator[TrialProgress]:
 
 
 @contextmanager
+def cell_progress(blocks: int, cells: int) -> Iterator[Callable[[int, int, str], None]]:
+    """Progress over the cells of blocks: a bar on a terminal, a line per block where there is none.
+
+    Args:
+        blocks: how many there are.
+        cells: in each.
+
+    Yields:
+        What to tell before each cell: its block and place, both from 1, and its name.
+    """
+    console = make_console(stderr=True)
+    if not console.is_terminal:
+        last_block = 0
+
+        def line(block: int, _: int, __: str) -> None:
+            nonlocal last_block
+            if block != last_block:
+                last_block = block
+                say(f"block {block} of {blocks}")
+
+        yield line
+        return
+    with _bar(console) as bar:
+        task = bar.add_task("", total=blocks * cells)
+
+        def show(block: int, place: int, name: str) -> None:
+            done = (block - 1) * cells + place - 1
+            bar.update(task, completed=done, description=f"block {block} of {blocks}, {name}")
+
+        yield show
+
+
+@contextmanager
 def counted_progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """Progress over things, told how many are done: a bar, or now and then a line where there is no terminal."""
     console = make_console(stderr=True)

@@ -85,6 +85,18 @@ class MetricPrices(_Prices, frozen=True, kw_only=True):
     usd_per_metric_month: Decimal
 
 
+class S3Prices(_Prices, frozen=True, kw_only=True):
+    """Amazon S3, class Standard, first tier.
+
+    A put is PUT, COPY, POST or LIST: of a multipart upload its begin, every part and its completion are one each.
+    A get is GET, HEAD and all others; aborting and deleting are free.
+    """
+
+    usd_per_million_puts: Decimal
+    usd_per_million_gets: Decimal
+    usd_per_gb_month: Decimal
+
+
 class XrayPrices(_Prices, frozen=True, kw_only=True):
     """AWS X-Ray."""
 
@@ -103,6 +115,7 @@ class PriceSheet(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     sqs: SqsPrices
     logs: LogPrices
     metrics: MetricPrices | None = None
+    s3: S3Prices | None = None
     xray: XrayPrices | None = None
 
     @property

@@ -1,24 +1,19 @@
 """The whole of a run as Python calls: ``new_run``, ``execute``, ``conclude``. The command line only wraps these."""
 
-import os
-import platform
-import re
 import secrets
-import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from lambdalab import __version__, tools
 from lambdalab.account import account_limits
-from lambdalab.analysis import CPU_LIMIT_UNKNOWN, Summary, summarise
-from lambdalab.aws import LOCAL_REGION, is_aws
+from lambdalab.analysis import Summary, summarise
+from lambdalab.aws import LOCAL_REGION
 from lambdalab.bill import Terms, bill_of_run
 from lambdalab.calibration import last_calibration
+from lambdalab.circumstances import cpu_limit, this_machine, versions
 from lambdalab.collection import read_run
 from lambdalab.comparison import Comparison
 from lambdalab.cost import load_price_sheet
@@ -29,7 +24,6 @@ from lambdalab.frontier import NO_LIMITS, Limits, SweptCell, frontiers, swept_ce
 from lambdalab.model import FunctionFacts, Manifest, Trial, TrialResult
 from lambdalab.pairing import Resolutions, compare_arms
 from lambdalab.plan import EFFECT, Plan, find_experience, make_plan
-from lambdalab.project import project_root
 from lambdalab.protocol import schedule
 from lambdalab.record_files import read_records, write_records
 from lambdalab.report.html import render_html
@@ -91,7 +85,7 @@ def new_run(
         prices=msgspec.to_builtins(prices),
         parameters=target.stack.parameters,
         functions=functions,
-        cpu_limit=_cpu_limit(target),
+        cpu_limit=cpu_limit(target),
         latency=status.get("latency"),
         cpu_scale=status.get("cpu_scale", 1.0),
         calibration=msgspec.to_builtins(last_calibration()) if status else None,
@@ -102,7 +96,7 @@ def new_run(
         if status
         else {},
         template_runtimes={arm.name: parameter_default(f"{arm.language.capitalize()}Runtime") for arm in protocol.arms},
-        versions=_versions(local=bool(status)),
+        versions=versions("src/python/ingest", "src/go/ingest", local=bool(status)),
         machine=this_machine(),
         cold_mode=target.cold_mode if load is None else None,
         load=load,
@@ -137,7 +131,7 @@ def resume_run(target: AwsTarget, store: RunDirectory) -> None:
     }
     after = {arm.name: msgspec.to_builtins(target.facts(arm)) for arm in manifest.protocol.arms}
     scale = target.local.status()["cpu_scale"] if isinstance(target, LocalTarget) else 1.0
-    after["plane"] = {"cpu_limit": _cpu_limit(target), "cpu_scale": scale}
+    after["plane"] = {"cpu_limit": cpu_limit(target), "cpu_scale": scale}
     for name, facts in before.items():
         for key, value in facts.items():
             if after[name][key] != value:
@@ -324,41 +318,3 @@ def _plan(
     found = find_experience(results, protocol, functions, target=target, machine=this_machine())
     prices = load_price_sheet(region)
     return make_plan(protocol, functions, prices, target=target, blocks=blocks, experience=found, effect=effect)
-
-
-def _cpu_limit(target: AwsTarget) -> str:
-    """What holds the functions to their share of CPU; only Lambda itself and the plane are known to do so."""
-    if isinstance(target, LocalTarget):
-        return str(target.local.status()["cpu_limit"])
-    return "AWS Lambda" if is_aws(target.aws.lambda_.meta.endpoint_url) else CPU_LIMIT_UNKNOWN
-
-
-def _versions(*, local: bool) -> dict[str, str]:
-    """Everything that takes part, with its version; the functions' SDKs as their own files pin them."""
-    root = project_root()
-    found = {"lambdalab": __version__, "python": platform.python_version(), "boto3 (lab)": version("boto3")}
-    for name, pinned in re.findall(
-        r"^([\w-]+)(?:\[.*\])?==(\S+)", (root / "src/python/ingest/requirements.txt").read_text(), re.MULTILINE
-    ):
-        found[f"{name} (function)"] = pinned
-    for name, pinned in re.findall(
-        r"^\s+(github\.com/aws/\S+) (v\S+)$", (root / "src/go/ingest/go.mod").read_text(), re.MULTILINE
-    ):
-        found[name.removeprefix("github.com/aws/")] = pinned
-    if local:
-        found |= dict(requirement.split("==") for requirement in (tools.MINISTACK, tools.RUNTIME_CLIENT, tools.SAM))
-    return found
-
-
-def this_machine() -> dict[str, str]:
-    """The machine that ran the lab, which locally is also the one that was measured."""
-    model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    memory_kb = re.search(r"^MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text(), re.MULTILINE)
-    return {
-        "system": f"{platform.system()} {platform.release()}",
-        "architecture": platform.machine(),
-        "processor": model[1] if model else "unknown",
-        "cores": str(len(os.sched_getaffinity(0))),
-        "memory_mb": str(int(memory_kb[1]) // 1024) if memory_kb else "unknown",
-        "interpreter": sys.implementation.name,
-    }

@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+
 from lambdalab.design import Caps, Factors, Items, Load, Mode, Protocol, Start, Stop
 from lambdalab.errors import ProtocolError
 from lambdalab.model import Trial
@@ -33,7 +35,23 @@ MAX_COUNT = 4_096
 MAX_VOLUME_BYTES = 67_108_864  # size x count
 
 _BUILD = re.compile(r"[A-Za-z0-9.]{1,32}")
-_LABEL = re.compile(r"[A-Za-z0-9._:-]{1,64}")  # the characters of a batch_id, which is made from it
+LABEL = re.compile(r"[A-Za-z0-9._:-]{1,64}")
+"""The characters of a batch_id, which is made from it."""
+
+
+class _Header(msgspec.Struct):
+    """As much of a protocol file as those of every scenario have."""
+
+    scenario: str
+
+
+def scenario_of(name_or_path: str | Path) -> str:
+    """For which scenario a protocol is, whatever else it says.
+
+    Raises:
+        ProtocolError: the file is absent, is no TOML or names none.
+    """
+    return read(locate(name_or_path, "protocols", ProtocolError), _Header, ProtocolError).scenario
 
 
 def load_protocol(name_or_path: str | Path) -> Protocol:
@@ -54,8 +72,17 @@ def check_protocol(protocol: Protocol, source: str) -> None:
     Raises:
         ProtocolError: something in it is wrong; tells the source, key, value and next step.
     """
-    for key, value, next_step in _faults(protocol):
-        shown = f'"{value}"' if isinstance(value, str) else value
+    refuse_faults(_faults(protocol), source)
+
+
+def refuse_faults(faults: Iterator[tuple[str, object, str]], source: str) -> None:
+    """Words the first fault: the key, its value, and what to write instead.
+
+    Raises:
+        ProtocolError: there is one.
+    """
+    for key, value, next_step in faults:
+        shown = f'"{value}"' if isinstance(value, str) else "missing" if value is None else value
         raise ProtocolError(f"{source}: {key} is {shown}", next_step=next_step)
 
 
@@ -95,13 +122,13 @@ def _faults(protocol: Protocol) -> Iterator[tuple[str, object, str]]:
     if languages is None:
         yield "scenario", protocol.scenario, choose(protocol.scenario, LANGUAGES_OF_SCENARIO)
         return
-    if not _LABEL.fullmatch(protocol.name):
+    if not LABEL.fullmatch(protocol.name):
         yield "name", protocol.name, "use 1 to 64 letters, digits and . _ : -"
     if not 1 <= protocol.blocks <= MAX_BLOCKS:
         yield "blocks", protocol.blocks, f"write a number from 1 to {MAX_BLOCKS}"
     if protocol.stop is not None:
         yield from _stop_faults(protocol.stop, protocol.blocks)
-    yield from _caps_faults(protocol.caps)
+    yield from caps_faults(protocol.caps)
     yield from _factor_faults(protocol.factors, languages)
     if not protocol.loads:
         yield "loads", [], "describe at least one in a [[loads]] table"
@@ -124,7 +151,7 @@ def _stop_faults(stop: Stop, blocks: int) -> Iterator[tuple[str, object, str]]:
         )
 
 
-def _caps_faults(caps: Caps) -> Iterator[tuple[str, object, str]]:
+def caps_faults(caps: Caps) -> Iterator[tuple[str, object, str]]:
     """Find the faults of the caps: a cap of nothing is no run."""
     for name in ("samples", "attempts"):
         value = getattr(caps, name)
@@ -175,7 +202,7 @@ def _load_faults(key: str, load: Load, *, first: bool) -> Iterator[tuple[str, ob
 
 def items_faults(key: str, items: Items) -> Iterator[tuple[str, object, str]]:
     """Find what a message must not ask for: the key, its value, and what to write instead."""
-    if not _LABEL.fullmatch(items.label):
+    if not LABEL.fullmatch(items.label):
         yield f"{key}.label", items.label, "use 1 to 64 letters, digits and . _ : -"
     if not 1 <= items.size_bytes <= MAX_SIZE_BYTES:
         yield f"{key}.size_bytes", items.size_bytes, f"write a number from 1 to {MAX_SIZE_BYTES}"

@@ -114,8 +114,19 @@ class StoppingRule:
 
 def minutes_under_way(manifest: Manifest, trials: Iterable[TrialResult], now_s: float) -> float:
     """For how long a run has been under way; the time between an interruption and the resumption is left out."""
-    moments = [datetime.fromisoformat(m).timestamp() * 1000 for m in (manifest.started_at, *manifest.resumed_at)]
     ends = [result.drained_at_ms or result.sent_at_ms or 0 for result in trials]
+    return minutes_between((manifest.started_at, *manifest.resumed_at), ends, now_s)
+
+
+def minutes_between(begins: Sequence[str], ends: Sequence[float], now_s: float) -> float:
+    """How many minutes lie between each begin and the last end before the next, and between the last begin and now.
+
+    Args:
+        begins: when a run began and went on, in ISO 8601.
+        ends: when something of it ended, in ms since 1970.
+        now_s: the time, in seconds since 1970.
+    """
+    moments = [datetime.fromisoformat(begin).timestamp() * 1000 for begin in begins]
     earlier = sum(
         max((end for end in ends if begin <= end < next_begin), default=begin) - begin
         for begin, next_begin in pairwise(moments)

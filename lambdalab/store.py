@@ -16,16 +16,13 @@ whole, so that a reader finds the old content or the new. A line cut off by a cr
 when the run goes on.
 """
 
-import csv
-import io
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from decimal import Decimal
 from pathlib import Path
-from typing import Any, BinaryIO, Final, TypeVar
+from typing import Final, TypeVar
 
 import msgspec
 
-from lambdalab.errors import StorageError, UsageError
+from lambdalab.errors import StorageError
 from lambdalab.load.ledger import Ending, PipelineSample
 from lambdalab.model import InvocationRow, LogLine, Manifest, TrialResult
 from lambdalab.record_files import (
@@ -39,24 +36,22 @@ from lambdalab.record_files import (
     replacing,
     storage,
 )
+from lambdalab.run_folder import MESSAGES, RunFolder, write_csv, write_parquet
 
 SCHEMA_VERSION: Final = 4
 _SAMPLES_BYTES: Final = 2**17
-_ROWS_AT_ONCE: Final = 10_000
 R = TypeVar("R")
 
 
-class _Version(msgspec.Struct):
-    """As much of a manifest as every version of it has."""
-
-    schema_version: int
-
-
-class RunDirectory:
+class RunDirectory(RunFolder[Manifest]):
     """One run's files. Every method raises StorageError when its file cannot be read or written."""
 
+    kind = MESSAGES
+    version = SCHEMA_VERSION
+    manifest_type = Manifest
+
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        super().__init__(folder)
         self._collected: set[str] | None = None
 
     @classmethod
@@ -66,54 +61,7 @@ class RunDirectory:
         Raises:
             StorageError: the results folder cannot be written.
         """
-        run = cls(results / manifest.run_id)
-        with storage(run.folder, "made"):
-            run.folder.mkdir(parents=True)
-        run.write_manifest(manifest)
-        run._point_latest()
-        return run
-
-    @classmethod
-    def open(cls, results: Path, run_id: str) -> "RunDirectory":
-        """Finds a run by its id, by ``latest`` or by a path.
-
-        Raises:
-            UsageError: there is no such run, or the folder is not one.
-            StorageError: the folder may not be read.
-        """
-        folder = Path(run_id) if "/" in run_id else results / run_id
-        with storage(folder, "read"):
-            if (folder / "run.json").is_file():
-                return cls(folder.resolve())
-            known = sorted(path.parent.name for path in results.glob("*/run.json") if not path.parent.is_symlink())
-        raise UsageError(
-            f"{folder} is not a run directory",
-            next_step=f"the newest run in {results} is {known[-1]}" if known else "measure one with `lambdalab run`",
-        )
-
-    def write_manifest(self, manifest: Manifest) -> None:
-        """Replaces ``run.json``."""
-        replace(self.folder / "run.json", manifest)
-
-    def manifest(self) -> Manifest:
-        """Reads ``run.json``.
-
-        Raises:
-            StorageError: it is damaged, or of another version of this format.
-        """
-        path = self.folder / "run.json"
-        with storage(path, "read"):
-            content = path.read_bytes()
-        try:
-            version = msgspec.json.decode(content, type=_Version).schema_version
-            if version == SCHEMA_VERSION:
-                return msgspec.json.decode(content, type=Manifest)
-        except DAMAGED as error:
-            raise StorageError(f"{path} is damaged: {error}", next_step="restore it, or measure again") from error
-        raise StorageError(
-            f"{path} has schema version {version}, this lambdalab reads {SCHEMA_VERSION}",
-            next_step="read it with the lambdalab version it names",
-        )
+        return cls._made(results, manifest.run_id, manifest)
 
     def append_trial(self, result: TrialResult) -> None:
         """Writes one trial and waits until it is on the disk."""
@@ -197,79 +145,15 @@ class RunDirectory:
 
     def write_rows(self, rows: Sequence[InvocationRow]) -> None:
         """Replaces ``metrics.csv`` and ``metrics.parquet``; money keeps its exact decimals in both."""
-        with replacing(self.folder / "metrics.csv") as file:
-            _write_csv(file, rows, InvocationRow)
-        with replacing(self.folder / "metrics.parquet") as file:
-            _write_parquet(file, rows)
+        _write_csv(self.folder / "metrics.csv", rows, InvocationRow)
+        columns = {field.name: field.type for field in msgspec.structs.fields(InvocationRow)}
+        write_parquet(self.folder / "metrics.parquet", columns, (msgspec.structs.asdict(row) for row in rows))
 
     def write_cells(self, cells: Sequence[msgspec.Struct], kind: type[msgspec.Struct]) -> None:
         """Replaces ``cells.csv``."""
-        with replacing(self.folder / "cells.csv") as file:
-            _write_csv(file, cells, kind)
-
-    def write_summary(self, summary: msgspec.Struct) -> None:
-        """Replaces ``summary.json``."""
-        replace(self.folder / "summary.json", summary)
-
-    def write_report(self, page: str) -> None:
-        """Replaces ``report.html``."""
-        with replacing(self.report_file) as file:
-            file.write(page.encode())
-
-    @property
-    def report_file(self) -> Path:
-        return self.folder / "report.html"
-
-    @property
-    def is_reported(self) -> bool:
-        """Whether all of the run has been written."""
-        return self.report_file.exists()
-
-    def _point_latest(self) -> None:
-        """A ``latest`` that is no link is somebody's own and stays."""
-        link = self.folder.parent / "latest"
-        with storage(link, "written"):
-            if link.is_symlink() or not link.exists():
-                fresh = link.with_name("latest.unfinished")
-                fresh.unlink(missing_ok=True)
-                fresh.symlink_to(self.folder.name)
-                fresh.replace(link)
+        _write_csv(self.folder / "cells.csv", cells, kind)
 
 
-def _write_csv(file: BinaryIO, rows: Sequence[msgspec.Struct], kind: type[msgspec.Struct]) -> None:
+def _write_csv(path: Path, rows: Sequence[msgspec.Struct], kind: type[msgspec.Struct]) -> None:
     columns = kind.__struct_fields__
-    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([_cell(getattr(row, column)) for column in columns] for row in rows)
-    text.detach()  # what it holds is written, and the file stays open
-
-
-def _cell(value: object) -> str:
-    match value:
-        case None:
-            return ""
-        case bool():
-            return str(value).lower()
-        case float():
-            return f"{Decimal(repr(value)):f}"
-        case Decimal():
-            return f"{value:f}"
-        case _:
-            return str(value)
-
-
-def _write_parquet(file: BinaryIO, rows: Sequence[InvocationRow]) -> None:
-    import pyarrow as pa  # here, because the import takes 0.2 s and most commands never need it
-    from pyarrow import parquet
-
-    schema = pa.schema([(field.name, _arrow_type(pa, field.type)) for field in msgspec.structs.fields(InvocationRow)])
-    with parquet.ParquetWriter(file, schema) as writer:
-        for begin in range(0, len(rows) or 1, _ROWS_AT_ONCE):  # as dictionaries they take far more memory
-            some = [msgspec.structs.asdict(row) for row in rows[begin : begin + _ROWS_AT_ONCE]]
-            writer.write_table(pa.Table.from_pylist(some, schema=schema))
-
-
-def _arrow_type(pa: Any, annotation: Any) -> Any:
-    kinds = {str: pa.string(), int: pa.int64(), float: pa.float64(), bool: pa.bool_(), Decimal: pa.decimal128(38, 18)}
-    return next(kinds[kind] for kind in kinds if annotation is kind or annotation == (kind | None))
+    write_csv(path, columns, ([getattr(row, column) for column in columns] for row in rows))

@@ -53,6 +53,7 @@ class AwsTarget:
         builds: the folder ``sam build`` made for each build that is not the deployed one, and for each architecture.
 
     Attributes:
+        configurations: what functions had before they were changed, and have again after ``restore``.
         builds: as given; a folder may be added until the arm that asks for it is looked at.
         cold_mode: how cold starts are made.
         poll_s: how often the queue is looked at.
@@ -75,7 +76,7 @@ class AwsTarget:
         self.stack = stack
         self.region = str(aws.session.region_name)
         self.builds = dict(builds or {})
-        self._configurations = Configurations(aws)
+        self.configurations = Configurations(aws)
 
     def resources(self, arm: Arm) -> Resources:
         """The deployed pieces of an arm, by the stack's outputs."""
@@ -136,19 +137,23 @@ class AwsTarget:
         """
         of_arm = self.resources(arm)
         name = of_arm.function_name
-        self._configurations.apply(name, memory_mb=arm.memory_mb, package=self._package(arm))
+        self.configurations.apply(name, memory_mb=arm.memory_mb, package=self._package(arm))
         if arm.batch_size is not None:
             with access_errors(f"queue {of_arm.queue_url}"):
                 queue = self.aws.sqs.get_queue_attributes(QueueUrl=of_arm.queue_url, AttributeNames=["QueueArn"])
-            self._configurations.batch_size(name, queue["Attributes"]["QueueArn"], arm.batch_size)
+            self.configurations.batch_size(name, queue["Attributes"]["QueueArn"], arm.batch_size)
 
     def start_cold(self, of_arm: Resources) -> None:
-        """Makes the arm's next invocation initialise a new environment: a configuration bump, waited for."""
-        self._configurations.bump(of_arm.function_name)
+        """Makes the arm's next invocation initialise a new environment."""
+        self.renew(of_arm.function_name)
+
+    def renew(self, function_name: str) -> None:
+        """Makes the next invocations of a function initialise new environments: a configuration bump, waited for."""
+        self.configurations.bump(function_name)
 
     def restore(self) -> None:
         """Gives every function and mapping back the configuration and the code it had."""
-        self._configurations.restore()
+        self.configurations.restore()
 
     def send(self, of_arm: Resources, bodies: Sequence[str]) -> str:
         """Sends up to ten messages with one call; returns the id of the first.
@@ -286,9 +291,9 @@ class LocalTarget(AwsTarget):
         """The emulator forgets everything when it ends."""
         return "wait for them, or start anew with `lambdalab down` and `lambdalab up`"
 
-    def start_cold(self, of_arm: Resources) -> None:
-        """Makes the plane end the arm's environments."""
-        self.local.recycle(of_arm.function_name)
+    def renew(self, function_name: str) -> None:
+        """Makes the plane end the function's environments."""
+        self.local.recycle(function_name)
 
 
 def aws_target(stack_name: str, builds: Mapping[str, Path] | None = None, aws: Aws | None = None) -> AwsTarget:

@@ -189,8 +189,8 @@ def calibrate() -> None:
     )
 
 
-def local_stack() -> "LocalStack":
-    """The stack that is up.
+def local_stack(settings: str = "local") -> "LocalStack":
+    """The stack that is up; ``settings`` are those that whoever asks would bring it up with.
 
     Raises:
         PlaneError: none is.
@@ -199,5 +199,6 @@ def local_stack() -> "LocalStack":
 
     stack = running_stack()
     if stack is None:
-        raise PlaneError("no local stack is up", next_step="start one with `lambdalab up`, or add --up to a run")
+        up = "lambdalab up" if settings == "local" else f"lambdalab up --settings {settings}"
+        raise PlaneError("no local stack is up", next_step=f"start one with `{up}`, or add --up to a run")
     return stack

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lambdalab.cli.app import app
-from lambdalab.cli.running import RESULTS, Blocks, ProtocolName, Results, StackName, TargetName, chosen_protocol
+from lambdalab.cli.running import RESULTS, Blocks, ProtocolName, Results, StackName, TargetName, chosen_protocol, typed
 from lambdalab.console import make_console
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     epilog="Example:  lambdalab plan ingest --protocol precise\n\nExample:  lambdalab plan --target aws --json"
 )
 def plan(
+    context: typer.Context,
     scenario: Annotated[str, typer.Argument(help="What would be measured.")] = "ingest",
     protocol: ProtocolName = "strict",
     target: Annotated[TargetName, typer.Option(help="Where it would run.")] = TargetName.LOCAL,
@@ -32,10 +33,19 @@ def plan(
     """Say how many messages, minutes and USD a run would take, and on what that rests; nothing is sent."""
     import msgspec
 
+    from lambdalab.cli.calls import is_of_calls, plan_calls, refuse_options
     from lambdalab.experiment import plan_local_run, plan_run
     from lambdalab.local.stack import running_stack
     from lambdalab.target import aws_target, local_target
 
+    if is_of_calls(scenario):
+        given = typed(context)
+        refuse_options(given, ("effect",), scenario)
+        plan_calls(
+            scenario, protocol=protocol if "protocol" in given else None, blocks=blocks, target=target,
+            stack_name=stack_name if "stack_name" in given else None, results=results, as_json=as_json,
+        )  # fmt: skip
+        return
     wanted = chosen_protocol(scenario, protocol, blocks)
     if target is TargetName.AWS:
         found = plan_run(aws_target(stack_name), wanted, results, effect=effect)

@@ -3,12 +3,12 @@
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from decimal import ROUND_UP, Decimal
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, Protocol, TypeVar
 
 import typer
 
@@ -19,14 +19,17 @@ from lambdalab.console import make_console, say, trial_progress
 from lambdalab.errors import InvalidRunError, LambdalabError, UsageError
 
 if TYPE_CHECKING:
+    from lambdalab import design
     from lambdalab.analysis import Summary
     from lambdalab.bill import Terms
-    from lambdalab.design import Architecture, Protocol
+    from lambdalab.design import Architecture
+    from lambdalab.factorial.design import FactorialProtocol
     from lambdalab.frontier import Limits
     from lambdalab.plan import Plan
     from lambdalab.store import RunDirectory
     from lambdalab.target import AwsTarget
 
+P = TypeVar("P", "design.Protocol", "FactorialProtocol")
 RESULTS: Final = Path("results")
 MAX_SEED: Final = 2**32 - 1
 """Of what is drawn when none is given."""
@@ -58,13 +61,18 @@ class TargetName(StrEnum):
     AWS = "aws"
 
 
-def refuse_contradictions(context: typer.Context, target: TargetName) -> None:
-    """Refuses options that would be silently without effect."""
-    given = {
+def typed(context: typer.Context) -> set[str]:
+    """The names of what stood on the command line, in place of a default."""
+    return {
         name
         for name in context.params
         if (source := context.get_parameter_source(name)) is not None and source.name == "COMMANDLINE"
     }
+
+
+def refuse_contradictions(context: typer.Context, target: TargetName) -> None:
+    """Refuses options that would be silently without effect."""
+    given = typed(context)
     if "resume" in given:
         for option in (f"--{name.replace('_', '-')}" for name in _FIXED if name in given):
             raise UsageError(
@@ -92,7 +100,7 @@ def refuse_contradictions(context: typer.Context, target: TargetName) -> None:
         )
 
 
-def chosen_protocol(scenario: str, name: str, blocks: int | None, builds: tuple[str, ...] = ()) -> "Protocol":
+def chosen_protocol(scenario: str, name: str, blocks: int | None, builds: tuple[str, ...] = ()) -> "design.Protocol":
     """The protocol that options name; builds take the place of its own.
 
     Raises:
@@ -101,17 +109,13 @@ def chosen_protocol(scenario: str, name: str, blocks: int | None, builds: tuple[
     from msgspec.structs import replace
 
     from lambdalab.protocol import LANGUAGES_OF_SCENARIO, check_protocol, load_protocol
+    from lambdalab.scenarios import call_scenarios
 
     if scenario not in LANGUAGES_OF_SCENARIO:
-        raise UsageError(
-            f"there is no scenario {scenario!r}", next_step=f"name one of: {', '.join(sorted(LANGUAGES_OF_SCENARIO))}"
-        )
+        known = sorted(LANGUAGES_OF_SCENARIO.keys() | call_scenarios().keys())
+        raise UsageError(f"there is no scenario {scenario!r}", next_step=f"name one of: {', '.join(known)}")
+    require_scenario(name, scenario)
     plan = load_protocol(name)
-    if plan.scenario != scenario:
-        raise UsageError(
-            f"protocol {plan.name} is for scenario {plan.scenario}, not {scenario}",
-            next_step=f"run `lambdalab run {plan.scenario} --protocol {name}`",
-        )
     plan = plan if blocks is None else replace(plan, blocks=blocks)
     if builds:
         plan = replace(plan, factors=replace(plan.factors, build=builds))
@@ -119,8 +123,24 @@ def chosen_protocol(scenario: str, name: str, blocks: int | None, builds: tuple[
     return plan
 
 
-def with_ceilings(protocol: "Protocol", minutes: float | None, usd: float | None) -> "Protocol":
-    """The protocol with ceilings that were typed in place of its own; those it has not got have defaults."""
+def require_scenario(name: str, scenario: str) -> None:
+    """Refuses a protocol file of another scenario, whose keys may be other ones.
+
+    Raises:
+        UsageError: it is of another one.
+    """
+    from lambdalab.protocol import scenario_of
+
+    found = scenario_of(name)
+    if found != scenario:
+        raise UsageError(
+            f"protocol {name} is for scenario {found}, not {scenario}",
+            next_step=f"run `lambdalab run {found} --protocol {name}`",
+        )
+
+
+def with_ceilings(protocol: P, minutes: float | None, usd: float | None) -> P:
+    """The protocol, of whatever kind, with ceilings that were typed in place of its own; without any, defaults hold."""
     from msgspec.structs import replace
 
     caps = replace(protocol.caps, minutes=protocol.caps.minutes if minutes is None else minutes)
@@ -131,7 +151,7 @@ def with_ceilings(protocol: "Protocol", minutes: float | None, usd: float | None
 def target_of(
     name: TargetName,
     stack_name: str,
-    protocol: "Protocol",
+    protocol: "design.Protocol",
     *,
     builds: dict[str, Path] | None = None,
     temporary: bool = False,
@@ -188,7 +208,7 @@ def _built_for(
 
 def measure(
     target: "AwsTarget",
-    protocol: "Protocol",
+    protocol: "design.Protocol",
     previous: "RunDirectory | None",
     results: Path,
     *,
@@ -227,10 +247,35 @@ def measure(
 
 def _confirm(target: "AwsTarget", plan: "Plan", *, yes: bool) -> None:
     """Says what trials on AWS can take and cost at most, and asks."""
+    asks = f"{plan.messages_most} messages and {plan.items_most:,} items"
+    confirm(target, asks, plan, minutes=plan.minutes_most, yes=yes)
+
+
+class Priced(Protocol):
+    """What is said of every plan before money is spent."""
+
+    @property
+    def usd(self) -> Decimal: ...
+    @property
+    def usd_at_most(self) -> Decimal: ...
+    @property
+    def assumptions(self) -> tuple[str, ...]: ...
+    @property
+    def limits(self) -> tuple[str, ...]: ...
+    @property
+    def unchecked(self) -> tuple[str, ...]: ...
+
+
+def confirm(target: "AwsTarget", asks: str, plan: Priced, *, minutes: float, yes: bool) -> None:
+    """Says what a run on AWS takes and can cost at most, and asks whether to go on.
+
+    Raises:
+        UsageError: there is nobody to ask.
+    """
     cents = Decimal("0.01")
     typer.echo(
-        f"{plan.messages_most} messages and {plan.items_most:,} items to stack {target.stack.name} in {target.region}, "
-        f"in about {plan.minutes_most:,.0f} minutes; about {plan.usd.quantize(cents, ROUND_UP)} USD, at most "
+        f"{asks} to stack {target.stack.name} in {target.region}, "
+        f"in about {minutes:,.0f} minutes; about {plan.usd.quantize(cents, ROUND_UP)} USD, at most "
         f"{plan.usd_at_most.quantize(cents, ROUND_UP)} USD, if every invocation ran into its timeout",
         err=True,
     )
@@ -259,19 +304,30 @@ def _execute_and_show(
         go_on: the command with which an interrupted run goes on.
         limits: of a sweep.
     """
-    try:
+    with shown_also_after_a_failure(
+        store.folder, go_on=go_on, measured=lambda: bool(store.trials()), show=lambda: _conclude(store, limits=limits)
+    ):
         execute_visibly(target, store)
+    show_result(store, limits=limits)
+
+
+@contextmanager
+def shown_also_after_a_failure(
+    folder: Path, *, go_on: str, measured: Callable[[], bool], show: Callable[[], object]
+) -> Iterator[None]:
+    """Where the block fails or is interrupted, what was measured is shown before that is said, and how to go on."""
+    try:
+        yield
     except (Exception, KeyboardInterrupt) as problem:
         try:
-            _conclude(store, limits=limits)
+            show()
         except LambdalabError as second:
             problem.add_note(str(second))
-        kept = f"what was measured is in {store.folder}" if store.trials() else "nothing was measured"
+        kept = f"what was measured is in {folder}" if measured() else "nothing was measured"
         problem.add_note(f"{kept}; go on with `{go_on}`.")
         if isinstance(problem, KeyboardInterrupt):
             complain("interrupted", problem)  # and typer ends with EXIT_INTERRUPTED
         raise
-    show_result(store, limits=limits)
 
 
 def execute_visibly(target: "AwsTarget", store: "RunDirectory") -> None:
@@ -319,7 +375,12 @@ def _conclude(store: "RunDirectory", terms: "Terms | None" = None, limits: "Limi
     if limits is not None:
         write_cells(store, summary)
         print_whole(console, render_frontiers(summary.frontiers))
-    folder = os.path.relpath(store.folder)
-    typer.echo(f"page: {folder}/report.html")
-    typer.echo(f"files: {folder}")
+    say_where(store.folder)
     return summary
+
+
+def say_where(folder: Path) -> None:
+    """The last lines of a result."""
+    shown = os.path.relpath(folder)
+    typer.echo(f"page: {shown}/report.html")
+    typer.echo(f"files: {shown}")

@@ -27,6 +27,7 @@ from lambdalab.cli.running import (
     refuse_contradictions,
     show_result,
     target_of,
+    typed,
     with_ceilings,
 )
 from lambdalab.errors import UsageError
@@ -79,10 +80,23 @@ def run(
     max_usd: MaxUsd = None,
     yes: Annotated[bool, typer.Option("--yes", help="On AWS: spend without asking.")] = False,
 ) -> None:
-    """Run a protocol: send, drain, verify, collect, and print the comparison."""
+    """Run a protocol: send or call, verify, collect, and print the comparison."""
+    from lambdalab.cli.calls import is_of_calls, other_scenario, refuse_options, run_calls, run_of_calls
     from lambdalab.store import RunDirectory
 
     refuse_contradictions(context, target)
+    if is_of_calls(scenario):
+        given = typed(context)
+        refuse_options(given, ("build",), scenario)
+        run_calls(
+            scenario, protocol=protocol if "protocol" in given else None, blocks=blocks, seed=seed, target=target,
+            stack_name=stack_name if "stack_name" in given else None, resume=resume, results=results,
+            temporary=temporary, latency=latency, cpu_scale=cpu_scale, max_minutes=max_minutes, max_usd=max_usd,
+            yes=yes,
+        )  # fmt: skip
+        return
+    if resume is not None and (of_calls := run_of_calls(results, resume)) is not None:
+        raise other_scenario(resume, of_calls.manifest().protocol.scenario, scenario)
     builds = _builds(build or [])
     previous = None if resume is None else RunDirectory.open(results, resume)
     if previous is None:
@@ -91,10 +105,7 @@ def run(
         plan = previous.manifest().protocol
         _refuse_unknown_builds(builds, plan, previous.folder.name)
     if plan.scenario != scenario:
-        raise UsageError(
-            f"run {resume} is of scenario {plan.scenario}, not {scenario}",
-            next_step=f"run `lambdalab run {plan.scenario} --resume {resume}`",
-        )
+        raise other_scenario(resume, plan.scenario, scenario)
     go_on = ["--latency", latency] if latency is not None else []
     go_on += ["--cpu-scale", f"{cpu_scale:g}"] if cpu_scale is not None else []
     go_on += [word for pair in build or [] for word in ("--build", pair)]
@@ -117,6 +128,7 @@ def run(
 
 @app.command(epilog="Example:  lambdalab report latest --per-month 50 --free-tier")
 def report(
+    context: typer.Context,
     run_id: Annotated[str, typer.Argument(help="A run's id, its folder, or latest.")] = "latest",
     results: Results = RESULTS,
     per_month: Annotated[
@@ -129,8 +141,14 @@ def report(
 ) -> None:
     """Print a run's comparison and its cost again and write report.html, from its files alone."""
     from lambdalab.bill import Terms
+    from lambdalab.cli.calls import refuse_options, report_calls, run_of_calls
     from lambdalab.store import RunDirectory
 
+    if (of_calls := run_of_calls(results, run_id)) is not None:
+        options = ("per_month", "free_tier", "formula")
+        refuse_options(typed(context), options, of_calls.manifest().protocol.scenario)
+        report_calls(of_calls)
+        return
     if free_tier and per_month is None:
         raise UsageError("--free-tier is an allowance of a month", next_step="add --per-month RATE, or leave it out")
     terms = Terms(free_tier=free_tier, per_month=_rate(per_month), seed_formula=formula is Formula.SEED)

@@ -8,6 +8,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from lambdalab.aws import Aws, access_errors
+from lambdalab.circumstances import this_machine
 from lambdalab.deployment import local_parameters
 from lambdalab.design import Arm
 from lambdalab.doctor.aws_account import Account
@@ -26,7 +27,7 @@ from lambdalab.doctor.rate import (
     work_of,
 )
 from lambdalab.errors import AccessError, LambdalabError, StackError
-from lambdalab.experiment import facts_of_settings, this_machine
+from lambdalab.experiment import facts_of_settings
 from lambdalab.load.arguments import ARGUMENTS, plan_of
 from lambdalab.load.schedule import LoadPlan, check_plan
 from lambdalab.local.stack import running_stack

@@ -33,6 +33,11 @@ class Design(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     settings: dict[str, Level] = {}
 
     @property
+    def languages(self) -> tuple[str, ...]:
+        """Of its functions."""
+        return tuple(str(level) for level in self.factors[LANGUAGE])
+
+    @property
     def cells(self) -> "tuple[Cell, ...]":
         """Every combination of the factors' levels, the last factor varying fastest."""
         names = tuple(self.factors)
@@ -89,7 +94,11 @@ class FactorialProtocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         """Of all designs."""
         return tuple(cell for design in self.designs for cell in design.cells)
 
+    def design(self, cell: Cell) -> Design:
+        """To which a cell belongs."""
+        return next(design for design in self.designs if design.label == cell.design)
+
     @property
     def calls(self) -> int:
-        """How many there are in all."""
+        """How many are measured in all; the calls that warm up are not among them."""
         return self.blocks * sum(design.invocations * len(design.cells) for design in self.designs)

@@ -1,12 +1,19 @@
 """What a factorial run writes down: its manifest, every call as it was seen, and the rows that are made of them."""
 
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Final
 
 import msgspec
 
 from lambdalab.factorial.design import FactorialProtocol, Level
 from lambdalab.model import Count, EpochMs
+
+INTERRUPTED: Final = "interrupted"
+"""What the error of a call begins with that was given up, not measured; it is made again when the run goes on."""
+
+
+NO_ANSWER: Final = msgspec.Raw(b"null")
+"""JSON as it came, or null: msgspec reads no union of the two."""
 
 
 class CalledFunction(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,7 +33,8 @@ class CalledFunction(msgspec.Struct, frozen=True, kw_only=True):
 class FactorialManifest(msgspec.Struct, frozen=True, kw_only=True):
     """``run.json`` of a factorial run: what a reader needs to judge or repeat it, except what was measured.
 
-    ``kind`` tells it from the manifest of a run of messages. ``functions`` are by language.
+    ``kind`` tells it from the manifest of a run of messages. ``functions`` are by language. ``latency`` is the whole
+    model by which services took their time, None when there was none; ``cpu_scale`` what CPU shares were multiplied by.
     """
 
     schema_version: int
@@ -46,6 +54,8 @@ class FactorialManifest(msgspec.Struct, frozen=True, kw_only=True):
     cpu_limit: str
     versions: dict[str, str]
     machine: dict[str, str]
+    latency: dict[str, object] | None = None
+    cpu_scale: float = 1.0
     resumed_at: tuple[str, ...] = ()
     stopped: str | None = None
 
@@ -55,14 +65,16 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     ``call_id`` is unique in the run, such as ``b02-017-0004`` (block, place of the cell in it, number in the cell).
     ``log_tail`` is what Invoke returned of the log (``LogType=Tail``, the last 4 KB, REPORT line included), ``answer``
-    the function's as it came, ``error`` what went wrong before there was one; ``throttled`` when Lambda answered
-    TooManyRequestsException. ``found`` says whether what the function says it wrote is there, None when that was not
-    looked for.
+    the function's as it came, null when there was none, ``error`` what went wrong before there was one; ``throttled``
+    when Lambda answered TooManyRequestsException. ``found`` says whether what the function says it wrote is there, None
+    when that was not looked for. ``warmup`` calls are made by all callers at once before a cell is measured, so that
+    its callers meet environments that are there; they count neither as samples nor in rates.
     """
 
     call_id: str
     block: int
     cell: str
+    warmup: bool = False
     attempt: Annotated[int, msgspec.Meta(ge=1)] = 1
     sent_at_ms: EpochMs
     elapsed_ms: Annotated[float, msgspec.Meta(ge=0)]
@@ -70,9 +82,22 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     function_error: str | None = None
     throttled: bool = False
     error: str | None = None
-    answer: msgspec.Raw | None = None
+    answer: msgspec.Raw = NO_ANSWER
     log_tail: str | None = None
     found: bool | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether it ended, well or not; one that did not is made again by ``--resume``."""
+        return self.error is None or not self.error.startswith(INTERRUPTED)
+
+
+class Finding(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Whether what a call says it wrote is there, as was looked for after its cell; one line of ``found.jsonl``."""
+
+    call_id: str
+    attempt: int
+    found: bool
 
 
 class CallRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -89,14 +114,17 @@ class CallRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     target: str
     design: str
     cell: str
+    function_name: str
     language: str
     architecture: str
     memory_mb: int
     levels: dict[str, Level]
     block: int
     call_id: str
+    attempt: int
+    warmup: bool
     request_id: str | None
-    started_at_ms: EpochMs
+    started_at_ms: int
     elapsed_ms: float
     cold_start: bool | None
     duration_ms: float | None

@@ -5,13 +5,13 @@ A scenario is a module of ``lambdalab.scenarios`` with a ``SCENARIO`` that satis
 
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 
 from lambdalab.cost import PriceSheet
 from lambdalab.factorial.design import Cell, Design, Level
-from lambdalab.factorial.model import Call, CalledFunction, Outcome
+from lambdalab.factorial.model import Call, Outcome
 
 
 class Response(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,7 +40,10 @@ class Volume(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class CallScenario(Protocol):
-    """What the lab asks of a scenario. Faults are triples as in ``protocol.py``: key, value, next step."""
+    """What the lab asks of a scenario. Faults are triples as in ``protocol.py``: key, value, next step.
+
+    ``aws`` is a ``lambdalab.aws.Aws``, untyped so that whoever reads results needs no AWS; its failures may pass.
+    """
 
     name: str
     languages: tuple[str, ...]
@@ -49,29 +52,59 @@ class CallScenario(Protocol):
     """As deployed on AWS by the project's own samconfig environment."""
     settings: str
     """Environment of samconfig.toml by which a local stack is deployed."""
+    sources: Mapping[str, str]
+    """The folder of each language's function, which pins its SDK."""
     responses: tuple[Response, ...]
     volumes: tuple[Volume, ...]
 
     def function_output(self, language: str) -> str:
         """The stack's output that names the function of a language."""
 
+    def log_group_output(self, language: str) -> str:
+        """The stack's output that names its log group."""
+
     def faults(self, design: Design, key: str) -> Iterator[tuple[str, object, str]]:
         """What is wrong with a design's factors and settings, those of the lab left out."""
+
+    def least_memory_mb(self, design: Design, cell: Cell) -> int:
+        """What the function needs for a cell, as far as it is known before."""
 
     def event(self, design: Design, cell: Cell, *, run_id: str, seed: int) -> Mapping[str, object]:
         """The event of one call; ``seed`` is drawn for each call and the same when the run is repeated."""
 
     def read(self, answer: object) -> Outcome:
-        """What an answer says. Never raises: what cannot be read is a fault."""
+        """What an answer, decoded, says. Never raises: what cannot be read is a fault."""
 
-    def verify(self, aws: object, function: CalledFunction, calls: "list[Call]") -> dict[str, bool]:
-        """Whether what the calls say they wrote is there, by ``call_id``; those that say nothing are left out."""
+    def ready(self, aws: Any, outputs: Mapping[str, str]) -> None:
+        """Looks whether what the functions need beside themselves is there, before the first call.
+
+        Raises:
+            StackError: it is not.
+        """
+
+    def verify(self, aws: Any, design: Design, cell: Cell, calls: list[Call]) -> dict[str, bool]:
+        """Whether what the calls of a cell wrote is there, exactly as asked, and nothing else is left of them.
+
+        By ``call_id``; calls that wrote nothing and left nothing are left out.
+        """
+
+    def remove(self, aws: Any, calls: list[Call]) -> None:
+        """Deletes what calls wrote; only asked where an emulator keeps it in memory."""
 
     def costs_usd(self, sheet: PriceSheet, amounts: Mapping[str, int]) -> dict[str, Decimal | None]:
-        """What a call costs beside Lambda and its log, by component (``s3_requests`` …)."""
+        """What a call costs beside Lambda and its log, by component (``requests`` …)."""
+
+    def monthly_usd(self, sheet: PriceSheet, designs: tuple[Design, ...]) -> dict[str, Decimal | None]:
+        """What is billed by the month as soon as one call was made, however many, by component."""
+
+    def lab_usd(self, sheet: PriceSheet, *, calls: int, cells: int) -> Decimal | None:
+        """What verifying so many calls in so many cells costs."""
 
     def expected_amounts(self, design: Design, levels: Mapping[str, Level]) -> Mapping[str, int]:
         """Of one call of a cell, for the plan."""
+
+    def expected_ms(self, design: Design, levels: Mapping[str, Level], memory_mb: int) -> float:
+        """How long one warm call is assumed to run where nobody measured it."""
 
     def notes(self) -> tuple[str, ...]:
         """What a reader of the costs must know: what is assumed, and what is not in them."""

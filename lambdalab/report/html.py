@@ -28,6 +28,23 @@ def render_html(summary: Summary, manifest: Manifest, rows: Sequence[InvocationR
         manifest: what was asked, and where it ran.
         rows: every sample, valid or not, in the order of execution.
     """
+    return render_template(
+        "report.html.j2",
+        summary=summary,
+        manifest=manifest,
+        arms=[arm.name for arm in manifest.protocol.arms],
+        sentences=_sentences(summary),
+        load=None if summary.load is None else LoadChapter(summary.load),
+        panels=Panels(summary, manifest, rows),
+        tables=Tables(summary, manifest, rows),
+        bill_tables=() if summary.bill is None else bill_tables(summary.bill),
+        usd=usd,
+        marks=MARKS,
+    )
+
+
+def render_template(name: str, **values: object) -> str:
+    """Makes a page of a template: everything is escaped but the lab's own style, script and drawings."""
     from jinja2 import Environment, PackageLoader, StrictUndefined  # here, because most commands never need it
     from markupsafe import Markup
 
@@ -39,22 +56,13 @@ def render_html(summary: Summary, manifest: Manifest, rows: Sequence[InvocationR
         lstrip_blocks=True,
     )
     assert environment.loader is not None
-    style, script = (environment.loader.get_source(environment, name)[0] for name in ("report.css", "report.js"))
-    return environment.get_template("report.html.j2").render(
-        summary=summary,
-        manifest=manifest,
-        arms=[arm.name for arm in manifest.protocol.arms],
-        sentences=_sentences(summary),
-        load=None if summary.load is None else LoadChapter(summary.load),
-        panels=Panels(summary, manifest, rows),
-        tables=Tables(summary, manifest, rows),
+    style, script = (environment.loader.get_source(environment, file)[0] for file in ("report.css", "report.js"))
+    return environment.get_template(name).render(
         style=Markup(style),  # noqa: S704 - the lab's own file
         script=Markup(script),  # noqa: S704 - the lab's own file
-        bill_tables=() if summary.bill is None else bill_tables(summary.bill),
-        usd=usd,
-        marks=MARKS,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         drawing=Markup,  # of what drawing.draw returns, in which Vega has escaped every text
+        **values,
     )
 
 

@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from lambdalab.analysis import Summary
+from lambdalab.factorial.model import FactorialManifest
 from lambdalab.model import Estimate, InvocationRow, Manifest
 from lambdalab.report.words import (
     ABSENT,
@@ -260,7 +261,7 @@ class Tables:
             columns=("setting", *facts),
             numeric=(False, *(False for _ in facts)),
             rows=[
-                [field.replace("_", " "), *(_plain(getattr(function, field)) for function in facts.values())]
+                [field.replace("_", " "), *(plain(getattr(function, field)) for function in facts.values())]
                 for field in ("function_name", *fields)
             ],
             heads=1,
@@ -269,29 +270,8 @@ class Tables:
     @property
     def surroundings(self) -> Table:
         manifest = self.manifest
-        facts: dict[str, object] = {
-            "started": manifest.started_at,
-            "resumed": ", ".join(manifest.resumed_at) or "never",
-            "target": manifest.target,
-            "stack": manifest.stack_name,
-            "region": manifest.region,
-            "endpoint": manifest.endpoint,
-            "cpu limit": manifest.cpu_limit,
-            "cpu scale": f"{manifest.cpu_scale:g}",
-            "latency model": manifest.latency_model or "none",
-            "price sheet": manifest.price_sheet,
-            "seed": manifest.seed,
-        }
-        facts |= {f"machine: {key.replace('_', ' ')}": value for key, value in manifest.machine.items()}
-        facts |= {f"version: {key}": value for key, value in manifest.versions.items()}
-        return Table(
-            name="surroundings",
-            caption="Where and with what it ran",
-            columns=("what", "value"),
-            numeric=(False, False),
-            rows=[[what, _plain(value)] for what, value in facts.items()],
-            heads=1,
-        )
+        latency_model = manifest.latency_model or "none"
+        return facts_table(manifest, {"cpu scale": f"{manifest.cpu_scale:g}", "latency model": latency_model})
 
     @property
     def raw(self) -> Table:
@@ -302,9 +282,35 @@ class Tables:
             caption=f"{every} of {len(self.rows):,}, in the order of execution",
             columns=[name.replace("_", " ") for name in _RAW],
             numeric=[name not in _TEXT_COLUMNS for name in _RAW],
-            rows=[[_plain(getattr(row, name)) for name in _RAW] for row in shown],
+            rows=[[plain(getattr(row, name)) for name in _RAW] for row in shown],
             heads=1,
         )
+
+
+def facts_table(manifest: Manifest | FactorialManifest, more: dict[str, str]) -> Table:
+    """Where and with what a run was measured."""
+    facts: dict[str, object] = {
+        "started": manifest.started_at,
+        "resumed": ", ".join(manifest.resumed_at) or "never",
+        "target": manifest.target,
+        "stack": manifest.stack_name,
+        "region": manifest.region,
+        "endpoint": manifest.endpoint,
+        "cpu limit": manifest.cpu_limit,
+        **more,
+        "price sheet": manifest.price_sheet,
+        "seed": manifest.seed,
+    }
+    facts |= {f"machine: {key.replace('_', ' ')}": value for key, value in manifest.machine.items()}
+    facts |= {f"version: {key}": value for key, value in manifest.versions.items()}
+    return Table(
+        name="surroundings",
+        caption="Where and with what it ran",
+        columns=("what", "value"),
+        numeric=(False, False),
+        rows=[[what, plain(value)] for what, value in facts.items()],
+        heads=1,
+    )
 
 
 def _p95(estimate: Estimate | None) -> str:
@@ -314,7 +320,8 @@ def _p95(estimate: Estimate | None) -> str:
     return f"{estimate.p95_more:,} more needed" if estimate.p95 is None else ms(estimate.p95)
 
 
-def _plain(value: object) -> str:
+def plain(value: object) -> str:
+    """A value of a row or a manifest as it is."""
     match value:
         case None:
             return ABSENT

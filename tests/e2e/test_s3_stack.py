@@ -1,8 +1,11 @@
-"""The stack of stacks/s3-ingest.yaml as people use it here: brought up, and invoked by sam through the plane."""
+"""The stack of stacks/s3-ingest.yaml as people use it here: brought up, invoked by sam, measured through the plane."""
 
 import json
+import signal
 import subprocess
 import sys
+import time
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,23 +14,37 @@ import boto3
 import pytest
 from botocore.config import Config
 
+from lambdalab.aws import Aws
+from lambdalab.factorial.model import NO_ANSWER, Call
+from lambdalab.factorial.protocol import load_protocol, schedule
+from lambdalab.factorial.store import FactorialDirectory
 from lambdalab.platform_log import parse_report
 
-from .conftest import Run
+from .conftest import Begin, Run
 
 EVENTS = {"s3-events": ("events", 10 * 1024 + 9, 0), "s3-batch": ("batch", 100 * 1024 * 1024, 4)}
 
 
 @pytest.fixture(scope="module")
-def s3_stack(lambdalab: Run) -> Iterator[str]:
-    """The emulator's endpoint, while the stack is up."""
+def endpoints(lambdalab: Run) -> Iterator[dict[str, str]]:
+    """Those of the emulator and the plane, while the stack is up."""
     done = lambdalab("up", "--settings", "s3-local", "--port", "0")
     assert done.returncode == 0, done.stderr
     assert "The local stack lambdalab-s3-local is up." in done.stdout
     try:
-        yield next(word.split("=", 1)[1] for word in done.stdout.split() if word.startswith("AWS_ENDPOINT_URL="))
+        yield dict(word.split("=", 1) for word in done.stdout.split() if "=" in word)
     finally:
         lambdalab("down")
+
+
+@pytest.fixture(scope="module")
+def s3_stack(endpoints: dict[str, str]) -> str:
+    return endpoints["AWS_ENDPOINT_URL"]
+
+
+@pytest.fixture(scope="module")
+def plane(endpoints: dict[str, str]) -> str:
+    return endpoints["AWS_ENDPOINT_URL_LAMBDA"]
 
 
 @pytest.mark.parametrize("event", EVENTS)
@@ -122,3 +139,210 @@ def test_settings_that_no_local_stack_has_are_refused(lambdalab: Run) -> None:
     done = lambdalab("up", "--settings", "default")
     assert done.returncode == 2
     assert "no local stack has settings default; name one of local, load, s3-local" in done.stderr
+
+
+# the experiment
+
+PROTOCOL = """
+name = "tiny"
+scenario = "s3-ingest"
+description = "For tests."
+blocks = {blocks}
+[[designs]]
+label = "{label}"
+invocations = {invocations}
+settings = {{ {settings} }}
+[designs.factors]
+{factors}
+"""
+FUNCTIONS = ("lambdalab-s3-local-python-s3-ingest", "lambdalab-s3-local-go-s3-ingest")
+
+
+def written(project: Path, name: str, **parts: object) -> str:
+    """A protocol file of one design, as an argument."""
+    (project / f"{name}.toml").write_text(PROTOCOL.format(**({"blocks": 1, "label": name} | parts)))
+    return f"{name}.toml"
+
+
+def calls_of(project: Path) -> tuple[FactorialDirectory, list[Call]]:
+    store = FactorialDirectory.open(project / "results", "latest")
+    return store, store.calls()
+
+
+def answer(call: Call) -> dict[str, Any]:
+    assert call.answer != NO_ANSWER, call
+    found: dict[str, Any] = json.loads(bytes(call.answer))
+    return found
+
+
+@pytest.fixture
+def emulator(s3_stack: str) -> Iterator[Aws]:
+    aws = Aws(endpoint_url=s3_stack)
+    yield aws
+    for client in (value for value in vars(aws).values() if hasattr(value, "get_waiter")):
+        client.close()
+
+
+def settings_of(emulator: Aws) -> dict[str, tuple[int, int | None, dict[str, str]]]:
+    """Memory, reserved concurrency and variables of both functions."""
+    found: dict[str, tuple[int, int | None, dict[str, str]]] = {}
+    for name in FUNCTIONS:
+        configuration = emulator.lambda_.get_function_configuration(FunctionName=name)
+        reserved = emulator.lambda_.get_function_concurrency(FunctionName=name).get("ReservedConcurrentExecutions")
+        found[name] = (configuration["MemorySize"], reserved, configuration["Environment"]["Variables"])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("label", "settings", "levels", "asked"),
+    [
+        ("events", 'workload = "events", event_bytes = 300', "batch_events = [1, 40]", {1: (300, 0), 40: (12_039, 0)}),
+        ("batch", 'workload = "batch", object_mb = 12, parallelism = 2', "multipart_mb = [5, 12]",
+         {5: (12 * 2**20, 3), 12: (12 * 2**20, 1)}),
+    ],
+)  # fmt: skip
+def test_a_run_makes_every_call_of_its_plan_and_every_object_is_exact(
+    label: str,
+    settings: str,
+    levels: str,
+    asked: dict[int, tuple[int, int]],
+    project: Path,
+    emulator: Aws,
+    lambdalab: Run,
+) -> None:
+    before = settings_of(emulator)
+    file = written(
+        project, label, invocations=2, settings=settings,
+        factors=f'language = ["python", "go"]\nmemory_mb = [512]\n{levels}\ncallers = [2]',
+    )  # fmt: skip
+    done = lambdalab("run", "s3-ingest", "--protocol", file, "--seed", "11")
+    assert "Traceback" not in done.stderr
+    store, calls = calls_of(project)
+    planned = list(schedule(load_protocol(project / file), 11))
+    assert [c.call_id for c in sorted(calls, key=lambda c: c.call_id)] == sorted(
+        call.call_id for cell in planned for call in cell.calls
+    )
+    seeds = {call.call_id: call.seed for cell in planned for call in cell.calls}
+    factor = levels.partition(" ")[0]
+    by_cell = {cell.cell.name: asked[int(cell.cell.levels[factor])] for cell in planned}
+    for call in calls:
+        found = answer(call)
+        assert call.found is True, call
+        assert (found["object_bytes"], found["multipart_parts"]) == by_cell[call.cell]
+        assert found["seed"] == seeds[call.call_id]
+        assert found["memory_mb"] == 512
+        assert call.log_tail is not None
+        assert any(parse_report(line) for line in call.log_tail.splitlines())
+    cold = Counter(call.warmup for call in calls if answer(call)["is_cold_start"])
+    assert cold[False] == 0, "every caller met an environment that was there"
+    bucket = answer(calls[0])["s3_bucket"]
+    assert "Contents" not in emulator.s3.list_objects_v2(Bucket=bucket, Prefix=f"{label}/{store.folder.name}/")
+    assert settings_of(emulator) == before
+    assert (store.folder / "summary.json").exists()
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_same_run_on_what_answers_as_aws_does(
+    project: Path, s3_stack: str, plane: str, emulator: Aws, lambdalab: Run
+) -> None:
+    """Over HTTP, with the plane as Lambda: new environments by a configuration bump, and objects stay."""
+    before = settings_of(emulator)
+    file = written(
+        project, "aws", invocations=2, settings='workload = "events"',
+        factors='language = ["go"]\nmemory_mb = [256]\nbatch_events = [1, 2]',
+    )  # fmt: skip
+    credentials = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
+    places = {"AWS_ENDPOINT_URL": s3_stack, "AWS_ENDPOINT_URL_LAMBDA": plane}
+    target = ("--target", "aws", "--stack-name", "lambdalab-s3-local")
+    done = lambdalab("run", "s3-ingest", "--protocol", file, *target, "--yes", **credentials, **places)
+    assert "Traceback" not in done.stderr
+    assert "4 calls and 2 that warm up, 0.0 GB written to stack lambdalab-s3-local in us-east-1" in done.stderr
+    store, calls = calls_of(project)
+    assert [call.found for call in calls] == [True] * 6
+    assert [answer(call)["is_cold_start"] for call in calls] == [call.warmup for call in calls]
+    bucket = answer(calls[0])["s3_bucket"]
+    kept = emulator.s3.list_objects_v2(Bucket=bucket, Prefix=f"events/{store.folder.name}/")["Contents"]
+    assert len(kept) == 6, "the bucket's lifecycle rule removes them"
+    assert settings_of(emulator) == before
+
+
+def test_a_throttled_call_is_counted_and_not_made_again(project: Path, emulator: Aws, lambdalab: Run) -> None:
+    before = settings_of(emulator)
+    file = written(
+        project, "throttled", invocations=9, settings='workload = "batch", object_mb = 5, multipart_mb = 5',
+        factors='language = ["go"]\nreserved_concurrency = [1]\ncallers = [3]',
+    )  # fmt: skip
+    done = lambdalab("run", "s3-ingest", "--protocol", file)
+    assert "Traceback" not in done.stderr
+    _, calls = calls_of(project)
+    assert len(calls) == 3 + 9
+    assert len({call.call_id for call in calls}) == len(calls)
+    throttled = [call for call in calls if call.throttled]
+    assert throttled, "three callers and room for one"
+    assert all("TooManyRequestsException" in (call.error or "") and call.answer == NO_ANSWER for call in throttled)
+    assert [answer(call)["reserved_concurrency"] for call in calls if not call.throttled] == [1] * (
+        len(calls) - len(throttled)
+    )
+    assert settings_of(emulator) == before
+
+
+def test_a_run_that_was_interrupted_goes_on_with_the_calls_that_are_missing(
+    project: Path, emulator: Aws, lambdalab: Run, begin: Begin
+) -> None:
+    before = settings_of(emulator)
+    file = written(
+        project, "interrupted", invocations=25, settings='workload = "batch", object_mb = 5, multipart_mb = 5',
+        factors='language = ["go"]\nmemory_mb = [256, 512]',
+    )  # fmt: skip
+    results = project / "interrupted"
+    process = begin("run", "s3-ingest", "--protocol", file, "--results", "interrupted")
+    deadline = time.monotonic() + 120
+    lines = 0
+    while lines < 4:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+        lines = sum(file.read_bytes().count(b"\n") for file in results.glob("2*/calls.jsonl"))
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    store = FactorialDirectory.open(results, "latest")
+    first = store.calls()
+    assert f"go on with `lambdalab run s3-ingest --resume {store.folder.name} --target local --results inter" in said
+    assert len(first) < 2 * 26
+    assert all(call.finished for call in first), "what was under way was awaited"
+    (bucket,) = {answer(call)["s3_bucket"] for call in first}
+    assert "Contents" not in emulator.s3.list_objects_v2(Bucket=bucket, Prefix=f"batch/{store.folder.name}/")
+    assert settings_of(emulator) == before
+
+    done = lambdalab("run", "s3-ingest", "--resume", "latest", "--results", "interrupted")
+    assert "Traceback" not in done.stderr
+    manifest, calls = store.manifest(), store.calls()
+    assert len(manifest.resumed_at) == 1
+    planned = {call.call_id for cell in schedule(manifest.protocol, manifest.seed) for call in cell.calls}
+    finished = Counter(call.call_id for call in calls if call.finished and not call.warmup)
+    assert set(finished) == {call_id for call_id in planned if "-w" not in call_id}
+    assert set(finished.values()) == {1}, "no call that had ended was made again"
+    assert {call.attempt for call in calls} == {1, 2}
+    assert calls[: len(first)] == first
+    assert settings_of(emulator) == before
+    again = lambdalab("run", "--resume", "latest", "--results", "interrupted")
+    assert again.returncode == 2
+    assert "run latest is of scenario s3-ingest, not ingest; run `lambdalab run s3-ingest --resume latest`" in (
+        again.stderr
+    )
+
+
+def test_without_its_bucket_nothing_is_begun(project: Path, emulator: Aws, lambdalab: Run) -> None:
+    file = written(project, "refused", invocations=1, settings='workload = "events"', factors='language = ["go"]')
+    (bucket,) = (bucket["Name"] for bucket in emulator.s3.list_buckets()["Buckets"] if "objects" in bucket["Name"])
+    for found in emulator.s3.list_objects_v2(Bucket=bucket).get("Contents", ()):  # of whoever invoked by sam
+        emulator.s3.delete_object(Bucket=bucket, Key=found["Key"])
+    emulator.s3.delete_bucket(Bucket=bucket)
+    try:
+        done = lambdalab("run", "s3-ingest", "--protocol", file, "--results", "refused")
+    finally:
+        emulator.s3.create_bucket(Bucket=bucket)
+    assert done.returncode == 3
+    assert f"bucket {bucket}, to which the functions write, is not there; deploy the stack anew." in done.stderr
+    assert not (project / "refused").exists(), "nothing was begun"

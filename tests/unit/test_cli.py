@@ -164,8 +164,8 @@ def test_completion_knows_the_commands() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        ("run nope", 2, "there is no scenario 'nope'; name one of: ingest."),
-        ("run --protocol nope", 2, 'protocols/ has no "nope"; there are: aa, equal-volume, modes, precise, strict.'),
+        ("run nope", 2, "there is no scenario 'nope'; name one of: ingest, s3-ingest."),
+        ("run --protocol nope", 2, 'protocols/ has no "nope"; there are: aa, equal-volume, modes, precise, s3-ingest'),
         ("run --protocol absent.toml", 2, "absent.toml cannot be read: No such file or directory; check the path."),
         ("run --protocol bad.toml", 2, 'bad.toml: key "blokcs" is unknown; perhaps "blocks" is meant; there are: '),
         ("run --protocol label.toml", 2, 'label.toml: loads[0].label is "no spaces please"; use 1 to 64 letters'),

@@ -9,7 +9,7 @@ import pytest
 from samples import make_manifest
 from scipy import stats
 
-from lambdalab.comparison import Comparison, Metric, Samples, Verdict, _holm, arm_pairs, compare, needed_blocks
+from lambdalab.comparison import Comparison, Metric, Samples, Verdict, arm_pairs, compare, holm, needed_blocks
 from lambdalab.design import Factors, Mode
 
 
@@ -100,7 +100,7 @@ def test_p_values_are_adjusted_for_every_comparison_made() -> None:
 )
 def test_holms_method_by_hand(p_values: list[float], adjusted: list[float]) -> None:
     """The smallest times m, the next times m - 1, and so on; never below the one before, never above 1."""
-    assert _holm(p_values) == pytest.approx(adjusted)
+    assert holm(p_values) == pytest.approx(adjusted)
 
 
 # what it is made of

@@ -13,7 +13,16 @@ from samples import make_manifest
 
 from lambdalab.design import Caps, ColdMode, Factors, Mode, Protocol, Start, Stop
 from lambdalab.errors import ProtocolError
-from lambdalab.protocol import MAX_COUNT, MAX_SIZE_BYTES, load_protocol, planned_blocks, schedule
+from lambdalab.factorial.protocol import load_protocol as load_factorial_protocol
+from lambdalab.protocol import (
+    LANGUAGES_OF_SCENARIO,
+    MAX_COUNT,
+    MAX_SIZE_BYTES,
+    load_protocol,
+    planned_blocks,
+    scenario_of,
+    schedule,
+)
 
 ROOT = Path(__file__).parents[2]
 STRICT_FILE = ROOT / "protocols" / "strict.toml"
@@ -98,7 +107,8 @@ def test_a_bare_name_is_looked_up_in_the_project(strict: Protocol, monkeypatch: 
     monkeypatch.chdir(ROOT / "protocols")
     assert load_protocol("strict") == load_protocol("strict.toml") == strict
     for file in (ROOT / "protocols").glob("*.toml"):
-        assert load_protocol(file.stem).name == file.stem
+        load = load_protocol if scenario_of(file) in LANGUAGES_OF_SCENARIO else load_factorial_protocol
+        assert load(file.stem).name == file.stem
 
 
 def test_an_unknown_name_lists_what_there_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,12 +17,12 @@ import pytest
 from pyarrow import parquet
 from samples import PRICES, ROOT, RUN_ID, make_lines, make_manifest, make_result, make_trials, record_line, request_id
 
-from lambdalab import record_files
-from lambdalab import store as store_module
+from lambdalab import record_files, run_folder
 from lambdalab.collection import join
 from lambdalab.errors import StorageError, UsageError
 from lambdalab.model import InvocationRow
 from lambdalab.observations import observe
+from lambdalab.run_folder import cell_text
 from lambdalab.store import RunDirectory
 
 MANIFEST = make_manifest()
@@ -266,7 +266,7 @@ def test_rows_that_are_interrupted_while_written_leave_what_was_there(run: RunDi
 
 
 def test_rows_of_several_pieces_are_all_written(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "_ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(run_folder, "_ROWS_AT_ONCE", 2)
     rows = sample_rows()
     run.write_rows(rows)
     table = parquet.read_table(run.folder / "metrics.parquet")
@@ -343,7 +343,7 @@ def test_csv_cells(run: RunDirectory) -> None:
     ],
 )
 def test_no_cell_is_in_scientific_notation(value: object, cell: str) -> None:
-    assert store_module._cell(value) == cell
+    assert cell_text(value) == cell
 
 
 def test_parquet_has_the_same_rows_and_their_types(run: RunDirectory) -> None:

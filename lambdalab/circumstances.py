@@ -1,0 +1,58 @@
+"""Under what a run takes place: what limits the functions, versions of everything, the machine."""
+
+import os
+import platform
+import re
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from lambdalab import __version__, tools
+from lambdalab.analysis import CPU_LIMIT_UNKNOWN
+from lambdalab.aws import is_aws
+from lambdalab.project import project_root
+from lambdalab.target import AwsTarget, LocalTarget
+
+
+def cpu_limit(target: AwsTarget) -> str:
+    """What holds the functions to their share of CPU; only Lambda itself and the plane are known to do so."""
+    if isinstance(target, LocalTarget):
+        return str(target.local.status()["cpu_limit"])
+    return "AWS Lambda" if is_aws(target.aws.lambda_.meta.endpoint_url) else CPU_LIMIT_UNKNOWN
+
+
+def versions(python_source: str, go_source: str, *, local: bool) -> dict[str, str]:
+    """Everything that takes part, with its version; the functions' SDKs as their own files pin them.
+
+    Args:
+        python_source: the folder of the Python function.
+        go_source: that of the Go function.
+        local: whether they run in the local stack.
+    """
+    root = project_root()
+    found = {"lambdalab": __version__, "python": platform.python_version(), "boto3 (lab)": version("boto3")}
+    for name, pinned in re.findall(
+        r"^([\w-]+)(?:\[.*\])?==(\S+)", (root / python_source / "requirements.txt").read_text(), re.MULTILINE
+    ):
+        found[f"{name} (function)"] = pinned
+    for name, pinned in re.findall(
+        r"^\s+(github\.com/aws/\S+) (v\S+)$", (root / go_source / "go.mod").read_text(), re.MULTILINE
+    ):
+        found[name.removeprefix("github.com/aws/")] = pinned
+    if local:
+        found |= dict(requirement.split("==") for requirement in (tools.MINISTACK, tools.RUNTIME_CLIENT, tools.SAM))
+    return found
+
+
+def this_machine() -> dict[str, str]:
+    """The machine that ran the lab, which locally is also the one that was measured."""
+    model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    memory_kb = re.search(r"^MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    return {
+        "system": f"{platform.system()} {platform.release()}",
+        "architecture": platform.machine(),
+        "processor": model[1] if model else "unknown",
+        "cores": str(len(os.sched_getaffinity(0))),
+        "memory_mb": str(int(memory_kb[1]) // 1024) if memory_kb else "unknown",
+        "interpreter": sys.implementation.name,
+    }

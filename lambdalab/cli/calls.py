@@ -1,0 +1,260 @@
+"""What ``run``, ``plan`` and ``report`` do for a scenario whose functions are called (``lambdalab.factorial``)."""
+
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from lambdalab.cli.local_stack import local_stack
+from lambdalab.cli.running import (
+    RESULTS,
+    TargetName,
+    confirm,
+    require_scenario,
+    say_where,
+    shown_also_after_a_failure,
+    with_ceilings,
+)
+from lambdalab.console import cell_progress, make_console, say
+from lambdalab.errors import InvalidRunError, UsageError
+
+if TYPE_CHECKING:
+    from lambdalab.factorial.design import FactorialProtocol
+    from lambdalab.factorial.plan import FactorialPlan
+    from lambdalab.factorial.protocol import PlannedCell
+    from lambdalab.factorial.scenario import CallScenario
+    from lambdalab.factorial.store import FactorialDirectory
+    from lambdalab.factorial.summary import FactorialSummary
+    from lambdalab.target import AwsTarget
+
+
+def is_of_calls(scenario: str) -> bool:
+    """Whether a scenario's functions are called, not sent messages."""
+    from lambdalab.scenarios import call_scenarios
+
+    return scenario in call_scenarios()
+
+
+def run_of_calls(results: Path, run_id: str) -> "FactorialDirectory | None":
+    """A run, when it is of calls."""
+    from lambdalab.factorial.store import FACTORIAL, FactorialDirectory
+    from lambdalab.run_folder import find_run, kind_of
+
+    folder = find_run(results, run_id)
+    return FactorialDirectory(folder) if kind_of(folder) == FACTORIAL else None
+
+
+def refuse_options(given: set[str], options: tuple[str, ...], scenario: str) -> None:
+    """Refuses options that mean nothing for such a scenario."""
+    for name in options:
+        if name in given:
+            raise UsageError(
+                f"--{name.replace('_', '-')} means nothing for scenario {scenario}, whose functions are called",
+                next_step="leave it out",
+            )
+
+
+def chosen_calls(scenario: str, name: str | None, blocks: int | None) -> "FactorialProtocol":
+    """The protocol that options name; the scenario's own by default.
+
+    Raises:
+        UsageError: there is no such protocol, or it is of another scenario.
+    """
+    from msgspec.structs import replace
+
+    from lambdalab.factorial.protocol import load_protocol
+    from lambdalab.scenarios import call_scenario
+
+    file = name or call_scenario(scenario).default_protocol
+    require_scenario(file, scenario)
+    protocol = load_protocol(file)
+    return protocol if blocks is None else replace(protocol, blocks=blocks)
+
+
+def run_calls(
+    scenario_name: str,
+    *,
+    protocol: str | None,
+    blocks: int | None,
+    seed: int | None,
+    target: TargetName,
+    stack_name: str | None,
+    resume: str | None,
+    results: Path,
+    temporary: bool,
+    latency: str | None,
+    cpu_scale: float | None,
+    max_minutes: float | None,
+    max_usd: float | None,
+    yes: bool,
+) -> None:
+    """Begins a run or goes on with one, executes it and shows the result. Of the arguments see ``run --help``."""
+    from lambdalab.factorial.experiment import cells_left, execute, new_run, plan_run, resume_run
+    from lambdalab.factorial.store import FactorialDirectory
+    from lambdalab.scenarios import call_scenario
+
+    scenario = call_scenario(scenario_name)
+    previous = None if resume is None else FactorialDirectory.open(results, resume)
+    if previous is None:
+        plan = with_ceilings(chosen_calls(scenario_name, protocol, blocks), max_minutes, max_usd)
+    else:
+        plan = previous.manifest().protocol
+        if plan.scenario != scenario_name:
+            raise other_scenario(resume, plan.scenario, scenario_name)
+    with _place(
+        target, stack_name or scenario.stack_name, scenario, temporary=temporary, latency=latency, cpu_scale=cpu_scale
+    ) as place:
+        if target is TargetName.AWS:
+            left = None if previous is None else [cell for cell, _ in cells_left(previous)]
+            planned = plan_run(place, plan, results, left=left)
+            confirm(place, _asks(planned), planned, minutes=planned.minutes, yes=yes)
+        store = previous or new_run(place, plan, results, seed=seed)
+        if previous is not None:
+            resume_run(place, previous)
+        go_on = ["lambdalab", "run", scenario_name, "--resume", store.folder.name, "--target", target.value]
+        go_on += ["--stack-name", place.stack.name] if target is TargetName.AWS else []
+        go_on += ["--results", str(results)] if results != RESULTS else []
+        go_on += ["--up"] if temporary else []
+        go_on += ["--latency", latency] if latency is not None else []
+        go_on += ["--cpu-scale", f"{cpu_scale:g}"] if cpu_scale is not None else []
+        with (
+            shown_also_after_a_failure(
+                store.folder,
+                go_on=shlex.join(go_on),
+                measured=lambda: bool(store.calls()),
+                show=lambda: show_calls(store),
+            ),
+            cell_progress(plan.blocks, len(plan.cells)) as progress,
+        ):
+
+            def told(planned: "PlannedCell") -> None:
+                progress(planned.block, planned.place, planned.cell.name)
+
+            execute(place, store, told)
+        report_calls(store)
+
+
+def other_scenario(run_id: str | None, found: str, scenario: str) -> UsageError:
+    """That a run is of another scenario than was named."""
+    return UsageError(
+        f"run {run_id} is of scenario {found}, not {scenario}",
+        next_step=f"run `lambdalab run {found} --resume {run_id}`",
+    )
+
+
+def report_calls(store: "FactorialDirectory") -> None:
+    """Writes the result of a run and shows it.
+
+    Raises:
+        InvalidRunError: it must not be used.
+    """
+    summary = show_calls(store)
+    if summary.faults:
+        raise InvalidRunError(
+            f"run {summary.run_id} is invalid: {'; '.join(summary.faults)}",
+            next_step=f"read the reasons in {store.folder / 'metrics.csv'} and run it again",
+        )
+
+
+def show_calls(store: "FactorialDirectory") -> "FactorialSummary":
+    """Writes all result files of a run, of what it measured so far, and shows the summary."""
+    from lambdalab.factorial.conclude import conclude
+    from lambdalab.factorial.terminal import show
+
+    summary = conclude(store)
+    show(summary, make_console())
+    say_where(store.folder)
+    return summary
+
+
+def plan_calls(
+    scenario_name: str,
+    *,
+    protocol: str | None,
+    blocks: int | None,
+    target: TargetName,
+    stack_name: str | None,
+    results: Path,
+    as_json: bool,
+) -> None:
+    """Says how many calls, bytes, minutes and USD a run would take. Of the arguments see ``plan --help``."""
+    import msgspec
+
+    from lambdalab.factorial.experiment import plan_run, plan_without_stack
+    from lambdalab.local.stack import running_stack
+    from lambdalab.scenarios import call_scenario
+    from lambdalab.target import aws_target, local_target
+
+    wanted = chosen_calls(scenario_name, protocol, blocks)
+    if target is TargetName.AWS:
+        found = plan_run(aws_target(stack_name or call_scenario(scenario_name).stack_name), wanted, results)
+    elif (stack := running_stack()) is not None:
+        found = plan_run(local_target(stack), wanted, results)
+    else:
+        found = plan_without_stack(wanted, results)
+    if as_json:
+        typer.echo(msgspec.json.format(msgspec.json.encode(found)).decode())
+    else:
+        _show_plan(found)
+
+
+def _show_plan(found: "FactorialPlan") -> None:
+    from lambdalab.report.layout import new_table
+
+    console = make_console()
+    console.print(
+        f"{found.scenario}, protocol {found.protocol}, target {found.target}, {found.blocks} blocks", style="bold"
+    )
+    monthly = " and ".join(f"{name} {usd:.2f}" for name, usd in found.monthly_usd.items())
+    console.print(
+        f"{_asks(found)}, about {found.minutes:,.1f} minutes\n"
+        f"{found.usd:.4f} USD expected, {found.usd_at_most:.2f} at most; of these for the lab's own requests "
+        f"{found.lab_usd:.4f}; prices of {found.price_sheet}\n"
+        f"beside that {monthly} USD a month, however many calls\n"
+    )
+    components = list(dict.fromkeys(name for design in found.designs for name in design.usd_by_component))
+    table = new_table("design", numbers=("cells", "calls", "warm-up", "GB", "minutes", *components, "USD"))
+    for design in found.designs:
+        table.add_row(
+            design.label,
+            f"{design.cells}",
+            f"{design.calls:,}",
+            f"{design.warmup_calls:,}",
+            f"{design.stored_bytes / 2**30:,.2f}",
+            f"{design.minutes:,.1f}",
+            *(f"{design.usd_by_component[name]:.4f}" for name in components),
+            f"{design.usd:.4f}",
+        )
+    console.print(table)
+    console.print()
+    for line in (*found.limits, *found.assumptions, *(f"not checked: {what}" for what in found.unchecked)):
+        console.print(f"- {line}", soft_wrap=True)
+
+
+def _asks(plan: "FactorialPlan") -> str:
+    return f"{plan.calls:,} calls and {plan.warmup_calls:,} that warm up, {plan.stored_bytes / 2**30:,.1f} GB written"
+
+
+@contextmanager
+def _place(
+    name: TargetName,
+    stack_name: str,
+    scenario: "CallScenario",
+    *,
+    temporary: bool,
+    latency: str | None,
+    cpu_scale: float | None,
+) -> "Iterator[AwsTarget]":
+    from lambdalab.local.stack import stack_for_a_while
+    from lambdalab.target import aws_target, local_target
+
+    if name is TargetName.AWS:
+        yield aws_target(stack_name)
+    elif temporary:
+        with stack_for_a_while(say, latency=latency, cpu_scale=cpu_scale, settings=scenario.settings) as stack:
+            yield local_target(stack)
+    else:
+        yield local_target(local_stack(scenario.settings))

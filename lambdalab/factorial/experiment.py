@@ -1,0 +1,291 @@
+"""The whole of a factorial run as Python calls: ``new_run``, ``execute``. The command line only wraps these."""
+
+import secrets
+from collections.abc import Collection, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from botocore.exceptions import ClientError
+
+from lambdalab.account import require_concurrency
+from lambdalab.aws import LOCAL_REGION, access_errors
+from lambdalab.circumstances import cpu_limit, this_machine, versions
+from lambdalab.cost import load_price_sheet
+from lambdalab.deployment import local_parameters
+from lambdalab.errors import StackError, UsageError
+from lambdalab.factorial.design import FactorialProtocol
+from lambdalab.factorial.model import CalledFunction, FactorialManifest
+from lambdalab.factorial.plan import FactorialPlan, find_experience, make_plan
+from lambdalab.factorial.protocol import PlannedCell, schedule
+from lambdalab.factorial.runner import FactorialRunner, Progress, remaining
+from lambdalab.factorial.scenario import CallScenario
+from lambdalab.factorial.stopping import reached_cap
+from lambdalab.factorial.store import FACTORIAL, SCHEMA_VERSION, FactorialDirectory
+from lambdalab.scenarios import call_scenario
+from lambdalab.target import AwsTarget, LocalTarget
+
+_SEED_BITS: Final = 32
+_SCENARIO_OUTPUT: Final = "Scenario"
+_COMPARED: Final = ("function_name", "architecture", "runtime", "timeout_s", "memory_mb", "code_sha256")
+
+
+def new_run(
+    target: AwsTarget, protocol: FactorialProtocol, results: Path, *, seed: int | None = None
+) -> FactorialDirectory:
+    """Looks whether the run can be made, makes its directory and writes down what is asked, before any call.
+
+    Args:
+        target: where it will run.
+        protocol: what will be run.
+        results: the folder of run directories.
+        seed: of the order of cells and of every call; drawn when None, and kept in the manifest either way.
+
+    Raises:
+        UsageError: the functions cannot be given what the protocol asks.
+        StackError, AccessError: the stack is not the scenario's, or may not be used.
+        StorageError: the folder cannot be written.
+    """
+    scenario = call_scenario(protocol.scenario)
+    functions = called_functions(target, scenario, protocol)
+    require_ready(target, scenario, protocol, functions)
+    now = datetime.now(UTC)
+    prices = load_price_sheet(target.region)
+    manifest = FactorialManifest(
+        schema_version=SCHEMA_VERSION,
+        kind=FACTORIAL,
+        run_id=f"{now:%Y%m%d-%H%M%S}-{protocol.scenario}-{secrets.token_hex(2)}",
+        started_at=now.isoformat(timespec="milliseconds"),
+        protocol=protocol,
+        seed=secrets.randbits(_SEED_BITS) if seed is None else seed,
+        target=target.name,
+        stack_name=target.stack.name,
+        region=target.region,
+        endpoint=target.aws.lambda_.meta.endpoint_url,
+        price_sheet=prices.name,
+        prices=msgspec.to_builtins(prices),
+        parameters=target.stack.parameters,
+        functions=functions,
+        cpu_limit=cpu_limit(target),
+        versions=versions(scenario.sources["python"], scenario.sources["go"], local=isinstance(target, LocalTarget)),
+        machine=this_machine(),
+        **_plane(target),
+    )
+    return FactorialDirectory.create(results, manifest)
+
+
+def resume_run(target: AwsTarget, store: FactorialDirectory) -> None:
+    """Notes that a run goes on.
+
+    Raises:
+        UsageError: it was made on another target or stack, or a function has changed since.
+        StackError, AccessError: as of ``new_run``.
+    """
+    manifest = store.manifest()
+    if (manifest.target, manifest.stack_name) != (target.name, target.stack.name):
+        raise UsageError(
+            f"run {manifest.run_id} was made on {manifest.target} stack {manifest.stack_name}, "
+            f"not on {target.name} stack {target.stack.name}",
+            next_step="resume it where it was made, or start a new run",
+        )
+    scenario = call_scenario(manifest.protocol.scenario)
+    functions = called_functions(target, scenario, manifest.protocol)
+    for language, before in manifest.functions.items():
+        for key in _COMPARED:
+            if (was := getattr(before, key)) != (now := getattr(functions[language], key)):
+                raise UsageError(
+                    f"run {manifest.run_id} began with {language} {key} {was}, and now it is {now}",
+                    next_step="set it back, or start a new run",
+                )
+    for key, now in _plane(target).items():
+        if (was := getattr(manifest, key)) != now:
+            raise UsageError(
+                f"run {manifest.run_id} began with another {key.replace('_', ' ')} of the local stack",
+                next_step="bring the stack up as it was, or start a new run",
+            )
+    require_ready(target, scenario, manifest.protocol, functions)
+    if cells_left(store):
+        moment = datetime.now(UTC).isoformat(timespec="milliseconds")
+        store.write_manifest(msgspec.structs.replace(manifest, resumed_at=(*manifest.resumed_at, moment)))
+
+
+def _plane(target: AwsTarget) -> dict[str, Any]:
+    """What a local plane makes of the services' times and of CPU shares."""
+    if not isinstance(target, LocalTarget):
+        return {"latency": None, "cpu_scale": 1.0}
+    status = target.local.status()
+    return {"latency": status.get("latency"), "cpu_scale": status.get("cpu_scale", 1.0)}
+
+
+def cells_left(store: FactorialDirectory) -> list[tuple[PlannedCell, int]]:
+    """What a run that goes on would execute."""
+    manifest = store.manifest()
+    if manifest.stopped is not None:
+        return []
+    return list(remaining(schedule(manifest.protocol, manifest.seed), store.calls()))
+
+
+def execute(target: AwsTarget, store: FactorialDirectory, progress: Progress) -> None:
+    """Runs what is left of a run, until its blocks are done or a cap is reached, which its manifest then says.
+
+    Raises:
+        LambdalabError: see ``FactorialRunner.run``.
+    """
+    scenario = call_scenario(store.manifest().protocol.scenario)
+
+    def stop() -> str | None:
+        reason = reached_cap(store, scenario, spends=target.name == "aws")
+        if reason is not None and cells_left(store):
+            store.write_manifest(msgspec.structs.replace(store.manifest(), stopped=reason))
+        return reason
+
+    FactorialRunner(target, scenario, store, progress, stop).run(cells_left(store))
+
+
+def called_functions(
+    target: AwsTarget, scenario: CallScenario, protocol: FactorialProtocol
+) -> dict[str, CalledFunction]:
+    """The function of each language, as it is configured now.
+
+    Raises:
+        StackError: the stack is another scenario's.
+        AccessError: it cannot be asked for.
+    """
+    holds = target.stack.outputs.get(_SCENARIO_OUTPUT)
+    if holds != scenario.name:
+        bring = (
+            f"end it with `lambdalab down`, then `lambdalab up --settings {scenario.settings}`, or add --up to the run"
+        )
+        raise StackError(
+            f"stack {target.stack.name} is of scenario {holds or 'none'}, not of {scenario.name}",
+            next_step=bring if target.name == "local" else f"name one with --stack-name, such as {scenario.stack_name}",
+        )
+    languages = dict.fromkeys(cell.language for cell in protocol.cells)
+    return {language: _function(target, scenario, language) for language in languages}
+
+
+def _function(target: AwsTarget, scenario: CallScenario, language: str) -> CalledFunction:
+    name = target.stack.output(scenario.function_output(language))
+    with access_errors(f"function {name}"):
+        found = target.aws.lambda_.get_function_configuration(FunctionName=name)
+        reserved = target.aws.lambda_.get_function_concurrency(FunctionName=name)
+    return CalledFunction(
+        function_name=name,
+        language=language,
+        runtime=found["Runtime"],
+        architecture=found["Architectures"][0],
+        memory_mb=found["MemorySize"],
+        timeout_s=found["Timeout"],
+        log_group=target.stack.output(scenario.log_group_output(language)),
+        code_sha256=found["CodeSha256"],
+        reserved_concurrency=reserved.get("ReservedConcurrentExecutions"),
+    )
+
+
+def require_ready(
+    target: AwsTarget, scenario: CallScenario, protocol: FactorialProtocol, functions: dict[str, CalledFunction]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Looks before the first call whether every cell can be called.
+
+    Returns:
+        What the account allows, each in a sentence, and what could not be checked.
+
+    Raises:
+        UsageError: a function has too little memory, is switched off, or more is to be reserved than the account has.
+        StackError: what the functions write to is not there.
+        AccessError: this identity may not invoke them.
+    """
+    for cell in protocol.cells:
+        function, least_mb = functions[cell.language], scenario.least_memory_mb(protocol.design(cell), cell)
+        if (cell.memory_mb or function.memory_mb) < least_mb:
+            raise UsageError(
+                f"{function.function_name} has {function.memory_mb} MB, and cell {cell.name} needs {least_mb}",
+                next_step="name memory_mb among the factors, or deploy it with more",
+            )
+        if cell.reserved_concurrency is None and function.reserved_concurrency == 0:
+            raise UsageError(
+                f"{function.function_name} has reserved concurrency 0 and takes no invocation",
+                next_step="take that away, or name reserved_concurrency among the factors",
+            )
+    wanted: dict[str, int] = {}
+    for cell in protocol.cells:
+        if (level := cell.reserved_concurrency) is not None:
+            name = functions[cell.language].function_name
+            wanted[name] = max(level, wanted.get(name, 0))
+    reserved = {function.function_name: function.reserved_concurrency for function in functions.values()}
+    found = require_concurrency(target, reserved, wanted, max(cell.callers for cell in protocol.cells))
+    with access_errors(f"what the functions of {target.stack.name} write to"):
+        scenario.ready(target.aws, target.stack.outputs)
+    for name in reserved:
+        with access_errors(f"function {name}"):
+            _dry_run(target, name)
+    return found
+
+
+def _dry_run(target: AwsTarget, name: str) -> None:
+    """Whether this identity may invoke a function; a throttle is an answer too."""
+    try:
+        target.aws.lambda_.invoke(FunctionName=name, InvocationType="DryRun")
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "TooManyRequestsException":
+            raise
+
+
+def plan_run(
+    target: AwsTarget, protocol: FactorialProtocol, results: Path, *, left: Collection[PlannedCell] | None = None
+) -> FactorialPlan:
+    """What a run on a target would ask for; nothing is called.
+
+    Args:
+        target: where.
+        protocol: what.
+        results: the folder in which an earlier run may be found, to learn from.
+        left: what is left of a run that goes on; None for a new one.
+
+    Raises:
+        PriceSheetError, UsageError, StackError, AccessError: a price is missing, or the run cannot be made.
+    """
+    scenario = call_scenario(protocol.scenario)
+    functions = called_functions(target, scenario, protocol)
+    limits, unchecked = require_ready(target, scenario, protocol, functions)
+    cells = list(schedule(protocol, 0) if left is None else left)
+    planned = _plan(protocol, scenario, functions, results, cells, target=target.name, region=target.region)
+    return planned if target.name == "local" else msgspec.structs.replace(planned, limits=limits, unchecked=unchecked)
+
+
+def plan_without_stack(protocol: FactorialProtocol, results: Path) -> FactorialPlan:
+    """What a run on a local stack would ask for, when none is up: with the settings it would be brought up with."""
+    scenario = call_scenario(protocol.scenario)
+    settings = local_parameters({}, scenario.settings)
+    functions = {
+        language: CalledFunction(
+            function_name=language,
+            language=language,
+            runtime=settings[f"{language.capitalize()}Runtime"],
+            architecture=settings["Architecture"],
+            memory_mb=int(settings["MemorySize"]),
+            timeout_s=int(settings["Timeout"]),
+            log_group=language,
+            code_sha256="",
+            reserved_concurrency=None,
+        )
+        for language in dict.fromkeys(cell.language for cell in protocol.cells)
+    }
+    cells = list(schedule(protocol, 0))
+    return _plan(protocol, scenario, functions, results, cells, target=LocalTarget.name, region=LOCAL_REGION)
+
+
+def _plan(
+    protocol: FactorialProtocol,
+    scenario: CallScenario,
+    functions: dict[str, CalledFunction],
+    results: Path,
+    left: Sequence[PlannedCell],
+    *,
+    target: str,
+    region: str,
+) -> FactorialPlan:
+    found = find_experience(results, protocol, scenario, target=target, machine=this_machine())
+    prices = load_price_sheet(region)
+    return make_plan(protocol, scenario, functions, prices, left, target=target, experience=found)

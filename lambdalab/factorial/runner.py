@@ -1,0 +1,163 @@
+"""Executes a factorial schedule on a target, cell after cell, and writes down every call as it ends.
+
+A cell begins with the function's memory and reserved concurrency set and waited for, and with new environments, so
+that no cell inherits what another warmed up; then every caller makes one call, all at once, that is not measured.
+After its calls what they wrote is looked at. A run that was interrupted goes on with the calls that are missing.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import groupby
+from typing import Final
+
+import msgspec
+
+from lambdalab.aws import access_errors
+from lambdalab.errors import InvalidRunError, LambdalabError
+from lambdalab.factorial.callers import Callers
+from lambdalab.factorial.model import Call, Finding
+from lambdalab.factorial.protocol import PlannedCall, PlannedCell
+from lambdalab.factorial.scenario import CallScenario
+from lambdalab.factorial.store import FactorialDirectory
+from lambdalab.target import AwsTarget
+
+ANSWER_GRACE_S: Final = 10.0
+"""Beyond a function's timeout, until an answer is no longer waited for."""
+Progress = Callable[[PlannedCell], None]
+"""Told each cell before it begins."""
+
+
+def remaining(schedule: Iterable[PlannedCell], done: Iterable[Call]) -> Iterator[tuple[PlannedCell, int]]:
+    """What is left to do: the measured calls that have not ended, and before them again those that warm up.
+
+    Yields:
+        Each cell with the calls to make, and which attempt of that cell it is.
+    """
+    finished: set[str] = set()
+    attempts: dict[str, int] = {}
+    for call in done:
+        place = call.call_id.rpartition("-")[0]
+        attempts[place] = max(call.attempt, attempts.get(place, 0))
+        if call.finished:
+            finished.add(call.call_id)
+    for planned in schedule:
+        left = tuple(call for call in planned.calls if call.warmup or call.call_id not in finished)
+        if not all(call.warmup for call in left):
+            place = planned.calls[0].call_id.rpartition("-")[0]
+            yield msgspec.structs.replace(planned, calls=left), attempts.get(place, 0) + 1
+
+
+class FactorialRunner:
+    """One run on one target.
+
+    Args:
+        target: where the functions are.
+        scenario: what is asked of them.
+        store: where results go.
+        progress: told each cell before it begins.
+        stop: asked before every block, and after the last, whether to end there, and why.
+    """
+
+    def __init__(
+        self,
+        target: AwsTarget,
+        scenario: CallScenario,
+        store: FactorialDirectory,
+        progress: Progress,
+        stop: Callable[[], str | None],
+    ) -> None:
+        self._target, self._scenario, self._store = target, scenario, store
+        self._progress, self._stop = progress, stop
+        self._manifest = store.manifest()
+        most = max(cell.callers for cell in self._manifest.protocol.cells)
+        timeout_s = max(function.timeout_s for function in self._manifest.functions.values())
+        self._client = target.aws.lambda_callers(most, timeout_s + ANSWER_GRACE_S)
+        self._any_good = False
+
+    def run(self, left: Iterable[tuple[PlannedCell, int]]) -> None:
+        """Executes what is left, or until ``stop`` says why not.
+
+        However it ends, what was measured is on disk and the functions have their configuration back; where that fails
+        too, the error carries a note.
+
+        Raises:
+            InvalidRunError: no call of the first cell succeeded; the others would hardly.
+            AccessError, PlaneError, StorageError: the target or the disk cannot go on.
+        """
+        try:
+            for _, cells in groupby(left, key=lambda cell: cell[0].block):
+                if self._stop() is not None:
+                    break
+                for planned, attempt in cells:
+                    self._progress(planned)
+                    self._execute(planned, attempt)
+            else:
+                self._stop()
+        except BaseException as error:
+            try:
+                self._target.restore()
+            except LambdalabError as second:
+                error.add_note(str(second))
+            raise
+        finally:
+            self._client.close()
+        self._target.restore()
+
+    def _execute(self, planned: PlannedCell, attempt: int) -> None:
+        cell = planned.cell
+        name = self._manifest.functions[cell.language].function_name
+        configurations = self._target.configurations
+        configurations.reserve(name, cell.reserved_concurrency)
+        if not configurations.apply(name, memory_mb=cell.memory_mb, package=None):
+            self._target.renew(name)
+        made: list[Call] = []
+
+        def done(call: Call) -> None:
+            made.append(call)
+            self._store.append_calls([call])
+
+        def event(call: PlannedCall) -> Mapping[str, object]:
+            return self._scenario.event(planned.design, cell, run_id=self._manifest.run_id, seed=call.seed)
+
+        try:
+            for calls in (
+                [call for call in planned.calls if call.warmup],
+                [call for call in planned.calls if not call.warmup],
+            ):
+                Callers(self._client, name, event, done).make(planned, calls, cell.callers, attempt)
+        except BaseException as error:
+            try:
+                self._look(planned, made, attempt)
+            except LambdalabError as second:
+                error.add_note(str(second))
+            raise
+        self._look(planned, made, attempt)
+        self._require_any(planned, made)
+
+    def _look(self, planned: PlannedCell, made: list[Call], attempt: int) -> None:
+        """Whether what was written is there. The emulator keeps it in memory, so that it is removed there."""
+        with access_errors(f"what the calls of {planned.cell.name} wrote"):
+            verified = self._scenario.verify(self._target.aws, planned.design, planned.cell, made)
+            self._store.append_findings(
+                Finding(call_id=call_id, attempt=attempt, found=found) for call_id, found in verified.items()
+            )
+            if self._target.name == "local":
+                self._scenario.remove(self._target.aws, made)
+
+    def _require_any(self, planned: PlannedCell, made: Iterable[Call]) -> None:
+        """A function that may not write, say, fails in every cell: that is told before a night is spent on it."""
+        if self._any_good:
+            return
+        reasons = [self._reason(call) for call in made]
+        self._any_good = None in reasons
+        if not self._any_good:
+            raise InvalidRunError(
+                f"no call of the first cell, {planned.cell.name}, succeeded: {reasons[0]}",
+                next_step="see docs of the scenario for what it means; mend that, then go on with --resume",
+            )
+
+    def _reason(self, call: Call) -> str | None:
+        if call.error is not None:
+            return call.error
+        if call.function_error is not None:
+            return f"the function failed ({call.function_error}): {bytes(call.answer)[:300].decode(errors='replace')}"
+        return self._scenario.read(msgspec.json.decode(call.answer)).fault

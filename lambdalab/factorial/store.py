@@ -1,0 +1,63 @@
+"""The run directory of a factorial run.
+
+::
+
+    results/<run_id>/run.json      the manifest
+                     calls.jsonl   one line per call, appended when it ends
+                     found.jsonl   of every call whether what it says it wrote is there, appended after each cell
+
+Result files are written beside them by the analysis.
+"""
+
+import threading
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from msgspec.structs import replace
+
+from lambdalab.factorial.model import Call, FactorialManifest, Finding
+from lambdalab.record_files import append, read_lines
+from lambdalab.run_folder import RunFolder
+
+FACTORIAL: Final = "factorial"
+SCHEMA_VERSION: Final = 1
+
+
+class FactorialDirectory(RunFolder[FactorialManifest]):
+    """One run's files. Every method raises StorageError when its file cannot be read or written.
+
+    Calls may be appended by many threads.
+    """
+
+    kind = FACTORIAL
+    version = SCHEMA_VERSION
+    manifest_type = FactorialManifest
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._lock = threading.Lock()
+
+    @classmethod
+    def create(cls, results: Path, manifest: FactorialManifest) -> "FactorialDirectory":
+        """Makes the folder of a new run, writes its manifest and points ``latest`` at it.
+
+        Raises:
+            StorageError: the results folder cannot be written.
+        """
+        return cls._made(results, manifest.run_id, manifest)
+
+    def append_calls(self, calls: Iterable[Call]) -> None:
+        """Writes calls and does not wait for the disk, on which callers would wait as well."""
+        with self._lock:
+            append(self.folder / "calls.jsonl", calls, waits=False)
+
+    def append_findings(self, findings: Iterable[Finding]) -> None:
+        """Writes what was found of calls, and waits until it is on the disk."""
+        append(self.folder / "found.jsonl", findings)
+
+    def calls(self) -> list[Call]:
+        """All calls so far, in the order they ended, with what was found of them."""
+        found = {(f.call_id, f.attempt): f.found for f in read_lines(self.folder / "found.jsonl", Finding)}
+        calls = read_lines(self.folder / "calls.jsonl", Call)
+        return [replace(call, found=found.get((call.call_id, call.attempt))) for call in calls]
