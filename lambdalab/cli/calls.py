@@ -213,7 +213,7 @@ def _show_plan(found: "FactorialPlan") -> None:
         f"{_asks(found)}, about {found.minutes:,.1f} minutes\n"
         f"{found.usd:.4f} USD expected, {found.usd_at_most:.2f} at most; of these for the lab's own requests "
         f"{found.lab_usd:.4f}; prices of {found.price_sheet}\n"
-        f"beside that, for as long as the month is old: {monthly} USD a month\n"
+        f"beside that {monthly} USD a month, however many calls\n"
     )
     components = list(dict.fromkeys(name for design in found.designs for name in design.usd_by_component))
     table = new_table("design", numbers=("cells", "calls", "warm-up", "GB", "minutes", *components, "USD"))

@@ -140,7 +140,7 @@ def require_scenario(name: str, scenario: str) -> None:
 
 
 def with_ceilings(protocol: P, minutes: float | None, usd: float | None) -> P:
-    """The protocol, of whatever kind, with ceilings that were typed in place of its own; those it has not got have defaults."""
+    """The protocol, of whatever kind, with ceilings that were typed in place of its own; without any, defaults hold."""
     from msgspec.structs import replace
 
     caps = replace(protocol.caps, minutes=protocol.caps.minutes if minutes is None else minutes)

@@ -47,6 +47,8 @@ class Callers:
         self._client, self._function_name, self._event, self._done = client, function_name, event, done
         self._lock = threading.Lock()
         self._stop = threading.Event()
+        self._ended = threading.Semaphore(0)
+        self._at_work = 0
         self._failure: BaseException | None = None
         self._under_way: dict[str, Call] = {}
 
@@ -58,35 +60,46 @@ class Callers:
             StorageError: a call could not be written down.
         """
         left = iter(calls)
-        work = [
-            threading.Thread(target=self._work, args=(cell, left, attempt), name=f"caller {number}", daemon=True)
-            for number in range(1, min(callers, len(calls)) + 1)
-        ]
         try:
-            for thread in work:
-                thread.start()
-            for thread in work:
-                while thread.is_alive():
-                    thread.join(_LOOK_S)
+            for number in range(1, min(callers, len(calls)) + 1):
+                work = threading.Thread(
+                    target=self._work, args=(cell, left, attempt), name=f"caller {number}", daemon=True
+                )
+                work.start()
+                self._at_work += 1
+            while self._at_work:
+                self._await_one(_LOOK_S)
         finally:
-            self._end(work)
+            self._end()
         if self._failure is not None:
             with access_errors(f"function {self._function_name}"):
                 raise self._failure
 
-    def _end(self, work: Sequence[threading.Thread]) -> None:
+    def _await_one(self, timeout_s: float) -> None:
+        """Not by ``Thread.join``: interrupted by Ctrl-C, that takes a thread for ended that is not (bpo-45274)."""
+        if self._ended.acquire(timeout=timeout_s):
+            self._at_work -= 1
+
+    def _end(self) -> None:
         """Lets calls under way come to their end, and gives up those that do not."""
         self._stop.set()
         deadline = time.monotonic() + GRACE_S
-        for thread in work:
-            if thread.ident is not None:
-                thread.join(max(0.0, deadline - time.monotonic()))
+        while self._at_work and (left_s := deadline - time.monotonic()) > 0:
+            self._await_one(left_s)
         with self._lock:
             given_up, self._under_way = list(self._under_way.values()), {}
             for call in given_up:
                 self._done(call)
 
     def _work(self, cell: PlannedCell, left: Iterator[PlannedCall], attempt: int) -> None:
+        try:
+            self._make_some(cell, left, attempt)
+        except BaseException as failure:
+            self._fail(failure)
+        finally:
+            self._ended.release()
+
+    def _make_some(self, cell: PlannedCell, left: Iterator[PlannedCall], attempt: int) -> None:
         while not self._stop.is_set():
             with self._lock:
                 planned = next(left, None)
@@ -102,17 +115,12 @@ class Callers:
                 elapsed_ms=0.0,
                 error=f"{INTERRUPTED} while it was under way",
             )
-            try:
-                with self._lock:
-                    self._under_way[planned.call_id] = begun
-                ended = self._call(begun, json.dumps(self._event(planned)).encode())
-                with self._lock:
-                    if self._under_way.pop(planned.call_id, None) is not None:
-                        self._done(ended)
-            except BaseException as failure:
-                self._failure = self._failure or failure
-                self._stop.set()
-                return
+            with self._lock:
+                self._under_way[planned.call_id] = begun
+            ended = self._call(begun, json.dumps(self._event(planned)).encode())
+            with self._lock:
+                if self._under_way.pop(planned.call_id, None) is not None:
+                    self._done(ended)
 
     def _call(self, begun: Call, payload: bytes) -> Call:
         """What became of a call. A failure that every further call would meet as well ends the run."""

@@ -14,7 +14,7 @@ from lambdalab.cost import BYTES_PER_GB, PriceSheet
 from lambdalab.errors import StackError
 from lambdalab.factorial.design import LAB_FACTORS, Cell, Design, Level
 from lambdalab.factorial.model import Call, Outcome
-from lambdalab.factorial.scenario import Response, Volume
+from lambdalab.factorial.scenario import CallScenario, Response, Volume
 from lambdalab.model import Amount, Count
 from lambdalab.settings_file import choose
 
@@ -85,17 +85,17 @@ class S3Ingest:
     """Objects of many small events, or large ones in parts. Satisfies ``CallScenario``, where the methods are told."""
 
     name = "s3-ingest"
-    languages = ("python", "go")
+    languages: tuple[str, ...] = ("python", "go")
     default_protocol = "s3-ingest"
     stack_name = "lambdalab-s3"
     settings = "s3-local"
     sources: Mapping[str, str] = {"python": "src/python/s3_ingest", "go": "src/go/s3ingest"}
-    responses = (
+    responses: tuple[Response, ...] = (
         Response(measure="latency_ms", words="time in calls to S3", unit="ms"),
         Response(measure="upload_mb_per_s", words="rate of one upload", unit="MB/s", lower_is_better=False),
         Response(measure="generate_ms", words="time to make the data", unit="ms"),
     )
-    volumes = (
+    volumes: tuple[Volume, ...] = (
         Volume(measure="objects", words="million objects", divisor=10**6, rate="objects/s", rate_divisor=1),
         Volume(measure="object_bytes", words="GB", divisor=BYTES_PER_GB, rate="MB/s", rate_divisor=MB),
         Volume(measure="events_generated", words="million events", divisor=10**6, rate="events/s", rate_divisor=1),
@@ -321,4 +321,4 @@ def _uploads(aws: Any, bucket: str, prefix: str) -> Iterator[str]:
         yield from (upload["Key"] for upload in page.get("Uploads", ()))
 
 
-SCENARIO: Final = S3Ingest()
+SCENARIO: Final[CallScenario] = S3Ingest()

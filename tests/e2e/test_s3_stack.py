@@ -26,15 +26,25 @@ EVENTS = {"s3-events": ("events", 10 * 1024 + 9, 0), "s3-batch": ("batch", 100 *
 
 
 @pytest.fixture(scope="module")
-def s3_stack(lambdalab: Run) -> Iterator[str]:
-    """The emulator's endpoint, while the stack is up."""
+def endpoints(lambdalab: Run) -> Iterator[dict[str, str]]:
+    """Those of the emulator and the plane, while the stack is up."""
     done = lambdalab("up", "--settings", "s3-local", "--port", "0")
     assert done.returncode == 0, done.stderr
     assert "The local stack lambdalab-s3-local is up." in done.stdout
     try:
-        yield next(word.split("=", 1)[1] for word in done.stdout.split() if word.startswith("AWS_ENDPOINT_URL="))
+        yield dict(word.split("=", 1) for word in done.stdout.split() if "=" in word)
     finally:
         lambdalab("down")
+
+
+@pytest.fixture(scope="module")
+def s3_stack(endpoints: dict[str, str]) -> str:
+    return endpoints["AWS_ENDPOINT_URL"]
+
+
+@pytest.fixture(scope="module")
+def plane(endpoints: dict[str, str]) -> str:
+    return endpoints["AWS_ENDPOINT_URL_LAMBDA"]
 
 
 @pytest.mark.parametrize("event", EVENTS)
@@ -87,7 +97,7 @@ settings = {{ {settings} }}
 [designs.factors]
 {factors}
 """
-BUCKET_FUNCTIONS = ("lambdalab-s3-local-python-s3-ingest", "lambdalab-s3-local-go-s3-ingest")
+FUNCTIONS = ("lambdalab-s3-local-python-s3-ingest", "lambdalab-s3-local-go-s3-ingest")
 
 
 def written(project: Path, name: str, **parts: object) -> str:
@@ -117,8 +127,8 @@ def emulator(s3_stack: str) -> Iterator[Aws]:
 
 def settings_of(emulator: Aws) -> dict[str, tuple[int, int | None, dict[str, str]]]:
     """Memory, reserved concurrency and variables of both functions."""
-    found = {}
-    for name in BUCKET_FUNCTIONS:
+    found: dict[str, tuple[int, int | None, dict[str, str]]] = {}
+    for name in FUNCTIONS:
         configuration = emulator.lambda_.get_function_configuration(FunctionName=name)
         reserved = emulator.lambda_.get_function_concurrency(FunctionName=name).get("ReservedConcurrentExecutions")
         found[name] = (configuration["MemorySize"], reserved, configuration["Environment"]["Variables"])
@@ -174,6 +184,30 @@ def test_a_run_makes_every_call_of_its_plan_and_every_object_is_exact(
     assert done.returncode == 0, done.stderr
 
 
+def test_the_same_run_on_what_answers_as_aws_does(
+    project: Path, s3_stack: str, plane: str, emulator: Aws, lambdalab: Run
+) -> None:
+    """Over HTTP, with the plane as Lambda: new environments by a configuration bump, and objects stay."""
+    before = settings_of(emulator)
+    file = written(
+        project, "aws", invocations=2, settings='workload = "events"',
+        factors='language = ["go"]\nmemory_mb = [256]\nbatch_events = [1, 2]',
+    )  # fmt: skip
+    credentials = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
+    places = {"AWS_ENDPOINT_URL": s3_stack, "AWS_ENDPOINT_URL_LAMBDA": plane}
+    target = ("--target", "aws", "--stack-name", "lambdalab-s3-local")
+    done = lambdalab("run", "s3-ingest", "--protocol", file, *target, "--yes", **credentials, **places)
+    assert "Traceback" not in done.stderr
+    assert "4 calls and 2 that warm up, 0.0 GB written to stack lambdalab-s3-local in us-east-1" in done.stderr
+    store, calls = calls_of(project)
+    assert [call.found for call in calls] == [True] * 6
+    assert [answer(call)["is_cold_start"] for call in calls] == [call.warmup for call in calls]
+    bucket = answer(calls[0])["s3_bucket"]
+    kept = emulator.s3.list_objects_v2(Bucket=bucket, Prefix=f"events/{store.folder.name}/")["Contents"]
+    assert len(kept) == 6, "the bucket's lifecycle rule removes them"
+    assert settings_of(emulator) == before
+
+
 def test_a_throttled_call_is_counted_and_not_made_again(project: Path, emulator: Aws, lambdalab: Run) -> None:
     before = settings_of(emulator)
     file = written(
@@ -218,6 +252,9 @@ def test_a_run_that_was_interrupted_goes_on_with_the_calls_that_are_missing(
     first = store.calls()
     assert f"go on with `lambdalab run s3-ingest --resume {store.folder.name} --target local --results inter" in said
     assert len(first) < 2 * 26
+    assert all(call.finished for call in first), "what was under way was awaited"
+    (bucket,) = {answer(call)["s3_bucket"] for call in first}
+    assert "Contents" not in emulator.s3.list_objects_v2(Bucket=bucket, Prefix=f"batch/{store.folder.name}/")
     assert settings_of(emulator) == before
 
     done = lambdalab("run", "s3-ingest", "--resume", "latest", "--results", "interrupted")
@@ -241,6 +278,8 @@ def test_a_run_that_was_interrupted_goes_on_with_the_calls_that_are_missing(
 def test_without_its_bucket_nothing_is_begun(project: Path, emulator: Aws, lambdalab: Run) -> None:
     file = written(project, "refused", invocations=1, settings='workload = "events"', factors='language = ["go"]')
     (bucket,) = (bucket["Name"] for bucket in emulator.s3.list_buckets()["Buckets"] if "objects" in bucket["Name"])
+    for found in emulator.s3.list_objects_v2(Bucket=bucket).get("Contents", ()):  # of whoever invoked by sam
+        emulator.s3.delete_object(Bucket=bucket, Key=found["Key"])
     emulator.s3.delete_bucket(Bucket=bucket)
     try:
         done = lambdalab("run", "s3-ingest", "--protocol", file, "--results", "refused")

@@ -2,6 +2,8 @@
 
 import base64
 import json
+import os
+import signal
 import threading
 import time
 from collections import Counter
@@ -171,17 +173,17 @@ def test_after_an_interruption_calls_under_way_are_awaited_and_then_given_up(
     scripted: ScriptedLambda, monkeypatch: pytest.MonkeyPatch, grace_s: float
 ) -> None:
     monkeypatch.setattr(callers_module, "GRACE_S", grace_s)
-    joined = threading.Thread.join
 
-    def interrupted(thread: threading.Thread, timeout: float | None = None) -> None:
+    def interrupt() -> None:
         """Ctrl-C, when both callers wait for their answers."""
-        if thread.name == "caller 1" and timeout == callers_module._LOOK_S and scripted.seen["hang"] == 2:
-            if grace_s > 1:
-                threading.Timer(0.05, scripted.gate.set).start()
-            raise KeyboardInterrupt
-        joined(thread, timeout)
+        while scripted.seen["hang"] < 2:
+            time.sleep(0.005)
+        os.kill(os.getpid(), signal.SIGINT)
+        if grace_s > 1:
+            time.sleep(0.05)
+            scripted.gate.set()
 
-    monkeypatch.setattr(threading.Thread, "join", interrupted)
+    threading.Thread(target=interrupt, daemon=True).start()
     with pytest.raises(KeyboardInterrupt) as caught:
         make(scripted, *["hang"] * 6, callers=2)
     made: list[Call] = caught.value.made  # type: ignore[attr-defined]

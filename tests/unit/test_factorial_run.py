@@ -1,0 +1,431 @@
+"""Around the calls of a factorial run: what is looked at before, what is left, what ends it, what is typed."""
+
+import dataclasses
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+import pytest
+import sample_factorial as sample
+import samples
+from botocore.exceptions import ClientError
+from command_line import Call as CommandLine
+from command_line import call_fixture, one_sentence, project_fixture
+from samples import ROOT
+
+from lambdalab.configuration import Configurations
+from lambdalab.cost import load_price_sheet
+from lambdalab.design import Caps
+from lambdalab.errors import AccessError, LambdalabError, PriceSheetError, StackError, UsageError
+from lambdalab.factorial.design import Design, FactorialProtocol
+from lambdalab.factorial.experiment import called_functions, cells_left, new_run, plan_run, resume_run
+from lambdalab.factorial.model import INTERRUPTED, Call, Finding
+from lambdalab.factorial.plan import Experience, find_experience, make_plan
+from lambdalab.factorial.protocol import PlannedCell, schedule
+from lambdalab.factorial.runner import FactorialRunner, remaining
+from lambdalab.factorial.stopping import reached_cap, spent_usd
+from lambdalab.factorial.store import FactorialDirectory
+from lambdalab.scenarios import call_scenario
+from lambdalab.stack import Stack
+from lambdalab.stopping import MINUTES_CAP, USD_CAP
+from lambdalab.store import RunDirectory
+from lambdalab.target import AwsTarget
+
+__all__ = ["call_fixture", "project_fixture"]
+PRICED = load_price_sheet(ROOT / "prices" / "us-east-1.toml")
+SCENARIO = call_scenario("s3-ingest")
+DESIGN = Design(
+    label="events",
+    invocations=2,
+    factors={"language": ("python", "go"), "memory_mb": (512,), "callers": (2,)},
+    settings={"workload": "events", "batch_events": 1},
+)
+
+
+def protocol(design: Design = DESIGN, **changes: Any) -> FactorialProtocol:
+    made = FactorialProtocol(name="tiny", scenario="s3-ingest", description="", blocks=2, designs=(design,))
+    return msgspec.structs.replace(made, **changes)
+
+
+def made(planned: PlannedCell, number: int, **changes: Any) -> Call:
+    """The call of that number of a cell, as it ended."""
+    call = planned.calls[number]
+    return sample.make_call(
+        planned.design, planned.cell, call_id=call.call_id, block=planned.block, warmup=call.warmup, **changes
+    )
+
+
+def refusal(code: str, operation: str = "Invoke") -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": "no"}}, operation)
+
+
+# what is left
+
+
+def test_all_is_left_of_a_run_that_has_not_begun() -> None:
+    plan = list(schedule(protocol(), 1))
+    assert list(remaining(plan, [])) == [(cell, 1) for cell in plan]
+
+
+def test_a_cell_that_was_begun_warms_up_again_and_makes_what_is_missing() -> None:
+    plan = list(schedule(protocol(), 1))
+    first, second, *rest = plan
+    done = [made(first, number) for number in range(4)] + [made(second, number) for number in (0, 1, 3)]
+    (left, attempt), *others = remaining(plan, done)
+    assert attempt == 2
+    assert [call.call_id for call in left.calls] == [second.calls[number].call_id for number in (0, 1, 2)]
+    assert others == [(cell, 1) for cell in rest]
+    again = [msgspec.structs.replace(call, attempt=2) for call in done[4:6]]
+    assert next(iter(remaining(plan, done + again)))[1] == 3
+
+
+def test_a_call_that_was_given_up_is_missing_and_one_that_failed_is_not() -> None:
+    plan = list(schedule(protocol(blocks=1), 1))
+    done = [made(cell, number) for cell in plan for number in range(4)]
+    throttled = msgspec.structs.replace(done[2], throttled=True, error="TooManyRequestsException: Rate Exceeded.")
+    assert list(remaining(plan, [*done[:2], throttled, *done[3:]])) == []
+    given_up = msgspec.structs.replace(done[2], error=f"{INTERRUPTED} while it was under way")
+    ((left, attempt),) = remaining(plan, [*done[:2], given_up, *done[3:]])
+    assert ([call.call_id for call in left.calls][2:], attempt) == ([done[2].call_id], 2)
+
+
+# before the first call
+
+
+@dataclasses.dataclass
+class Account:
+    """Lambda and S3 of an account, as far as a run looks before it calls."""
+
+    memory_mb: int = 1024
+    reserved: int | None = None
+    unreserved: int = 1000
+    bucket: bool = True
+    invoke: str | None = None
+    may_ask: bool = True
+
+    def get_function_configuration(self, **_: str) -> dict[str, Any]:
+        return {
+            "Runtime": "provided.al2023", "Architectures": ["arm64"], "MemorySize": self.memory_mb, "Timeout": 900,
+            "CodeSha256": "0",
+        }  # fmt: skip
+
+    def get_function_concurrency(self, **_: str) -> dict[str, Any]:
+        return {} if self.reserved is None else {"ReservedConcurrentExecutions": self.reserved}
+
+    def get_account_settings(self) -> dict[str, Any]:
+        if not self.may_ask:
+            raise refusal("AccessDeniedException", "GetAccountSettings")
+        limit = {"ConcurrentExecutions": 1000, "UnreservedConcurrentExecutions": self.unreserved}
+        return {"AccountLimit": limit}
+
+    def head_bucket(self, **_: str) -> None:
+        if not self.bucket:
+            raise refusal("404", "HeadBucket")
+
+    def invoke_dry(self, **asked: str) -> None:
+        assert asked["InvocationType"] == "DryRun"
+        if self.invoke:
+            raise refusal(self.invoke)
+
+    @property
+    def target(self) -> AwsTarget:
+        outputs = {
+            "Scenario": "s3-ingest", "BucketName": "objects", "PythonFunctionName": "py", "GoFunctionName": "go",
+            "PythonLogGroupName": "/py", "GoLogGroupName": "/go",
+        }  # fmt: skip
+        stack = Stack(name="lambdalab-s3", outputs=outputs, parameters={}, resources={}, types={})
+        client = SimpleNamespace(
+            meta=SimpleNamespace(endpoint_url="https://lambda.us-east-1.amazonaws.com"),
+            get_function_configuration=self.get_function_configuration,
+            get_function_concurrency=self.get_function_concurrency,
+            get_account_settings=self.get_account_settings,
+            invoke=self.invoke_dry,
+        )
+        s3 = SimpleNamespace(head_bucket=self.head_bucket, exceptions=SimpleNamespace(ClientError=ClientError))
+        aws: Any = SimpleNamespace(lambda_=client, s3=s3, session=SimpleNamespace(region_name="us-east-1"))
+        return AwsTarget(aws, stack)
+
+
+RESERVED = msgspec.structs.replace(DESIGN, factors={"language": ("python", "go"), "reserved_concurrency": (0, 500)})
+LARGE = Design(
+    label="b", invocations=1, factors={"language": ("go",)}, settings={"workload": "batch", "multipart_mb": 64}
+)
+
+
+@pytest.mark.parametrize(
+    ("account", "design", "kind", "said"),
+    [
+        (Account(bucket=False), DESIGN, StackError, "bucket objects, to which the functions write, is not there;"),
+        (Account(invoke="AccessDeniedException"), DESIGN, AccessError, "Invoke on function py was refused: AccessDen"),
+        (Account(reserved=0), DESIGN, UsageError, "py has reserved concurrency 0 and takes no invocation; take that"),
+        (Account(memory_mb=200), LARGE, UsageError, "go has 200 MB, and cell b language=go needs 224; name memory_mb"),
+        (
+            Account(), RESERVED, UsageError,
+            "the functions would reserve a concurrency of 1000 together, and this account can reserve 900: of 1000",
+        ),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_called_is_refused_before_the_first_call(
+    tmp_path: Path, account: Account, design: Design, kind: type[LambdalabError], said: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        new_run(account.target, protocol(design), tmp_path / "results")
+    assert str(caught.value).startswith(said)
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_stack_of_another_scenario_is_refused() -> None:
+    target = Account().target
+    for outputs, found in (({"Scenario": "ingest"}, "ingest"), ({}, "none")):
+        target.stack = msgspec.structs.replace(target.stack, outputs=outputs)
+        with pytest.raises(StackError) as caught:
+            called_functions(target, SCENARIO, protocol())
+        assert str(caught.value) == (
+            f"stack lambdalab-s3 is of scenario {found}, not of s3-ingest; "
+            "name one with --stack-name, such as lambdalab-s3."
+        )
+
+
+def test_a_throttled_dry_run_and_an_account_that_may_not_be_asked_are_no_faults(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    account = Account(may_ask=False, invoke="TooManyRequestsException")
+    plan = plan_run(account.target, protocol(), tmp_path)
+    assert plan.limits == ()
+    assert plan.unchecked[0].startswith("the account's concurrency: ")
+    assert not any("DynamoDB" in what for what in plan.unchecked)
+
+
+def test_what_is_asked_is_written_down_before_the_first_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    target = Account(reserved=5).target
+    store = new_run(target, protocol(), tmp_path, seed=4)
+    manifest = store.manifest()
+    assert (manifest.kind, manifest.seed, manifest.protocol) == ("factorial", 4, protocol())
+    assert {f.reserved_concurrency for f in manifest.functions.values()} == {5}
+    assert (manifest.cpu_limit, manifest.target) == ("AWS Lambda", "aws")
+    assert "aws-lambda-go" in manifest.versions
+    assert (tmp_path / "latest").resolve() == store.folder
+    resume_run(target, store)
+    assert len(store.manifest().resumed_at) == 1
+    with pytest.raises(UsageError, match="began with python memory_mb 1024, and now it is 512; set it back"):
+        resume_run(Account(memory_mb=512).target, store)
+
+
+# a cell
+
+
+def test_the_first_cell_of_which_no_call_succeeds_ends_the_run(tmp_path: Path) -> None:
+    store = sample.make_run(tmp_path, sample.make_manifest((DESIGN,)), [])
+    target = SimpleNamespace(aws=SimpleNamespace(lambda_callers=lambda *_: None))
+    runner = FactorialRunner(target, SCENARIO, store, lambda _: None, lambda: None)  # type: ignore[arg-type]
+    planned = next(schedule(store.manifest().protocol, 7))
+    refused = sample.make_call(
+        DESIGN, planned.cell, call_id="x", block=1,
+        record={"ok": False, "error": {"code": "UploadFailed", "message": "the object could not be put: AccessDenied"}},
+    )  # fmt: skip
+    with pytest.raises(LambdalabError, match=r"no call of the first cell, .*: UploadFailed: .*AccessDenied; see docs"):
+        runner._require_any(planned, [refused])
+    runner._require_any(planned, [refused, made(planned, 0)])
+    runner._require_any(planned, [refused])  # a later cell may fail: a result, not an end
+
+
+class Concurrency:
+    """Lambda's reserved concurrency of one function."""
+
+    def __init__(self, reserved: int | None) -> None:
+        self.reserved = reserved
+        self.changes: list[int | None] = []
+
+    def get_function_concurrency(self, **_: str) -> dict[str, Any]:
+        return {} if self.reserved is None else {"ReservedConcurrentExecutions": self.reserved}
+
+    def put_function_concurrency(self, *, ReservedConcurrentExecutions: int, **_: str) -> None:  # noqa: N803
+        self.reserved = ReservedConcurrentExecutions
+        self.changes.append(self.reserved)
+
+    def delete_function_concurrency(self, **_: str) -> None:
+        self.reserved = None
+        self.changes.append(None)
+
+
+@pytest.mark.parametrize(("before", "changes"), [(None, [10, None, 3, None]), (7, [10, None, 3, 7])])
+def test_reserved_concurrency_is_set_and_put_back(before: int | None, changes: list[int | None]) -> None:
+    account = Concurrency(before)
+    configurations = Configurations(SimpleNamespace(lambda_=account))  # type: ignore[arg-type]
+    configurations.reserve("f", None)
+    assert account.changes == [], "as deployed, and nothing was changed yet"
+    for wanted in (10, 10, 0, 3, None):
+        configurations.reserve("f", wanted)
+    configurations.restore()
+    configurations.restore()
+    assert account.changes == changes
+    assert account.reserved == before
+
+
+# what ends it
+
+
+def of_minutes(minutes: float) -> Callable[[], float]:
+    """A clock that is so long after the run began."""
+    began = datetime.fromisoformat(sample.make_manifest().started_at)
+    return lambda: (began + timedelta(minutes=minutes)).timestamp()
+
+
+def test_a_run_ends_with_the_block_in_which_its_minutes_are_over(tmp_path: Path) -> None:
+    manifest = sample.make_manifest((sample.EVENTS,), blocks=1)
+    capped = msgspec.structs.replace(manifest.protocol, caps=Caps(minutes=10.0))
+    store = sample.make_run(tmp_path, msgspec.structs.replace(manifest, protocol=capped))
+    assert reached_cap(store, SCENARIO, spends=False, now_s=of_minutes(9.9)) is None
+    assert reached_cap(store, SCENARIO, spends=False, now_s=of_minutes(10)) == MINUTES_CAP
+    began = datetime.fromtimestamp(of_minutes(600)(), UTC).isoformat()
+    store.write_manifest(msgspec.structs.replace(store.manifest(), resumed_at=(began,)))
+    assert reached_cap(store, SCENARIO, spends=False, now_s=of_minutes(601)) is None, "interruptions do not count"
+
+
+def test_a_run_on_aws_ends_before_the_block_that_would_pass_its_usd(tmp_path: Path) -> None:
+    manifest = sample.make_manifest((sample.EVENTS,), blocks=2, prices=msgspec.to_builtins(PRICED), target="aws")
+    store = sample.make_run(tmp_path, manifest)
+    spent, dearest = spent_usd(store, SCENARIO)
+    assert spent / 2 == pytest.approx(dearest, rel=Decimal("0.1"))
+    for usd, reason in ((spent + dearest, None), (spent + dearest - Decimal("1e-9"), USD_CAP)):
+        capped = msgspec.structs.replace(manifest.protocol, caps=Caps(usd=usd))
+        store.write_manifest(msgspec.structs.replace(manifest, protocol=capped))
+        assert reached_cap(store, SCENARIO, spends=True, now_s=of_minutes(1)) == reason
+        assert reached_cap(store, SCENARIO, spends=False, now_s=of_minutes(1)) is None
+
+
+def test_what_a_lost_call_cost_is_taken_for_the_most(tmp_path: Path) -> None:
+    manifest = sample.make_manifest((DESIGN,), prices=msgspec.to_builtins(PRICED))
+    planned = next(schedule(manifest.protocol, 7))
+    lost = msgspec.structs.replace(
+        made(planned, 0), answer=msgspec.Raw(b"null"), log_tail=None, error="ReadTimeoutError"
+    )
+    throttled = msgspec.structs.replace(lost, call_id="t", throttled=True, error="TooManyRequestsException: no")
+    spent, _ = spent_usd(sample.make_run(tmp_path, manifest, [lost, throttled]), SCENARIO)
+    timeout = Decimal(900) / 2 * Decimal("0.0000166667")  # 512 MB on x86_64, and what is asked of S3 and of the log
+    assert timeout < spent < timeout * Decimal("1.01")
+
+
+# the plan
+
+
+def test_a_plan_by_hand() -> None:
+    design = msgspec.structs.replace(sample.BATCH, factors={"language": ("go",), "callers": (2,)}, invocations=3)
+    plan_of = protocol(design, blocks=2)
+    functions = {"go": sample.make_function("go")}
+    cells = list(schedule(plan_of, 1))
+    name = plan_of.cells[0].name
+    known = Experience(run_id="r", elapsed_ms={name: 2000.0}, billed_ms={name: 1000.0})
+    plan = make_plan(plan_of, SCENARIO, functions, PRICED, cells, target="local", experience=known)
+    assert (plan.blocks, plan.calls, plan.warmup_calls) == (2, 6, 4)
+    assert plan.stored_bytes == 10 * 24 * 2**20
+    # each block: half a second, an init of 0.6 s, a warm-up and two rounds of 2 s
+    assert plan.minutes == pytest.approx(2 * (0.5 + 0.6 + 3 * 2) / 60)
+    (of_design,) = plan.designs
+    gb_s = Decimal("0.0000166667")  # of 1,024 MB
+    assert of_design.usd_by_component["lambda"] == 6 * gb_s + 4 * gb_s * Decimal("1.6") + 10 * Decimal("0.2") / 10**6
+    assert of_design.usd_by_component["requests"] == 10 * 5 * Decimal(5) / 10**6  # three parts of 8 MB, begin and end
+    assert plan.usd == of_design.usd + plan.lab_usd
+    assert plan.usd_at_most - plan.usd == pytest.approx(10 * (900 * gb_s + Decimal("0.2") / 10**6), rel=Decimal("1e-9"))
+    unpriced = msgspec.structs.replace(PRICED, s3=None)
+    with pytest.raises(PriceSheetError, match="does not price requests, storage; add these prices"):
+        make_plan(plan_of, SCENARIO, functions, unpriced, cells, target="local")
+
+
+def test_a_plan_learns_from_the_newest_run_of_the_same_designs(tmp_path: Path) -> None:
+    manifest = sample.make_manifest((sample.EVENTS,), blocks=1)
+    store = sample.make_run(tmp_path, manifest)
+    found = find_experience(tmp_path, manifest.protocol, SCENARIO, target="local", machine=manifest.machine)
+    assert found is not None
+    assert found.run_id == store.folder.name
+    assert found.elapsed_ms.keys() == {cell.name for cell in manifest.protocol.cells}
+    for other in (
+        {"target": "aws", "machine": manifest.machine},
+        {"target": "local", "machine": {"system": "another"}},
+    ):
+        assert find_experience(tmp_path, manifest.protocol, SCENARIO, **other) is None  # type: ignore[arg-type]
+
+
+# files
+
+
+def test_what_was_found_is_of_the_call_and_its_attempt(tmp_path: Path) -> None:
+    manifest = sample.make_manifest((DESIGN,))
+    planned = next(schedule(manifest.protocol, 7))
+    calls = [made(planned, 0, found=None), made(planned, 0, found=None, attempt=2), made(planned, 1, found=None)]
+    store = FactorialDirectory.create(tmp_path, manifest)
+    for call in calls:
+        store.append_calls([call])
+    store.append_findings([Finding(call_id=calls[0].call_id, attempt=2, found=True)])
+    assert [call.found for call in FactorialDirectory.open(tmp_path, "latest").calls()] == [None, True, None]
+
+
+def test_the_reader_of_one_kind_of_run_says_that_it_is_another(tmp_path: Path) -> None:
+    calls = sample.make_run(tmp_path / "a", sample.make_manifest((DESIGN,)), [])
+    messages = RunDirectory.create(tmp_path / "b", samples.make_manifest())
+    for read, folder, found, wanted in (
+        (RunDirectory, calls.folder, "factorial", "messages"),
+        (FactorialDirectory, messages.folder, "messages", "factorial"),
+    ):
+        with pytest.raises(UsageError) as caught:
+            read(folder).manifest()
+        assert str(caught.value) == (
+            f"{folder} is a run of kind {found}, and only one of kind {wanted} can be used here; name another run; "
+            "`lambdalab report` and `lambdalab run --resume` take either kind."
+        )
+
+
+# what was typed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        ("run s3-ingest", 3, "no local stack is up; start one with `lambdalab up --settings s3-local`, or add --up"),
+        ("run s3-ingest --build a", 2, "--build means nothing for scenario s3-ingest, whose functions are called;"),
+        ("run s3-ingest --protocol strict", 2, "protocol strict is for scenario ingest, not s3-ingest; run `lambdalab"),
+        ("run --protocol s3-ingest", 2, "protocol s3-ingest is for scenario s3-ingest, not ingest; run `lambdalab run"),
+        ("run s3-ingest --protocol nope", 2, 'protocols/ has no "nope"; there are: aa'),
+        ("run s3-ingest --resume nope", 2, "nope is not a run directory"),
+        ("run s3-ingest --resume calls --seed 3", 2, "--seed cannot be changed when a run goes on with --resume"),
+        ("run s3-ingest --resume messages", 2, "is a run of kind messages, and only one of kind factorial can be used"),
+        ("run --resume calls", 2, "run calls is of scenario s3-ingest, not ingest; run `lambdalab run s3-ingest --re"),
+        ("run s3-ingest --target aws --up", 2, "--up brings up a local stack, and the target is aws"),
+        ("plan s3-ingest --effect 0.1", 2, "--effect means nothing for scenario s3-ingest"),
+        ("report calls --per-month 5", 2, "--per-month means nothing for scenario s3-ingest"),
+        ("compare calls", 2, "is a run of kind factorial, and only one of kind messages can be used here"),
+        ("sweep --resume calls", 2, "is a run of kind factorial, and only one of kind messages can be used here"),
+    ],
+)
+def test_one_sentence_and_a_next_step(call: CommandLine, project: Path, arguments: str, code: int, said: str) -> None:
+    for name, store in (
+        ("calls", sample.make_run(project / "made", sample.make_manifest((DESIGN,)), [])),
+        ("messages", RunDirectory.create(project / "made", samples.make_manifest())),
+    ):
+        (project / "results").mkdir(exist_ok=True)
+        store.folder.rename(project / "results" / name)
+    ended = call(*arguments.split())
+    assert said in one_sentence(ended)
+    assert ended.code == code
+
+
+def test_the_whole_design_is_planned_without_a_stack(call: CommandLine) -> None:
+    ended = call("plan", "s3-ingest", "--protocol", "s3-ingest-full")
+    assert ended.code == 0, ended.err
+    assert "18,900 calls and 8,280 that warm up" in ended.out
+    assert "custom metrics 6.00 USD a month" in ended.out
+    as_json = msgspec.json.decode(call("plan", "s3-ingest", "--json").out)
+    assert (as_json["calls"], as_json["blocks"], len(as_json["designs"])) == (960, 6, 2)
+
+
+def test_a_run_without_calls_has_all_of_them_left(tmp_path: Path) -> None:
+    store = sample.make_run(tmp_path, sample.make_manifest((DESIGN,), blocks=3), [])
+    assert len(cells_left(store)) == 3 * len(DESIGN.cells)
+    store.write_manifest(msgspec.structs.replace(store.manifest(), stopped=USD_CAP))
+    assert cells_left(store) == []
