@@ -13,6 +13,8 @@ a price is, is told by attributes, from these sources:
   ``Requests-Tier1`` elsewhere, so it is not asked for;
 - CloudWatch, usage types ``VendedLog-Bytes``, ``DataScanned-Bytes``, ``MetricMonitorUsage``: "CloudWatch billing and
   cost" in its user guide. Lambda's logs are vended logs since May 2025;
+- S3, ``group`` of requests and ``volumeType`` of storage, usage types ``Requests-Tier1`` (PUT, COPY, POST, LIST),
+  ``Requests-Tier2`` (all others) and ``TimedStorage-ByteHrs``: public readers of its price list in 2026 agree;
 - X-Ray ``XRay-TracesStored``, and all allowances, ``Global-...``: "Tracking your AWS Free Tier usage" in the Billing
   user guide.
 
@@ -83,11 +85,16 @@ def _dynamodb(usage: str, group: str) -> _Wanted:
     return _Wanted("AmazonDynamoDB", {"productFamily": family, "group": group}, usage, _MILLION)
 
 
+def _s3(family: str, attributes: Mapping[str, str], usage: str, per: Decimal = Decimal(1)) -> _Wanted:
+    return _Wanted("AmazonS3", {"productFamily": family, **attributes}, usage, per)
+
+
 _X86, _ARM = "lambda.usd_per_gb_s.x86_64", "lambda.usd_per_gb_s.arm64"
 _REQUESTS, _ARM_REQUESTS = "lambda.usd_per_million_requests", "lambda.usd_per_million_requests of arm64"
 _WRU, _RRU = "dynamodb.usd_per_million_wru", "dynamodb.usd_per_million_rru"
 _SQS, _LOGS, _SCANNED = "sqs.usd_per_million_requests", "logs.usd_per_gb", "logs.usd_per_gb_scanned"
 _METRICS, _XRAY = "metrics.usd_per_metric_month", "xray.usd_per_million_traces"
+_PUTS, _GETS, _STORED = "s3.usd_per_million_puts", "s3.usd_per_million_gets", "s3.usd_per_gb_month"
 _PRICES: Final = {
     _X86: _lambda("Lambda-GB-Second", "AWS-Lambda-Duration"),
     _ARM: _lambda("Lambda-GB-Second-ARM", "AWS-Lambda-Duration-ARM"),
@@ -99,6 +106,9 @@ _PRICES: Final = {
     _LOGS: _Wanted("AmazonCloudWatch", {}, "VendedLog-Bytes"),
     _SCANNED: _Wanted("AmazonCloudWatch", {}, "DataScanned-Bytes"),
     _METRICS: _Wanted("AmazonCloudWatch", {}, "CW:MetricMonitorUsage"),
+    _PUTS: _s3("API Request", {"group": "S3-API-Tier1"}, "Requests-Tier1", _MILLION),
+    _GETS: _s3("API Request", {"group": "S3-API-Tier2"}, "Requests-Tier2", _MILLION),
+    _STORED: _s3("Storage", {"volumeType": "Standard"}, "TimedStorage-ByteHrs"),
     _XRAY: _Wanted("AWSXRay", {}, "XRay-TracesStored", _MILLION),
 }
 _ALLOWANCES: Final = {
@@ -154,7 +164,7 @@ def read_prices(aws: Aws, region: str, today: datetime.date) -> PriceSheet:
     prices = {key: _price(key, region, wanted, offers[wanted.service]) for key, wanted in _PRICES.items()}
     if prices[_ARM_REQUESTS].usd != prices[_REQUESTS].usd:
         raise _unusable(_ARM_REQUESTS, region, f"is not the {prices[_REQUESTS].usd} of x86_64, and a sheet has one")
-    for key in (_REQUESTS, _ARM_REQUESTS, _WRU, _RRU, _SCANNED, _XRAY):
+    for key in (_REQUESTS, _ARM_REQUESTS, _WRU, _RRU, _SCANNED, _PUTS, _GETS, _XRAY):
         if prices[key].tiers:
             raise _unusable(key, region, "has tiers, which a sheet cannot hold for it")
     free = {
@@ -197,6 +207,13 @@ def read_prices(aws: Aws, region: str, today: datetime.date) -> PriceSheet:
             },
             # Its lower prices begin at 10,000 metrics; the lab keeps up a handful.
             "metrics": {"source": source(_METRICS), "usd_per_metric_month": prices[_METRICS].usd},
+            # Its lower prices begin at 50 TB stored for a month.
+            "s3": {
+                "source": source(_PUTS, _GETS, _STORED),
+                "usd_per_million_puts": prices[_PUTS].usd,
+                "usd_per_million_gets": prices[_GETS].usd,
+                "usd_per_gb_month": prices[_STORED].usd,
+            },
             "xray": {
                 "source": source(_XRAY),
                 "usd_per_million_traces": prices[_XRAY].usd,

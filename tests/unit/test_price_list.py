@@ -110,6 +110,13 @@ LIST = [
     product("AmazonCloudWatch", "SCN", "Data Payload", "USE1-DataScanned-Bytes", one("0.005")),
     product("AmazonCloudWatch", "MET", "Metric", "CW:MetricMonitorUsage", tiers(
         ("0.3000000000", "0"), ("0.10", "10000"), ("0.05", "250000"), ("0.02", "1000000"))),
+    product("AmazonS3", "PUT", "API Request", "Requests-Tier1", one("0.0000050000"), group="S3-API-Tier1"),
+    product("AmazonS3", "GET", "API Request", "Requests-Tier2", one("0.0000004000"), group="S3-API-Tier2"),
+    product("AmazonS3", "SIA", "API Request", "Requests-SIA-Tier1", one("0.00001"), group="S3-API-SIA-Tier1"),
+    product("AmazonS3", "STO", "Storage", "TimedStorage-ByteHrs", tiers(
+        ("0.0230000000", "0"), ("0.022", "51200"), ("0.021", "512000")), volumeType="Standard"),
+    product("AmazonS3", "STI", "Storage", "TimedStorage-SIA-ByteHrs", one("0.0125"),
+            volumeType="Standard - Infrequent Access"),
     product("AWSXRay", "XRY", "AWS X-Ray", "USE1-XRay-TracesStored", one("0.0000050000")),
     product("AWSXRay", "XRI", "AWS X-Ray", "USE1-XRay-TracesStored-Insights", one("0.000001")),
     product("AWSXRay", "FXR", "AWS X-Ray", "Global-XRay-TracesStored", [("0.0000000000", "0", "100000")]),
@@ -203,7 +210,7 @@ def test_the_list_gives_the_packaged_sheet_again(offered: PriceList, tmp_path: P
     assert path == tmp_path / "us-east-1-2026-11-21.toml"
     sheet = load_price_sheet(path)
     assert (sheet.date, sheet.region) == (TODAY, "us-east-1")
-    for service in ("lambda_", "dynamodb", "sqs", "logs", "metrics", "xray"):
+    for service in ("lambda_", "dynamodb", "sqs", "logs", "metrics", "s3", "xray"):
         read, packaged = getattr(sheet, service), getattr(PRICES, service)
         for member in read.__struct_fields__:
             if member != "source":
@@ -243,6 +250,9 @@ def test_another_region_has_its_own_prices_and_the_same_allowances(offered: Pric
         ("VND", "logs.usd_per_gb"),
         ("SCN", "logs.usd_per_gb_scanned"),
         ("MET", "metrics.usd_per_metric_month"),
+        ("PUT", "s3.usd_per_million_puts"),
+        ("GET", "s3.usd_per_million_gets"),
+        ("STO", "s3.usd_per_gb_month"),
         ("XRY", "xray.usd_per_million_traces"),
         ("FGB", "lambda.free_gb_s"),
         ("FRQ", "lambda.free_requests"),
