@@ -82,6 +82,8 @@ def test_calls_as_a_real_stack_answered_them() -> None:
     assert reset.reason == "initialised inside the invocation, after a reset"
     assert (reset.warmup, reset.cold_start) == (True, False)
     rows.remove(reset)
+    summary = summarise(make_manifest((EVENTS, batch)), [reset, *rows], SCENARIO, PRICES)
+    assert "1 of 4 warm-up calls are not valid; metrics.csv says why" in summary.cautions
     assert [row.reason for row in rows] == [None] * 7
     assert {(row.design, row.language, row.cold_start) for row in rows} == {
         (design, language, cold)
