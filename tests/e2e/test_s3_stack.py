@@ -102,39 +102,6 @@ def test_cells_beyond_the_quota_are_refused_before_anything_is_deployed(s3_stack
     assert len(deployed(s3_stack)) == 2
 
 
-def test_two_cells_are_listed_deployed_called_and_destroyed(s3_stack: str, lambdalab: Run, project: Path) -> None:
-    names = {"ingest-events-m512-b10-rc0", "ingest-events-m512-b10-rc10"}
-    listed = lambdalab(*CELLS, *TWO, "--only", "reserved_concurrency=0,10", "--json")
-    said = json.loads(listed.stdout)
-    assert ({row["function_name"] for row in said["functions"]}, said["reserved_concurrency"]) == (names, 10)
-    assert len(deployed(s3_stack)) == 2
-
-    done = lambdalab(*CELLS, *TWO, "--only", "reserved_concurrency=0,10", "--deploy")
-    assert done.returncode == 0, done.stderr
-    functions = deployed(s3_stack)
-    assert names < functions.keys()
-    (project / "empty.json").write_text("{}")
-    for name in names:
-        row = json.loads(lambdalab("invoke", name, "-e", "empty.json").stdout)
-        reserved = 10 if name.endswith("rc10") else 0
-        assert (row["function_name"], row["memory_mb"], row["batch_events"]) == (name, 512, 10)
-        assert (row["reserved_concurrency"], functions[name]) == (reserved, reserved or None)
-        assert row["ok"]
-
-    gone = lambdalab("destroy", "--target", "local", "--yes", "lambdalab-s3-local")
-    assert gone.returncode == 0, gone.stderr
-    assert deployed(s3_stack) == {}
-
-
-def deployed(endpoint_url: str) -> dict[str, int | None]:
-    """The reserved concurrency of every function there is."""
-    client = boto3.Session("test", "test", region_name="us-east-1").client("lambda", endpoint_url=endpoint_url)
-    names = [function["FunctionName"] for function in client.list_functions()["Functions"]]
-    asked = {name: client.get_function_concurrency(FunctionName=name) for name in names}
-    client.close()
-    return {name: found.get("ReservedConcurrentExecutions") for name, found in asked.items()}
-
-
 def test_settings_that_no_local_stack_has_are_refused(lambdalab: Run) -> None:
     done = lambdalab("up", "--settings", "default")
     assert done.returncode == 2
@@ -346,3 +313,37 @@ def test_without_its_bucket_nothing_is_begun(project: Path, emulator: Aws, lambd
     assert done.returncode == 3
     assert f"bucket {bucket}, to which the functions write, is not there; deploy the stack anew." in done.stderr
     assert not (project / "refused").exists(), "nothing was begun"
+
+
+# The last one, since it ends the stack.
+def test_two_cells_are_listed_deployed_called_and_destroyed(s3_stack: str, lambdalab: Run, project: Path) -> None:
+    names = {"ingest-events-m512-b10-rc0", "ingest-events-m512-b10-rc10"}
+    listed = lambdalab(*CELLS, *TWO, "--only", "reserved_concurrency=0,10", "--json")
+    said = json.loads(listed.stdout)
+    assert ({row["function_name"] for row in said["functions"]}, said["reserved_concurrency"]) == (names, 10)
+    assert len(deployed(s3_stack)) == 2
+
+    done = lambdalab(*CELLS, *TWO, "--only", "reserved_concurrency=0,10", "--deploy")
+    assert done.returncode == 0, done.stderr
+    functions = deployed(s3_stack)
+    assert names < functions.keys()
+    (project / "empty.json").write_text("{}")
+    for name in names:
+        row = json.loads(lambdalab("invoke", name, "-e", "empty.json").stdout)
+        reserved = 10 if name.endswith("rc10") else 0
+        assert (row["function_name"], row["memory_mb"], row["batch_events"]) == (name, 512, 10)
+        assert (row["reserved_concurrency"], functions[name]) == (reserved, reserved or None)
+        assert row["ok"]
+
+    gone = lambdalab("destroy", "--target", "local", "--yes", "lambdalab-s3-local")
+    assert gone.returncode == 0, gone.stderr
+    assert deployed(s3_stack) == {}
+
+
+def deployed(endpoint_url: str) -> dict[str, int | None]:
+    """The reserved concurrency of every function there is."""
+    client = boto3.Session("test", "test", region_name="us-east-1").client("lambda", endpoint_url=endpoint_url)
+    names = [function["FunctionName"] for function in client.list_functions()["Functions"]]
+    asked = {name: client.get_function_concurrency(FunctionName=name) for name in names}
+    client.close()
+    return {name: found.get("ReservedConcurrentExecutions") for name, found in asked.items()}
