@@ -122,7 +122,7 @@ def summarise(
         faults=(),
     )
     return msgspec.structs.replace(
-        summary, cautions=tuple(_cautions(manifest, calls, summary)), faults=tuple(_faults(summary))
+        summary, cautions=tuple(_cautions(manifest, rows, calls, summary)), faults=tuple(_faults(summary))
     )
 
 
@@ -276,7 +276,9 @@ def _order(calls: Iterable[CallRow]) -> Iterator[Order]:
         yield Order(block=block, cells=tuple(dict.fromkeys(row.cell for row in rows)))
 
 
-def _cautions(manifest: FactorialManifest, calls: Sequence[CallRow], summary: FactorialSummary) -> Iterator[str]:
+def _cautions(
+    manifest: FactorialManifest, rows: Iterable[CallRow], calls: Sequence[CallRow], summary: FactorialSummary
+) -> Iterator[str]:
     yield from place_cautions(manifest.target, manifest.endpoint, manifest.cpu_limit)
     valid = [row for row in calls if row.valid]
     if summary.stopped is not None and summary.calls_made < summary.calls_planned:
@@ -292,6 +294,8 @@ def _cautions(manifest: FactorialManifest, calls: Sequence[CallRow], summary: Fa
         yield f"{summary.throttled:,} of {len(calls):,} calls were throttled; they are no samples, and count as failed"
     if (cold := sum(bool(row.cold_start) for row in valid)) > 0:
         yield f"{cold:,} calls met a cold start after the warm-up; they are in rates and costs, and in no other number"
+    if unwarmed := sum(row.warmup and not row.valid and not _is_repeated(row) for row in rows):
+        yield f"{unwarmed:,} of {summary.warmups:,} warm-up calls are not valid; metrics.csv says why"
     if len(valid) < len(calls):
         yield f"{len(calls) - len(valid):,} of {len(calls):,} calls are not valid; why:"
 

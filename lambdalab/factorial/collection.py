@@ -23,6 +23,8 @@ NO_REPORT: Final = "no REPORT line was found"
 REPEATED: Final = "repeated after an interruption"
 THROTTLED: Final = "throttled: Lambda answered TooManyRequestsException"
 NOT_FOUND: Final = "what the function says it wrote is not there, or not as it says"
+INSIDE: Final = "initialised inside the invocation, after a reset"
+"""After a crash, or an init of more than 10 s: then Duration holds the init, and REPORT has none."""
 LAMBDA: Final = "lambda"
 LOGS: Final = "logs"
 _CELL_DECIDES: Final = (LANGUAGE, MEMORY_MB)
@@ -143,6 +145,8 @@ def _row(
     outcome = _outcome(call, scenario)
     if outcome is not None and outcome.fault is not None:
         faults.append(outcome.fault)
+    if outcome is not None and outcome.is_first and report is not None and _is_warm(report):
+        faults.append(INSIDE)
     if call.found is False:
         faults.append(NOT_FOUND)
     reasons = [*([REPEATED] if repeated else []), *faults]
@@ -209,6 +213,10 @@ def _platform(call: Call) -> tuple[PlatformReport | None, list[str], int | None]
     if report.refused is not None:
         faults.append(f"the REPORT line is no measurement: {report.refused}")
     return report, faults, _log_bytes(lines, report.request_id)
+
+
+def _is_warm(report: PlatformReport) -> bool:
+    return report.start is Start.WARM and report.refused is None
 
 
 def _log_bytes(lines: Sequence[str], request_id: str) -> int | None:

@@ -72,6 +72,36 @@ def test_a_good_call_has_what_lambda_and_the_function_say() -> None:
     assert row.measures["object_bytes"] == 1024
 
 
+def test_calls_as_a_real_stack_answered_them() -> None:
+    """Of a run of the reduced protocol on the local stack: each language and workload, cold warm-up and warm call."""
+    lines = (Path(__file__).parent / "factorial_calls.jsonl").read_bytes().splitlines()
+    batch = msgspec.structs.replace(BATCH, factors={**BATCH.factors, "multipart_mb": (8, 16)})
+    rows = rows_of(*(msgspec.json.decode(line, type=Call) for line in lines), manifest=make_manifest((EVENTS, batch)))
+    # the first one's init took more than the 10 s that Lambda gives it, and was made again inside the call
+    (reset,) = (row for row in rows if not row.valid)
+    assert reset.reason == "initialised inside the invocation, after a reset"
+    assert (reset.warmup, reset.cold_start) == (True, False)
+    rows.remove(reset)
+    summary = summarise(make_manifest((EVENTS, batch)), [reset, *rows], SCENARIO, PRICES)
+    assert "1 of 4 warm-up calls are not valid; metrics.csv says why" in summary.cautions
+    assert [row.reason for row in rows] == [None] * 7
+    assert {(row.design, row.language, row.cold_start) for row in rows} == {
+        (design, language, cold)
+        for design in ("events", "batch")
+        for language in ("python", "go")
+        for cold in (True, False)
+        if (design, language, cold) != ("events", "python", True)
+    }
+    for row in rows:
+        assert row.cold_start is row.warmup
+        assert (row.init_ms is not None) is row.warmup
+        assert row.cost_total_usd is not None, "their logs are shorter than 4 KB"
+        assert row.duration_ms is not None
+        taken_ms = row.measures["latency_ms"]
+        assert taken_ms is not None
+        assert taken_ms < row.duration_ms < row.elapsed_ms
+
+
 def test_what_a_call_costs_by_hand() -> None:
     """48 ms billed x 512 MB on x86; one PUT; 1,024 bytes for two of thirty days; the log, 26 bytes more a line."""
     given = call(latency_ms=40.0)
