@@ -28,7 +28,8 @@ from lambdalab.tools import search_path
 
 BLOCKS: Final = 3
 SECONDS: Final = 6
-PLACES: Final = 32
+PLACES: Final = 256
+"""Requests under way at once: more than a sender can send in the 10 ms that the server takes."""
 HOLD_S: Final = 30
 RATES: Final = (1, 10, 100, 500)
 ROOT: Final = Path(__file__).parents[1]

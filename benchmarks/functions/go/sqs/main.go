@@ -50,8 +50,9 @@ func main() {
 	connections := map[int32][]byte{}
 	events := make([]syscall.EpollEvent, 256)
 	for {
-		// The service takes milliseconds too. What comes meanwhile is answered together, which costs a fraction.
-		pause := syscall.Timespec{Nsec: 1e6}
+		// A service takes milliseconds, SQS some ten. What comes meanwhile is answered together: who answers each message at
+		// once takes the core from a sender every time, and with two senders on two cores that would be measured.
+		pause := syscall.Timespec{Nsec: 10e6}
 		_ = syscall.Nanosleep(&pause, nil)
 		count, err := syscall.EpollWait(ready, events, -1)
 		if err != nil && err != syscall.EINTR {
