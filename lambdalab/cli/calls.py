@@ -220,7 +220,7 @@ def _show_plan(found: "FactorialPlan") -> None:
     for design in found.designs:
         table.add_row(
             design.label,
-            f"{design.cells}",
+            f"{design.cells}" if design.fraction == 1 else f"{design.cells} of {design.cells * design.fraction}",
             f"{design.calls:,}",
             f"{design.warmup_calls:,}",
             f"{design.stored_bytes / 2**30:,.2f}",

@@ -256,14 +256,16 @@ def _studies(
     of_block_cell = _by(warm, lambda row: (row.block, tuple(row.levels.values())))
     for one in (*responses, COST):
         values = {key: median(found) for key, rows in of_block_cell.items() if (found := _known(rows, one.measure))}
-        yield Study(design.label, one.measure, one.words, one.unit, one.lower_is_better, design.factors, blocks, values)
+        said = (one.measure, one.words, one.unit, one.lower_is_better)
+        yield Study(design.label, *said, design.factors, blocks, values, design.fraction)
     for rate in rates:
         values = {
             (block, tuple(cell.levels.values())): value
             for cell in design.cells
             for block, value in paces.get(cell.name, {}).get(rate.measure, {}).items()
         }
-        yield Study(design.label, rate.measure, rate.words, rate.unit, False, design.factors, blocks, values)
+        said = (rate.measure, rate.words, rate.unit, False)
+        yield Study(design.label, *said, design.factors, blocks, values, design.fraction)
 
 
 def _order(calls: Iterable[CallRow]) -> Iterator[Order]:
@@ -283,6 +285,7 @@ def _cautions(manifest: FactorialManifest, calls: Sequence[CallRow], summary: Fa
         )
     estimated = [one for one in summary.effects if one.refused is None]
     yield from dict.fromkeys(f"{one.design}: {said}, and is in no effect" for one in estimated for said in one.left_out)
+    yield from dict.fromkeys(f"{one.design}: {said}" for one in estimated for said in one.aliased)
     if summary.throttled:
         yield f"{summary.throttled:,} of {len(calls):,} calls were throttled; they are no samples, and count as failed"
     if (cold := sum(bool(row.cold_start) for row in valid)) > 0:

@@ -4,12 +4,12 @@ Words: a *factor* is what varies, a *level* one of its values, a *cell* one comb
 of one kind of work, a *block* every cell once, in an order drawn anew.
 """
 
-from itertools import product
 from typing import Final
 
 import msgspec
 
 from lambdalab.design import Caps
+from lambdalab.factorial.fraction import combined
 
 Level = int | str
 LANGUAGE: Final = "language"
@@ -24,13 +24,15 @@ the reserved concurrency, 0 being none. Every other factor is the scenario's, an
 class Design(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The cells of one kind of work.
 
-    ``invocations`` is how many calls a cell gets in each block, ``settings`` what is the same in all its cells.
+    ``invocations`` is how many calls a cell gets in each block, ``settings`` what is the same in all its cells;
+    ``fraction`` 2 or 3 measures a half or a third of the combinations (``fraction.py``), 1 all.
     """
 
     label: str
     invocations: int
     factors: dict[str, tuple[Level, ...]]
     settings: dict[str, Level] = {}
+    fraction: int = 1
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -39,12 +41,18 @@ class Design(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def cells(self) -> "tuple[Cell, ...]":
-        """Every combination of the factors' levels, the last factor varying fastest."""
+        """Every combination of the factors' levels that is measured, the last factor varying fastest."""
         names = tuple(self.factors)
         return tuple(
             Cell(design=self.label, levels=dict(zip(names, levels, strict=True)))
-            for levels in product(*self.factors.values())
+            for levels in combined(self.factors, self.fraction)
         )
+
+    @property
+    def cells_in_words(self) -> str:
+        """How many are measured, and of how many when it is a fraction."""
+        count = len(self.cells)
+        return f"{count:,}" if self.fraction == 1 else f"{count:,} of {self.fraction * count:,}"
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):

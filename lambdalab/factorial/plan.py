@@ -39,10 +39,11 @@ class Experience(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlannedDesign(msgspec.Struct, frozen=True, kw_only=True):
-    """One design in all blocks that are left."""
+    """One design in all blocks that are left; ``cells`` are the ``fraction`` of all that is measured."""
 
     label: str
     cells: int
+    fraction: int = 1
     calls: int
     warmup_calls: int
     stored_bytes: int
@@ -206,6 +207,7 @@ def _planned_design(
     return PlannedDesign(
         label=design.label,
         cells=len(design.cells),
+        fraction=design.fraction,
         calls=sum(len(planned.calls) for planned in left) - warmups,
         warmup_calls=warmups,
         stored_bytes=stored,

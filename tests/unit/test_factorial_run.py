@@ -424,6 +424,16 @@ def test_the_whole_design_is_planned_without_a_stack(call: CommandLine) -> None:
     assert (as_json["calls"], as_json["blocks"], len(as_json["designs"])) == (960, 6, 2)
 
 
+def test_a_fraction_is_planned_with_its_cells(call: CommandLine, project: Path) -> None:
+    whole = (project / "protocols" / "s3-ingest-full.toml").read_text()
+    assert whole.count("invocations = ") == 2
+    (project / "third.toml").write_text(whole.replace("invocations = ", "fraction = 3\ninvocations = "))
+    ended = call("plan", "s3-ingest", "--protocol", "third.toml")
+    assert ended.code == 0, ended.err
+    assert "6,300 calls and" in ended.out
+    assert ended.out.count("18 of 54") == 2
+
+
 def test_a_run_without_calls_has_all_of_them_left(tmp_path: Path) -> None:
     store = sample.make_run(tmp_path, sample.make_manifest((DESIGN,), blocks=3), [])
     assert len(cells_left(store)) == 3 * len(DESIGN.cells)
