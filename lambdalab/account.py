@@ -52,7 +52,7 @@ def require_concurrency(
         callers: the most calls at once.
 
     Returns:
-        As ``account_limits``.
+        As ``account_limits``, without what only a run of messages depends on.
 
     Raises:
         UsageError: they do not go together.
@@ -65,7 +65,7 @@ def require_concurrency(
             with access_errors("the account's Lambda settings"):
                 limit = target.aws.lambda_.get_account_settings()["AccountLimit"]
         except AccessError as error:
-            return (), (f"the account's concurrency: {error.problem}", *UNCHECKED[1:])
+            return (), (f"the account's concurrency: {error.problem}", *UNCHECKED[-1:])
         total, unreserved = limit["ConcurrentExecutions"], limit["UnreservedConcurrentExecutions"]
     asked = sum(wanted.get(name, concurrency or 0) for name, concurrency in reserved.items())
     most = max(0, unreserved + now - UNRESERVED_LEAST)
@@ -80,4 +80,4 @@ def require_concurrency(
         found.append(
             f"caution: {callers} callers at once, and the account runs {total} invocations: many are throttled"
         )
-    return tuple(found), UNCHECKED[1:]
+    return tuple(found), UNCHECKED[-1:]

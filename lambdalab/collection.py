@@ -4,16 +4,15 @@ Pure: the same files in, the same rows out. A row is valid only under the rules 
 in the file, with its reasons.
 """
 
-import functools
 import math
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
-from decimal import Context, Decimal
+from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from lambdalab.cost import PriceSheet, impossible_price, invocation_cost
+from lambdalab.cost import PriceSheet, invocation_cost, kept_sheet, rounded
 from lambdalab.design import Arm, Mode, Start, as_cold
 from lambdalab.errors import StorageError
 from lambdalab.load.books import Books, balance
@@ -25,7 +24,6 @@ NO_REPORT: Final = "no REPORT line was found"
 REPEATED: Final = "repeated after an interruption"
 _LONGEST_MS: Final = (1_209_600 + 900) * 1000
 """A message is kept for 14 days at most, and an invocation ends after 15 minutes."""
-_CONTEXT: Final = Context(prec=60)
 _OF_ALL: Final[dict[str, Callable[[list[Any]], Any]]] = {
     **dict.fromkeys(("written", "duplicates", "sdk_retries", "consumed_wru"), sum),
     **dict.fromkeys(("sent_ms", "started_ms"), min),
@@ -52,15 +50,7 @@ def read_run(store: RunDirectory) -> MeasuredRun:
         StorageError: a file of the run is damaged.
     """
     manifest = store.manifest()
-    try:
-        prices = msgspec.convert(manifest.prices, PriceSheet)
-        fault = impossible_price(prices)
-    except msgspec.ValidationError as error:
-        fault = str(error)
-    if fault is not None:
-        raise StorageError(
-            f"{store.folder / 'run.json'} is damaged: {fault} of prices", next_step="restore it, or measure again"
-        )
+    prices = kept_sheet(manifest.prices, store.folder / "run.json")
     trials, observations = store.trials(), observe_run(store)
     _refuse_unknown_arms(store, manifest, trials)
     damaged_lines, invocations = observations.damaged_lines, _invocations(manifest, trials, observations)
@@ -299,19 +289,13 @@ def _cost(
         sqs_bytes=None if observed is None else result.message_bytes,
         log_bytes=None if observed is None else observed.log_bytes,
     )
-    return Cost(**{name: _money(getattr(exact, name)) for name in Cost.__struct_fields__})
+    return Cost(**{name: rounded(getattr(exact, name)) for name in Cost.__struct_fields__})
 
 
 def _per_item(cost: Cost, record: FunctionRecord | None) -> Decimal | None:
     if record is None or not record.written or cost.total_usd is None:
         return None
-    return _money(cost.total_usd / record.written)
-
-
-@functools.lru_cache(maxsize=2**16)  # most of a run's amounts are few, and each of its rows has six
-def _money(amount: Decimal | None) -> Decimal | None:
-    """Eighteen decimals, as the columns of ``metrics`` have."""
-    return None if amount is None else amount.quantize(Decimal("1e-18"), context=_CONTEXT)
+    return rounded(cost.total_usd / record.written)
 
 
 def _since_sent(record: FunctionRecord | None, moment_ms: int | None) -> int | None:

@@ -8,13 +8,13 @@ import datetime
 import functools
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from decimal import Decimal
+from decimal import Context, Decimal
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from lambdalab.errors import PriceSheetError
+from lambdalab.errors import PriceSheetError, StorageError
 from lambdalab.model import Cost
 from lambdalab.settings_file import choose, locate, read
 
@@ -28,6 +28,7 @@ BYTES_PER_GB = 2**30
 """A GB of log data. AWS does not define it on the price page; its meters count in powers of two."""
 
 _MILLION = Decimal(1_000_000)
+_CONTEXT = Context(prec=60)
 _MOST = Decimal(10**15)
 
 
@@ -143,6 +144,28 @@ def impossible_price(sheet: PriceSheet) -> str | None:
     return next(
         (f"{key} is {price}" for key, price in numbers if not price.is_finite() or not 0 <= price <= _MOST), None
     )
+
+
+def kept_sheet(prices: Mapping[str, object], path: Path) -> PriceSheet:
+    """The price sheet that the manifest of a run holds.
+
+    Raises:
+        StorageError: it is none; ``path`` is the manifest's file.
+    """
+    try:
+        sheet = msgspec.convert(prices, PriceSheet)
+        fault = impossible_price(sheet)
+    except msgspec.ValidationError as error:
+        fault = str(error)
+    if fault is not None:
+        raise StorageError(f"{path} is damaged: {fault} of prices", next_step="restore it, or measure again")
+    return sheet
+
+
+@functools.lru_cache(maxsize=2**16)  # most of a run's amounts are few, and each of its rows has six
+def rounded(amount: Decimal | None) -> Decimal | None:
+    """Eighteen decimals, as the columns of ``metrics`` have."""
+    return None if amount is None else amount.quantize(Decimal("1e-18"), context=_CONTEXT)
 
 
 def invocation_cost(

@@ -296,16 +296,24 @@ class LocalTarget(AwsTarget):
         self.local.recycle(function_name)
 
 
-def aws_target(stack_name: str, builds: Mapping[str, Path] | None = None, aws: Aws | None = None) -> AwsTarget:
-    """The target for a stack on AWS, by the ordinary AWS environment; ``aws`` are clients that are there already.
+def aws_target(
+    stack_name: str, builds: Mapping[str, Path] | None = None, aws: Aws | None = None, environment: str | None = None
+) -> AwsTarget:
+    """The target for a stack on AWS, by the ordinary AWS environment.
+
+    Args:
+        stack_name: which.
+        builds: as of ``AwsTarget``.
+        aws: clients that are there already.
+        environment: of samconfig.toml, by which such a stack is deployed; sam's default when None.
 
     Raises:
         StackError, AccessError: it is not there, or cannot be asked for.
     """
     aws = aws or Aws()
-    stack = find_stack(
-        aws, stack_name, next_step="deploy it with `sam build && sam deploy`, or name yours with --stack-name"
-    )
+    by = "" if environment is None else f" --config-env {environment}"
+    deploy = f"`sam build{by} && sam deploy{by}`"
+    stack = find_stack(aws, stack_name, next_step=f"deploy it with {deploy}, or name yours with --stack-name")
     return AwsTarget(aws, stack, builds)
 
 

@@ -186,11 +186,12 @@ def plan_calls(
     from lambdalab.factorial.experiment import plan_run, plan_without_stack
     from lambdalab.local.stack import running_stack
     from lambdalab.scenarios import call_scenario
-    from lambdalab.target import aws_target, local_target
+    from lambdalab.target import local_target
 
     wanted = chosen_calls(scenario_name, protocol, blocks)
     if target is TargetName.AWS:
-        found = plan_run(aws_target(stack_name or call_scenario(scenario_name).stack_name), wanted, results)
+        scenario = call_scenario(scenario_name)
+        found = plan_run(_on_aws(stack_name or scenario.stack_name, scenario), wanted, results)
     elif (stack := running_stack()) is not None:
         found = plan_run(local_target(stack), wanted, results)
     else:
@@ -238,6 +239,12 @@ def _asks(plan: "FactorialPlan") -> str:
     return f"{plan.calls:,} calls and {plan.warmup_calls:,} that warm up, {plan.stored_bytes / 2**30:,.1f} GB written"
 
 
+def _on_aws(stack_name: str, scenario: "CallScenario") -> "AwsTarget":
+    from lambdalab.target import aws_target
+
+    return aws_target(stack_name, environment=scenario.settings.removesuffix("-local"))
+
+
 @contextmanager
 def _place(
     name: TargetName,
@@ -249,10 +256,10 @@ def _place(
     cpu_scale: float | None,
 ) -> "Iterator[AwsTarget]":
     from lambdalab.local.stack import stack_for_a_while
-    from lambdalab.target import aws_target, local_target
+    from lambdalab.target import local_target
 
     if name is TargetName.AWS:
-        yield aws_target(stack_name)
+        yield _on_aws(stack_name, scenario)
     elif temporary:
         with stack_for_a_while(say, latency=latency, cpu_scale=cpu_scale, settings=scenario.settings) as stack:
             yield local_target(stack)

@@ -45,7 +45,10 @@ class Formula(StrEnum):
     SEED = "seed"
 
 
-@app.command(epilog="Example:  lambdalab run ingest --blocks 20 --seed 7\n\nExample:  lambdalab run --resume latest")
+@app.command(
+    epilog="Example:  lambdalab run ingest --blocks 20 --seed 7\n\nExample:  lambdalab run s3-ingest --up\n\n"
+    "Example:  lambdalab run --resume latest"
+)
 def run(
     context: typer.Context,
     scenario: Annotated[str, typer.Argument(help="What to measure.")] = "ingest",

@@ -23,6 +23,7 @@ from lambdalab.stats import LEVEL, median_estimate
 DURATION: Final = Response(measure="duration_ms", words="Duration", unit="ms")
 """What every call has a REPORT line of, whatever its scenario measures."""
 COST: Final = Response(measure="million_calls_usd", words="cost of a million calls", unit="USD")
+_MILLION: Final = 10**6
 _OF_FUNCTION: Final = (LANGUAGE, MEMORY_MB)
 K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
@@ -121,7 +122,7 @@ def summarise(
         faults=(),
     )
     return msgspec.structs.replace(
-        summary, cautions=tuple(_cautions(manifest, calls, summary)), faults=tuple(_faults(summary))
+        summary, cautions=tuple(_cautions(manifest, rows, calls, summary)), faults=tuple(_faults(summary))
     )
 
 
@@ -147,7 +148,7 @@ def _reasons(rows: Iterable[CallRow]) -> dict[str, int]:
 def _value(row: CallRow, measure: str) -> float | None:
     """A measure of the scenario, or of the lab."""
     if measure == COST.measure:
-        return None if row.cost_total_usd is None else float(row.cost_total_usd * 10**6)
+        return None if row.cost_total_usd is None else float(row.cost_total_usd * _MILLION)
     found = row.measures[measure] if measure in row.measures else getattr(row, measure, None)
     return None if found is None else float(found)
 
@@ -170,7 +171,7 @@ def _group(
     functions = {row.function_name for row in rows}
     values = {one: found for one in responses if (found := _known(warm, one.measure))}
     sums = {one.measure: sum(found) for one in volumes if (found := _known(valid, one.measure))}
-    costs = {part: _mean(row.costs_usd.get(part) for row in valid) for part in _parts(valid)}
+    costs = {part: _million_usd(row.costs_usd.get(part) for row in valid) for part in _parts(valid)}
     known = [amount for amount in costs.values() if amount is not None]
     cost = sum(known, Decimal()) if known and len(known) == len(costs) else None
     inits = [row.init_ms for row in cold if row.init_ms is not None]
@@ -193,8 +194,8 @@ def _group(
         init_ms=_estimate(inits, in_ms=True) if inits else None,
         init_and_first_ms=_estimate(both, in_ms=True) if both else None,
         max_memory_mb=max((row.max_memory_mb for row in valid if row.max_memory_mb is not None), default=None),
-        costs_usd=costs,
-        cost_usd=cost,
+        million_usd=costs,
+        million_total_usd=cost,
         usd_per_volume={
             one.measure: _per_volume(cost, len(valid), sums.get(one.measure, 0), one.divisor) for one in volumes
         },
@@ -205,13 +206,13 @@ def _parts(rows: Iterable[CallRow]) -> list[str]:
     return list(dict.fromkeys(part for row in rows for part in row.costs_usd))
 
 
-def _mean(amounts: Iterable[Decimal | None]) -> Decimal | None:
+def _million_usd(amounts: Iterable[Decimal | None]) -> Decimal | None:
     known = [amount for amount in amounts if amount is not None]
-    return sum(known, Decimal()) / len(known) if known else None
+    return sum(known, Decimal()) * _MILLION / len(known) if known else None
 
 
 def _per_volume(cost: Decimal | None, calls: int, amount: float, divisor: int) -> Decimal | None:
-    return None if cost is None or not amount else cost * calls * divisor / Decimal(str(amount))
+    return None if cost is None or not amount else cost / _MILLION * calls * divisor / Decimal(str(amount))
 
 
 def _rates(volumes: Sequence[Volume]) -> tuple[_Rate, ...]:
@@ -256,16 +257,18 @@ def _studies(
     of_block_cell = _by(warm, lambda row: (row.block, tuple(row.levels.values())))
     for one in (*responses, COST):
         values = {key: median(found) for key, rows in of_block_cell.items() if (found := _known(rows, one.measure))}
-        said = (one.measure, one.words, one.unit, one.lower_is_better)
-        yield Study(design.label, *said, design.factors, blocks, values, design.fraction)
+        if values or not warm:  # else it is no measure of this design
+            said = (one.measure, one.words, one.unit, one.lower_is_better)
+            yield Study(design.label, *said, design.factors, blocks, values, design.fraction)
     for rate in rates:
         values = {
             (block, tuple(cell.levels.values())): value
             for cell in design.cells
             for block, value in paces.get(cell.name, {}).get(rate.measure, {}).items()
         }
-        said = (rate.measure, rate.words, rate.unit, False)
-        yield Study(design.label, *said, design.factors, blocks, values, design.fraction)
+        if values or not warm:
+            said = (rate.measure, rate.words, rate.unit, False)
+            yield Study(design.label, *said, design.factors, blocks, values, design.fraction)
 
 
 def _order(calls: Iterable[CallRow]) -> Iterator[Order]:
@@ -273,7 +276,9 @@ def _order(calls: Iterable[CallRow]) -> Iterator[Order]:
         yield Order(block=block, cells=tuple(dict.fromkeys(row.cell for row in rows)))
 
 
-def _cautions(manifest: FactorialManifest, calls: Sequence[CallRow], summary: FactorialSummary) -> Iterator[str]:
+def _cautions(
+    manifest: FactorialManifest, rows: Iterable[CallRow], calls: Sequence[CallRow], summary: FactorialSummary
+) -> Iterator[str]:
     yield from place_cautions(manifest.target, manifest.endpoint, manifest.cpu_limit)
     valid = [row for row in calls if row.valid]
     if summary.stopped is not None and summary.calls_made < summary.calls_planned:
@@ -290,6 +295,8 @@ def _cautions(manifest: FactorialManifest, calls: Sequence[CallRow], summary: Fa
         yield f"{summary.throttled:,} of {len(calls):,} calls were throttled; they are no samples, and count as failed"
     if (cold := sum(bool(row.cold_start) for row in valid)) > 0:
         yield f"{cold:,} calls met a cold start after the warm-up; they are in rates and costs, and in no other number"
+    if unwarmed := sum(row.warmup and not row.valid and not _is_repeated(row) for row in rows):
+        yield f"{unwarmed:,} of {summary.warmups:,} warm-up calls are not valid; metrics.csv says why"
     if len(valid) < len(calls):
         yield f"{len(calls) - len(valid):,} of {len(calls):,} calls are not valid; why:"
 

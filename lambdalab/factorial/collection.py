@@ -4,12 +4,12 @@ A row is valid only under the rules of docs/method.md; one that is not stays in 
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from decimal import Context, Decimal
+from decimal import Decimal
 from typing import Final, NamedTuple
 
 import msgspec
 
-from lambdalab.cost import PriceSheet, impossible_price, ingested_bytes, invocation_cost
+from lambdalab.cost import PriceSheet, ingested_bytes, invocation_cost, kept_sheet, rounded
 from lambdalab.design import Start
 from lambdalab.errors import StorageError
 from lambdalab.factorial.design import LANGUAGE, MEMORY_MB, Cell
@@ -23,9 +23,10 @@ NO_REPORT: Final = "no REPORT line was found"
 REPEATED: Final = "repeated after an interruption"
 THROTTLED: Final = "throttled: Lambda answered TooManyRequestsException"
 NOT_FOUND: Final = "what the function says it wrote is not there, or not as it says"
+INSIDE: Final = "initialised inside the invocation, after a reset"
+"""After a crash, or an init of more than 10 s: then Duration holds the init, and REPORT has none."""
 LAMBDA: Final = "lambda"
 LOGS: Final = "logs"
-_CONTEXT: Final = Context(prec=60)
 _CELL_DECIDES: Final = (LANGUAGE, MEMORY_MB)
 """Factors with a column of every row."""
 
@@ -45,14 +46,12 @@ def read_calls(store: FactorialDirectory, scenario: CallScenario) -> MeasuredCal
         StorageError: a file of the run is damaged.
     """
     manifest = store.manifest()
-    try:
-        prices = msgspec.convert(manifest.prices, PriceSheet)
-        fault = impossible_price(prices)
-    except msgspec.ValidationError as error:
-        fault = str(error)
-    fault = _unknown_function(manifest) if fault is None else f"{fault} of prices"
-    if fault is not None:
-        raise StorageError(f"{store.folder / 'run.json'} is damaged: {fault}", next_step="restore it, or measure again")
+    path = store.folder / "run.json"
+    prices = kept_sheet(manifest.prices, path)
+    if languages := {cell.language for cell in manifest.protocol.cells} - manifest.functions.keys():
+        raise StorageError(
+            f"{path} is damaged: it has no function in {min(languages)!r}", next_step="restore it, or measure again"
+        )
     calls = store.calls()
     names = {cell.name for cell in manifest.protocol.cells}
     for name in sorted({call.cell for call in calls} - names):
@@ -132,11 +131,6 @@ def _keys(mappings: Iterable[Mapping[str, object]]) -> list[str]:
     return list(dict.fromkeys(key for mapping in mappings for key in mapping))
 
 
-def _unknown_function(manifest: FactorialManifest) -> str | None:
-    languages = {cell.language for cell in manifest.protocol.cells} - manifest.functions.keys()
-    return f"it has no function in {sorted(languages)[0]!r}" if languages else None
-
-
 def _row(
     manifest: FactorialManifest,
     cell: Cell,
@@ -151,6 +145,8 @@ def _row(
     outcome = _outcome(call, scenario)
     if outcome is not None and outcome.fault is not None:
         faults.append(outcome.fault)
+    if outcome is not None and outcome.is_first and report is not None and _is_warm(report):
+        faults.append(INSIDE)
     if call.found is False:
         faults.append(NOT_FOUND)
     reasons = [*([REPEATED] if repeated else []), *faults]
@@ -219,6 +215,10 @@ def _platform(call: Call) -> tuple[PlatformReport | None, list[str], int | None]
     return report, faults, _log_bytes(lines, report.request_id)
 
 
+def _is_warm(report: PlatformReport) -> bool:
+    return report.start is Start.WARM and report.refused is None
+
+
 def _log_bytes(lines: Sequence[str], request_id: str) -> int | None:
     """What an invocation logged, when the tail of its log reaches back to its begin; None where it was cut off.
 
@@ -263,18 +263,13 @@ def _costs(
     parts: dict[str, Decimal | None] = {LAMBDA: cost.lambda_usd, LOGS: cost.logs_usd}
     if outcome is not None and outcome.amounts:
         parts |= scenario.costs_usd(prices, outcome.amounts)
-    return {part: _money(amount) for part, amount in parts.items()}
+    return {part: rounded(amount) for part, amount in parts.items()}
 
 
 def _sum(parts: Iterable[Decimal | None]) -> Decimal | None:
     """None when one is not known: a partial sum would look like a total."""
     known = list(parts)
     return None if None in known else sum((part for part in known if part is not None), Decimal())
-
-
-def _money(amount: Decimal | None) -> Decimal | None:
-    """Eighteen decimals, as the columns of ``metrics`` have."""
-    return None if amount is None else amount.quantize(Decimal("1e-18"), context=_CONTEXT)
 
 
 def counted(rows: Iterable[CallRow]) -> Iterator[CallRow]:

@@ -12,10 +12,11 @@ from botocore.exceptions import ClientError
 from lambdalab.account import require_concurrency
 from lambdalab.aws import LOCAL_REGION, access_errors
 from lambdalab.circumstances import cpu_limit, this_machine, versions
+from lambdalab.configuration import Configurations
 from lambdalab.cost import load_price_sheet
 from lambdalab.deployment import local_parameters
 from lambdalab.errors import StackError, UsageError
-from lambdalab.factorial.design import FactorialProtocol
+from lambdalab.factorial.design import MEMORY_MB, RESERVED_CONCURRENCY, FactorialProtocol
 from lambdalab.factorial.model import CalledFunction, FactorialManifest
 from lambdalab.factorial.plan import FactorialPlan, find_experience, make_plan
 from lambdalab.factorial.protocol import PlannedCell, schedule
@@ -90,6 +91,7 @@ def resume_run(target: AwsTarget, store: FactorialDirectory) -> None:
             next_step="resume it where it was made, or start a new run",
         )
     scenario = call_scenario(manifest.protocol.scenario)
+    _put_back(target, manifest)
     functions = called_functions(target, scenario, manifest.protocol)
     for language, before in manifest.functions.items():
         for key in _COMPARED:
@@ -108,6 +110,17 @@ def resume_run(target: AwsTarget, store: FactorialDirectory) -> None:
     if cells_left(store):
         moment = datetime.now(UTC).isoformat(timespec="milliseconds")
         store.write_manifest(msgspec.structs.replace(manifest, resumed_at=(*manifest.resumed_at, moment)))
+
+
+def _put_back(target: AwsTarget, manifest: FactorialManifest) -> None:
+    """What the run itself varies and a killed one left behind, so that it is not taken for what was deployed."""
+    varied = {name for design in manifest.protocol.designs for name in design.factors}
+    configurations = Configurations(target.aws)
+    for function in manifest.functions.values():
+        if MEMORY_MB in varied:
+            configurations.apply(function.function_name, memory_mb=function.memory_mb, package=None)
+        if RESERVED_CONCURRENCY in varied:
+            configurations.reserve(function.function_name, function.reserved_concurrency or 0)
 
 
 def _plane(target: AwsTarget) -> dict[str, Any]:

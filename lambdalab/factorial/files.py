@@ -16,6 +16,7 @@ from lambdalab.factorial.collection import row_columns, row_values
 from lambdalab.factorial.design import CALLERS, LAB_FACTORS, LANGUAGE, MEMORY_MB, RESERVED_CONCURRENCY
 from lambdalab.factorial.model import CallRow, FactorialManifest
 from lambdalab.factorial.summary import FactorialSummary, Group
+from lambdalab.factorial.tables import amount
 from lambdalab.record_files import replacing
 from lambdalab.report.words import ms
 from lambdalab.run_folder import write_csv, write_parquet
@@ -151,9 +152,9 @@ def transferred(summary: FactorialSummary, group: Group) -> str:
     """The volumes of the valid calls, those there are any of."""
     return (
         ", ".join(
-            f"{amount / volume.unit_divisor:,.10g} {volume.unit}"
+            f"{amount(total / volume.unit_divisor)} {volume.unit}"
             for volume in summary.volumes
-            if (amount := group.sums.get(volume.measure))
+            if (total := group.sums.get(volume.measure))
         )
         or "nothing"
     )

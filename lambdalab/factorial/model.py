@@ -143,8 +143,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """What a scenario reads out of one answer: its measures, or why there are none.
 
     ``amounts`` is what costs are counted by, such as requests of a service; unlike measures also of a call that failed.
+    ``is_first`` is whether the function says that it was the first call of its process, None when it does not say.
     """
 
     measures: dict[str, float | None]
     amounts: dict[str, Count]
     fault: str | None = None
+    is_first: bool | None = None

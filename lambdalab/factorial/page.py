@@ -23,7 +23,7 @@ from lambdalab.report.drawing import Record, draw
 from lambdalab.report.html import render_template
 from lambdalab.report.panels import Panel
 from lambdalab.report.tables import ROWS_AT_MOST, Table, facts_table, plain
-from lambdalab.report.words import quotient, usd
+from lambdalab.report.words import p_value, quotient, usd
 
 _RAW = (
     "call_id", "block", "cell", "warmup", "cold_start", "elapsed_ms", "duration_ms", "billed_ms", "init_ms",
@@ -74,7 +74,7 @@ class Chapter:
                     f"{quotient(last.ratio)} times the {one.words} "
                     f"({quotient(last.ratio_low)} - {quotient(last.ratio_high)}), {share(term.share)} of the variation"
                 )
-                yield change if term.is_claimed else f"{change}; chance would do as well"
+                yield (change if term.is_claimed else f"{change}; not claimed, p is {p_value(term.p_adjusted)}")
 
     @property
     def mains(self) -> Iterator[Panel]:
@@ -176,7 +176,7 @@ def _functions(manifest: FactorialManifest) -> Table:
     facts = manifest.functions
     fields = [field for field in next(iter(facts.values())).__struct_fields__ if field not in ("log_group", "language")]
     return Table(
-        name="configured",
+        name="functions",
         caption="The functions as they were configured when the run began",
         columns=("setting", *facts),
         numeric=(False, *(False for _ in facts)),

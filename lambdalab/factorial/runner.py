@@ -5,6 +5,7 @@ that no cell inherits what another warmed up; then every caller makes one call, 
 After its calls what they wrote is looked at. A run that was interrupted goes on with the calls that are missing.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import groupby
 from typing import Final
@@ -14,6 +15,7 @@ import msgspec
 from lambdalab.aws import access_errors
 from lambdalab.errors import InvalidRunError, LambdalabError
 from lambdalab.factorial.callers import Callers
+from lambdalab.factorial.design import Cell, Design
 from lambdalab.factorial.model import Call, Finding
 from lambdalab.factorial.protocol import PlannedCall, PlannedCell
 from lambdalab.factorial.scenario import CallScenario
@@ -84,6 +86,7 @@ class FactorialRunner:
             AccessError, PlaneError, StorageError: the target or the disk cannot go on.
         """
         try:
+            self._look_back()
             for _, cells in groupby(left, key=lambda cell: cell[0].block):
                 if self._stop() is not None:
                     break
@@ -126,19 +129,30 @@ class FactorialRunner:
                 Callers(self._client, name, event, done).make(planned, calls, cell.callers, attempt)
         except BaseException as error:
             try:
-                self._look(planned, made, attempt)
+                self._look(planned.design, cell, made)
             except LambdalabError as second:
                 error.add_note(str(second))
             raise
-        self._look(planned, made, attempt)
+        self._look(planned.design, cell, made)
         self._require_any(planned, made)
 
-    def _look(self, planned: PlannedCell, made: list[Call], attempt: int) -> None:
-        """Whether what was written is there. The emulator keeps it in memory, so that it is removed there."""
-        with access_errors(f"what the calls of {planned.cell.name} wrote"):
-            verified = self._scenario.verify(self._target.aws, planned.design, planned.cell, made)
+    def _look_back(self) -> None:
+        """At the calls of a cell in which this run was killed, before anybody could look."""
+        unseen: defaultdict[tuple[int, str, int], list[Call]] = defaultdict(list)
+        for call in self._store.calls():
+            if call.found is None:
+                unseen[call.block, call.cell, call.attempt].append(call)
+        cells = {cell.name: cell for cell in self._manifest.protocol.cells}
+        for (_, name, _), calls in unseen.items():
+            self._look(self._manifest.protocol.design(cells[name]), cells[name], calls)
+
+    def _look(self, design: Design, cell: Cell, made: list[Call]) -> None:
+        """Whether what calls wrote is there. The emulator keeps it in memory, so that it is removed there."""
+        attempts = {call.call_id: call.attempt for call in made}
+        with access_errors(f"what the calls of {cell.name} wrote"):
+            verified = self._scenario.verify(self._target.aws, design, cell, made)
             self._store.append_findings(
-                Finding(call_id=call_id, attempt=attempt, found=found) for call_id, found in verified.items()
+                Finding(call_id=call_id, attempt=attempts[call_id], found=found) for call_id, found in verified.items()
             )
             if self._target.name == "local":
                 self._scenario.remove(self._target.aws, made)

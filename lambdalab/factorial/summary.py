@@ -14,7 +14,8 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
 
     ``responses`` and ``means`` are of the valid warm calls, ``sums`` and costs of all valid ones. ``rates`` are of
     single cells: medians over blocks. ``cold``, ``init_ms`` and ``init_and_first_ms`` are of cold starts, those of
-    warm-ups among them. ``costs_usd`` are means by component, each over the valid calls of which it is known.
+    warm-ups among them. ``million_usd`` is what a million calls cost, by component: means of the valid calls of which
+    it is known.
     """
 
     design: str
@@ -34,9 +35,9 @@ class Group(msgspec.Struct, frozen=True, kw_only=True):
     init_ms: Estimate | None
     init_and_first_ms: Estimate | None
     max_memory_mb: int | None
-    costs_usd: dict[str, Decimal | None]
-    cost_usd: Decimal | None
-    """Of a call: the sum of its components' means, None when one is not known of any call."""
+    million_usd: dict[str, Decimal | None]
+    million_total_usd: Decimal | None
+    """Their sum, None when one is not known of any call."""
     usd_per_volume: dict[str, Decimal | None]
 
     @property

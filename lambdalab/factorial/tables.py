@@ -22,8 +22,8 @@ def number(value: float | None) -> str:
 
 
 def amount(value: float) -> str:
-    """A sum, up to ten digits."""
-    return f"{value:,.10g}"
+    """A sum, whole where it is."""
+    return f"{value:,.0f}" if value == int(value) else number(value)
 
 
 def share(value: float | None) -> str:
@@ -203,7 +203,7 @@ class FactorialTables:
         summary = self.summary
         response = summary.responses[0]
         return Table(
-            name="functions",
+            name="by-function",
             caption=f"Functions over all their cells: {measured(response)} of warm calls",
             columns=(
                 "design", "levels", "function", "calls", "failed", "throttled",
@@ -247,18 +247,18 @@ class FactorialTables:
         """What a call of each cell costs, and what its volumes."""
         groups = [cell for cell in self.summary.cells if cell.design == design]
         factors = list(groups[0].levels)
-        parts = list(dict.fromkeys(part for cell in groups for part in cell.costs_usd))
+        parts = list(dict.fromkeys(part for cell in groups for part in cell.million_usd))
         volumes = [v for v in self.summary.volumes if any(cell.usd_per_volume.get(v.measure) for cell in groups)]
         return Table(
             name=f"costs-{design}",
-            caption=f"{design}: USD per call, means of valid calls by component, and per volume",
-            columns=(*map(factor, factors), *parts, "a call", *(f"per {volume.words}" for volume in volumes)),
+            caption=f"{design}: USD of a million calls, by component: means of the valid ones; and per volume",
+            columns=(*map(factor, factors), *parts, "sum", *(f"per {volume.words}" for volume in volumes)),
             numeric=(*(False for _ in factors), *(True for _ in range(len(parts) + 1 + len(volumes)))),
             rows=[
                 [
                     *(level(name, cell.levels[name]) for name in factors),
-                    *(usd(cell.costs_usd.get(part)) for part in parts),
-                    usd(cell.cost_usd),
+                    *(usd(cell.million_usd.get(part)) for part in parts),
+                    usd(cell.million_total_usd),
                     *(usd(cell.usd_per_volume.get(volume.measure)) for volume in volumes),
                 ]
                 for cell in groups

@@ -1,4 +1,4 @@
-"""The scenarios whose functions are called: one module each, found by being here (docs/s3-ingest.md)."""
+"""The scenarios whose functions are called: one module each, found by being here (docs/add-a-scenario.md)."""
 
 import pkgutil
 from functools import cache

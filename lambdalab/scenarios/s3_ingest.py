@@ -65,6 +65,7 @@ class _Answer(msgspec.Struct):
     """As much of an answer as is read (contracts/s3_record.schema.json)."""
 
     ok: bool
+    is_cold_start: bool | None = None
     latency_ms: Amount | None = None
     generate_ms: Amount | None = None
     cold_start_ms: Amount | None = None
@@ -172,7 +173,7 @@ class S3Ingest:
         }
         if not found.ok:
             said = "no error" if found.error is None else f"{found.error.code}: {found.error.message}"
-            return Outcome(measures={}, amounts=amounts, fault=said)
+            return Outcome(measures={}, amounts=amounts, fault=said, is_first=found.is_cold_start)
         parts, size, taken_ms = found.part_ms, found.object_bytes, found.latency_ms
         measures: dict[str, float | None] = {
             "latency_ms": taken_ms,
@@ -189,7 +190,7 @@ class S3Ingest:
             "sdk_retries": found.sdk_retries,
             "throttles": found.throttles,
         }
-        return Outcome(measures=measures, amounts=amounts)
+        return Outcome(measures=measures, amounts=amounts, is_first=found.is_cold_start)
 
     def ready(self, aws: Any, outputs: Mapping[str, str]) -> None:
         bucket = outputs.get("BucketName", "")

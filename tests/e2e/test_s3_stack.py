@@ -286,16 +286,18 @@ def test_a_throttled_call_is_counted_and_not_made_again(project: Path, emulator:
     assert settings_of(emulator) == before
 
 
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
 def test_a_run_that_was_interrupted_goes_on_with_the_calls_that_are_missing(
-    project: Path, emulator: Aws, lambdalab: Run, begin: Begin
+    end: signal.Signals, project: Path, emulator: Aws, lambdalab: Run, begin: Begin
 ) -> None:
     before = settings_of(emulator)
     file = written(
         project, "interrupted", invocations=25, settings='workload = "batch", object_mb = 5, multipart_mb = 5',
         factors='language = ["go"]\nmemory_mb = [256, 512]',
     )  # fmt: skip
-    results = project / "interrupted"
-    process = begin("run", "s3-ingest", "--protocol", file, "--results", "interrupted")
+    folder = f"interrupted-{end}"
+    results = project / folder
+    process = begin("run", "s3-ingest", "--protocol", file, "--results", folder)
     deadline = time.monotonic() + 120
     lines = 0
     while lines < 4:
@@ -303,19 +305,25 @@ def test_a_run_that_was_interrupted_goes_on_with_the_calls_that_are_missing(
         assert time.monotonic() < deadline
         time.sleep(0.02)
         lines = sum(file.read_bytes().count(b"\n") for file in results.glob("2*/calls.jsonl"))
-    process.send_signal(signal.SIGINT)
+    process.send_signal(end)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 130, said
     store = FactorialDirectory.open(results, "latest")
     first = store.calls()
-    assert f"go on with `lambdalab run s3-ingest --resume {store.folder.name} --target local --results inter" in said
     assert len(first) < 2 * 26
     assert all(call.finished for call in first), "what was under way was awaited"
     (bucket,) = {answer(call)["s3_bucket"] for call in first}
-    assert "Contents" not in emulator.s3.list_objects_v2(Bucket=bucket, Prefix=f"batch/{store.folder.name}/")
-    assert settings_of(emulator) == before
+    mine = {"Bucket": bucket, "Prefix": f"batch/{store.folder.name}/"}
+    if end == signal.SIGINT:
+        assert process.returncode == 130, said
+        go_on = f"lambdalab run s3-ingest --resume {store.folder.name} --target local --results {folder}"
+        assert f"go on with `{go_on}`" in said
+        assert "Contents" not in emulator.s3.list_objects_v2(**mine)
+        assert settings_of(emulator) == before
+    else:
+        assert all(call.found is None for call in first), "nobody could look any more"
+        assert settings_of(emulator) != before
 
-    done = lambdalab("run", "s3-ingest", "--resume", "latest", "--results", "interrupted")
+    done = lambdalab("run", "s3-ingest", "--resume", "latest", "--results", folder)
     assert "Traceback" not in done.stderr
     manifest, calls = store.manifest(), store.calls()
     assert len(manifest.resumed_at) == 1
@@ -324,9 +332,12 @@ def test_a_run_that_was_interrupted_goes_on_with_the_calls_that_are_missing(
     assert set(finished) == {call_id for call_id in planned if "-w" not in call_id}
     assert set(finished.values()) == {1}, "no call that had ended was made again"
     assert {call.attempt for call in calls} == {1, 2}
-    assert calls[: len(first)] == first
+    assert [call.call_id for call in calls[: len(first)]] == [call.call_id for call in first]
+    assert all(call.found for call in calls), "those as well that nobody had looked at"
+    left = emulator.s3.list_objects_v2(**mine).get("Contents", [])
+    assert len(left) <= (1 if end == signal.SIGKILL else 0), "only of a call whose answer nobody wrote down"
     assert settings_of(emulator) == before
-    again = lambdalab("run", "--resume", "latest", "--results", "interrupted")
+    again = lambdalab("run", "--resume", "latest", "--results", folder)
     assert again.returncode == 2
     assert "run latest is of scenario s3-ingest, not ingest; run `lambdalab run s3-ingest --resume latest`" in (
         again.stderr

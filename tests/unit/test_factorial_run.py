@@ -106,11 +106,12 @@ class Account:
     bucket: bool = True
     invoke: str | None = None
     may_ask: bool = True
+    timeout_s: int = 900
 
     def get_function_configuration(self, **_: str) -> dict[str, Any]:
         return {
-            "Runtime": "provided.al2023", "Architectures": ["arm64"], "MemorySize": self.memory_mb, "Timeout": 900,
-            "CodeSha256": "0",
+            "Runtime": "provided.al2023", "Architectures": ["arm64"], "CodeSha256": "0",
+            "MemorySize": self.memory_mb, "Timeout": self.timeout_s,
         }  # fmt: skip
 
     def get_function_concurrency(self, **_: str) -> dict[str, Any]:
@@ -213,8 +214,8 @@ def test_what_is_asked_is_written_down_before_the_first_call(tmp_path: Path, mon
     assert (tmp_path / "latest").resolve() == store.folder
     resume_run(target, store)
     assert len(store.manifest().resumed_at) == 1
-    with pytest.raises(UsageError, match="began with python memory_mb 1024, and now it is 512; set it back"):
-        resume_run(Account(memory_mb=512).target, store)
+    with pytest.raises(UsageError, match="began with python timeout_s 900, and now it is 30; set it back"):
+        resume_run(Account(reserved=5, timeout_s=30).target, store)
 
 
 # a cell
