@@ -94,7 +94,7 @@ def make_plan(
     Args:
         protocol: what is asked.
         scenario: of it.
-        functions: by language, as configured.
+        functions: as configured, by ``Cell.called``.
         prices: of the region.
         left: the cells to execute.
         target: ``local`` or ``aws``.
@@ -191,7 +191,7 @@ def _planned_design(
 ) -> PlannedDesign:
     seconds, parts, stored = 0.0, dict[str, Decimal](), 0
     for planned in left:
-        cell, function = planned.cell, functions[planned.cell.language]
+        cell, function = planned.cell, functions[planned.cell.called]
         memory_mb = cell.memory_mb or function.memory_mb
         warm_ms = billed_ms = scenario.expected_ms(design, cell.levels, memory_mb)
         if experience is not None:
@@ -220,7 +220,7 @@ def _planned_design(
 def _timeouts_usd(
     planned: PlannedCell, scenario: CallScenario, functions: Mapping[str, CalledFunction], prices: PriceSheet
 ) -> Decimal:
-    function = functions[planned.cell.language]
+    function = functions[planned.cell.called]
     cost = call_usd(scenario, function, planned.design, planned.cell, prices, function.timeout_s * 1000)
     return len(planned.calls) * cost["lambda"]
 

@@ -65,6 +65,10 @@ def load_protocol(name_or_path: str | Path) -> FactorialProtocol:
     """
     path = locate(name_or_path, "protocols", ProtocolError)
     protocol = read(path, FactorialProtocol, ProtocolError)
+    if protocol.function_prefix is not None or any(design.functions for design in protocol.designs):
+        raise ProtocolError(
+            f"{path} names functions", next_step="leave functions and function_prefix out, and use --function-prefix"
+        )
     check_protocol(protocol, str(path))
     return protocol
 
