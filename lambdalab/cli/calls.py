@@ -98,6 +98,7 @@ def run_calls(
     from lambdalab.factorial.store import FactorialDirectory
     from lambdalab.scenarios import call_scenario
 
+    _refuse_both(stack_name, function_prefix)
     scenario = call_scenario(scenario_name)
     previous = None if resume is None else FactorialDirectory.open(results, resume)
     if previous is None:
@@ -140,6 +141,14 @@ def run_calls(
 
             execute(place, store, told)
         report_calls(store)
+
+
+def _refuse_both(stack_name: str | None, function_prefix: str | None) -> None:
+    if stack_name is not None and function_prefix is not None:
+        raise UsageError(
+            f"--stack-name names a stack, and --function-prefix {function_prefix} functions of any",
+            next_step="leave one of them out",
+        )
 
 
 def other_scenario(run_id: str | None, found: str, scenario: str) -> UsageError:
@@ -197,6 +206,7 @@ def plan_calls(
 
     wanted = chosen_calls(scenario_name, protocol, blocks)
     if function_prefix is not None:
+        _refuse_both(stack_name, function_prefix)
         scenario = call_scenario(scenario_name)
         with _place(target, scenario.stack_name, scenario, function_prefix) as place:
             found = plan_run(place, discover(place.aws, scenario, wanted, function_prefix), results)

@@ -91,11 +91,6 @@ def refuse_contradictions(context: typer.Context, target: TargetName) -> None:
             f"--stack-name {context.params['stack_name']} names a stack on AWS, and the target is local",
             next_step="add --target aws, or leave --stack-name out",
         )
-    if {"stack_name", "function_prefix"} <= given:
-        raise UsageError(
-            f"--stack-name names a stack, and --function-prefix {context.params['function_prefix']} functions of any",
-            next_step="leave one of them out",
-        )
     if target is TargetName.AWS and "temporary" in given:
         raise UsageError(
             "--up brings up a local stack, and the target is aws", next_step="leave --up or --target aws out"

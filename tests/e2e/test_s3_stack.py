@@ -102,7 +102,9 @@ def test_cells_beyond_the_quota_are_refused_before_anything_is_deployed(s3_stack
     assert len(deployed(s3_stack)) == 2
 
 
-def test_two_cells_are_listed_deployed_called_and_destroyed(s3_stack: str, lambdalab: Run, project: Path) -> None:
+def test_two_cells_are_listed_deployed_called_measured_and_destroyed(
+    s3_stack: str, plane: str, lambdalab: Run, project: Path
+) -> None:
     names = {"ingest-events-m512-b10-rc0", "ingest-events-m512-b10-rc10"}
     listed = lambdalab(*CELLS, *TWO, "--only", "reserved_concurrency=0,10", "--json")
     said = json.loads(listed.stdout)
@@ -120,14 +122,14 @@ def test_two_cells_are_listed_deployed_called_and_destroyed(s3_stack: str, lambd
         assert (row["function_name"], row["memory_mb"], row["batch_events"]) == (name, 512, 10)
         assert (row["reserved_concurrency"], functions[name]) == (reserved, reserved or None)
         assert row["ok"]
-    run_by_prefix(project, lambdalab, s3_stack, names)
+    run_by_prefix(project, lambdalab, s3_stack, plane, names)
 
     gone = lambdalab("destroy", "--target", "local", "--yes", "lambdalab-s3-local")
     assert gone.returncode == 0, gone.stderr
     assert deployed(s3_stack) == {}
 
 
-def run_by_prefix(project: Path, lambdalab: Run, s3_stack: str, names: set[str]) -> None:
+def run_by_prefix(project: Path, lambdalab: Run, s3_stack: str, plane: str, names: set[str]) -> None:
     """Both are measured as they are: every call by the function of its cell, and nothing of them changed afterwards."""
     file = written(
         project, "events", blocks=2, invocations=2, settings='workload = "events"',
@@ -157,6 +159,18 @@ def run_by_prefix(project: Path, lambdalab: Run, s3_stack: str, names: set[str])
     assert (cold[False], cold[True]) == (0, 2 * 2 * 2), "every cell began with new environments"
     rows = (store.folder / "metrics.csv").read_text().splitlines()
     assert sum("ingest-events-m512-b10-rc10" in row for row in rows) == 8
+    assert configured(s3_stack) == before
+    again = lambdalab("run", "s3-ingest", "--resume", "latest")
+    assert (again.returncode, len(calls_of(project)[1])) == (0, len(calls)), again.stderr
+
+    credentials = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
+    places = {"AWS_ENDPOINT_URL": s3_stack, "AWS_ENDPOINT_URL_LAMBDA": plane}
+    aws = lambdalab("run", "s3-ingest", *prefix, "--blocks", "1", "--target", "aws", "--yes", **credentials, **places)
+    assert aws.returncode == 0, aws.stderr
+    assert "written to stack ingest-events-m512-b10-* in us-east-1" in aws.stderr
+    store, calls = calls_of(project)
+    assert (store.manifest().target, len(calls)) == ("aws", 2 * (2 + 2))
+    assert [answer(call)["is_cold_start"] for call in calls] == [call.warmup for call in calls]
     assert configured(s3_stack) == before
 
     none = lambdalab("run", "s3-ingest", "--function-prefix", "ingest-batch-")
