@@ -317,6 +317,11 @@ def aws_target(
     return AwsTarget(aws, stack, builds)
 
 
+def account_target(prefix: str) -> AwsTarget:
+    """The target for functions of an account whose names begin so, of whatever stack or none."""
+    return AwsTarget(Aws(), Stack(name=f"{prefix}*", outputs={}, parameters={}, resources={}, types={}))
+
+
 def local_target(local: LocalStack, builds: Mapping[str, Path] | None = None) -> LocalTarget:
     """The target for a local stack that is up."""
     stack = find_stack(

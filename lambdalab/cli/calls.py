@@ -82,6 +82,7 @@ def run_calls(
     seed: int | None,
     target: TargetName,
     stack_name: str | None,
+    function_prefix: str | None,
     resume: str | None,
     results: Path,
     temporary: bool,
@@ -92,10 +93,12 @@ def run_calls(
     yes: bool,
 ) -> None:
     """Begins a run or goes on with one, executes it and shows the result. Of the arguments see ``run --help``."""
+    from lambdalab.factorial.discovery import discover
     from lambdalab.factorial.experiment import cells_left, execute, new_run, plan_run, resume_run
     from lambdalab.factorial.store import FactorialDirectory
     from lambdalab.scenarios import call_scenario
 
+    _refuse_both(stack_name, function_prefix)
     scenario = call_scenario(scenario_name)
     previous = None if resume is None else FactorialDirectory.open(results, resume)
     if previous is None:
@@ -105,8 +108,11 @@ def run_calls(
         if plan.scenario != scenario_name:
             raise other_scenario(resume, plan.scenario, scenario_name)
     with _place(
-        target, stack_name or scenario.stack_name, scenario, temporary=temporary, latency=latency, cpu_scale=cpu_scale
-    ) as place:
+        target, stack_name or scenario.stack_name, scenario, function_prefix or plan.function_prefix,
+        temporary=temporary, latency=latency, cpu_scale=cpu_scale,
+    ) as place:  # fmt: skip
+        if function_prefix is not None:
+            plan = discover(place.aws, scenario, plan, function_prefix)
         if target is TargetName.AWS:
             left = None if previous is None else [cell for cell, _ in cells_left(previous)]
             planned = plan_run(place, plan, results, left=left)
@@ -115,7 +121,7 @@ def run_calls(
         if previous is not None:
             resume_run(place, previous)
         go_on = ["lambdalab", "run", scenario_name, "--resume", store.folder.name, "--target", target.value]
-        go_on += ["--stack-name", place.stack.name] if target is TargetName.AWS else []
+        go_on += ["--stack-name", place.stack.name] if target is TargetName.AWS and not plan.function_prefix else []
         go_on += ["--results", str(results)] if results != RESULTS else []
         go_on += ["--up"] if temporary else []
         go_on += ["--latency", latency] if latency is not None else []
@@ -135,6 +141,14 @@ def run_calls(
 
             execute(place, store, told)
         report_calls(store)
+
+
+def _refuse_both(stack_name: str | None, function_prefix: str | None) -> None:
+    if stack_name is not None and function_prefix is not None:
+        raise UsageError(
+            f"--stack-name names a stack, and --function-prefix {function_prefix} functions of any",
+            next_step="leave one of them out",
+        )
 
 
 def other_scenario(run_id: str | None, found: str, scenario: str) -> UsageError:
@@ -177,19 +191,26 @@ def plan_calls(
     blocks: int | None,
     target: TargetName,
     stack_name: str | None,
+    function_prefix: str | None,
     results: Path,
     as_json: bool,
 ) -> None:
     """Says how many calls, bytes, minutes and USD a run would take. Of the arguments see ``plan --help``."""
     import msgspec
 
+    from lambdalab.factorial.discovery import discover
     from lambdalab.factorial.experiment import plan_run, plan_without_stack
     from lambdalab.local.stack import running_stack
     from lambdalab.scenarios import call_scenario
     from lambdalab.target import local_target
 
     wanted = chosen_calls(scenario_name, protocol, blocks)
-    if target is TargetName.AWS:
+    if function_prefix is not None:
+        _refuse_both(stack_name, function_prefix)
+        scenario = call_scenario(scenario_name)
+        with _place(target, scenario.stack_name, scenario, function_prefix) as place:
+            found = plan_run(place, discover(place.aws, scenario, wanted, function_prefix), results)
+    elif target is TargetName.AWS:
         scenario = call_scenario(scenario_name)
         found = plan_run(_on_aws(stack_name or scenario.stack_name, scenario), wanted, results)
     elif (stack := running_stack()) is not None:
@@ -221,7 +242,7 @@ def _show_plan(found: "FactorialPlan") -> None:
     for design in found.designs:
         table.add_row(
             design.label,
-            f"{design.cells}",
+            f"{design.cells}" if design.fraction == 1 else f"{design.cells} of {design.cells * design.fraction}",
             f"{design.calls:,}",
             f"{design.warmup_calls:,}",
             f"{design.stored_bytes / 2**30:,.2f}",
@@ -250,15 +271,18 @@ def _place(
     name: TargetName,
     stack_name: str,
     scenario: "CallScenario",
+    function_prefix: str | None,
     *,
-    temporary: bool,
-    latency: str | None,
-    cpu_scale: float | None,
+    temporary: bool = False,
+    latency: str | None = None,
+    cpu_scale: float | None = None,
 ) -> "Iterator[AwsTarget]":
     from lambdalab.local.stack import stack_for_a_while
-    from lambdalab.target import local_target
+    from lambdalab.target import account_target, local_target
 
-    if name is TargetName.AWS:
+    if name is TargetName.AWS and function_prefix is not None:
+        yield account_target(function_prefix)
+    elif name is TargetName.AWS:
         yield _on_aws(stack_name, scenario)
     elif temporary:
         with stack_for_a_while(say, latency=latency, cpu_scale=cpu_scale, settings=scenario.settings) as stack:

@@ -5,7 +5,18 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lambdalab.cli.app import app
-from lambdalab.cli.running import RESULTS, Blocks, ProtocolName, Results, StackName, TargetName, chosen_protocol, typed
+from lambdalab.cli.running import (
+    RESULTS,
+    Blocks,
+    FunctionPrefix,
+    ProtocolName,
+    Results,
+    StackName,
+    TargetName,
+    chosen_protocol,
+    refuse_prefix,
+    typed,
+)
 from lambdalab.console import make_console
 
 if TYPE_CHECKING:
@@ -23,6 +34,7 @@ def plan(
     protocol: ProtocolName = "strict",
     target: Annotated[TargetName, typer.Option(help="Where it would run.")] = TargetName.LOCAL,
     stack_name: StackName = "lambdalab",
+    function_prefix: FunctionPrefix = None,
     blocks: Blocks = None,
     effect: Annotated[
         float, typer.Option(max=10, help="The change that should be found, as a share: 0.05 is 5 %.")
@@ -43,9 +55,11 @@ def plan(
         refuse_options(given, ("effect",), scenario)
         plan_calls(
             scenario, protocol=protocol if "protocol" in given else None, blocks=blocks, target=target,
-            stack_name=stack_name if "stack_name" in given else None, results=results, as_json=as_json,
+            stack_name=stack_name if "stack_name" in given else None, function_prefix=function_prefix,
+            results=results, as_json=as_json,
         )  # fmt: skip
         return
+    refuse_prefix(function_prefix, scenario)
     wanted = chosen_protocol(scenario, protocol, blocks)
     if target is TargetName.AWS:
         found = plan_run(aws_target(stack_name), wanted, results, effect=effect)

@@ -35,12 +35,19 @@ MAX_SEED: Final = 2**32 - 1
 """Of what is drawn when none is given."""
 _FIXED: Final = (
     "protocol", "blocks", "seed", "memory", "language", "mode", "count", "size", "architecture",
-    "batch_size", "max_minutes", "max_usd",
+    "batch_size", "max_minutes", "max_usd", "function_prefix",
 )  # fmt: skip
 """What a run that goes on has already."""
 Results = Annotated[Path, typer.Option(help="Folder of run directories.")]
 ProtocolName = Annotated[str, typer.Option(help="A protocol of protocols/, or the path of one.")]
 StackName = Annotated[str, typer.Option(help="The deployed stack, for --target aws.")]
+FunctionPrefix = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PREFIX",
+        help="Call functions whose names begin so, one for each cell; their levels are in their settings and tags.",
+    ),
+]
 Blocks = Annotated[
     int | None, typer.Option(min=1, max=10_000, help="How often every arm runs; the protocol's own by default.")
 ]
@@ -121,6 +128,15 @@ def chosen_protocol(scenario: str, name: str, blocks: int | None, builds: tuple[
         plan = replace(plan, factors=replace(plan.factors, build=builds))
         check_protocol(plan, f"protocol {plan.name} with --build")
     return plan
+
+
+def refuse_prefix(prefix: str | None, scenario: str) -> None:
+    """Refuses --function-prefix where functions are sent messages."""
+    if prefix is not None:
+        raise UsageError(
+            f"--function-prefix {prefix} means nothing for scenario {scenario}, whose functions are sent messages",
+            next_step="leave it out",
+        )
 
 
 def require_scenario(name: str, scenario: str) -> None:

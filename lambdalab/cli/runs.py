@@ -16,6 +16,7 @@ from lambdalab.cli.running import (
     MAX_SEED,
     RESULTS,
     Blocks,
+    FunctionPrefix,
     MaxMinutes,
     MaxUsd,
     ProtocolName,
@@ -25,6 +26,7 @@ from lambdalab.cli.running import (
     chosen_protocol,
     measure,
     refuse_contradictions,
+    refuse_prefix,
     show_result,
     target_of,
     typed,
@@ -45,16 +47,14 @@ class Formula(StrEnum):
     SEED = "seed"
 
 
-@app.command(
-    epilog="Example:  lambdalab run ingest --blocks 20 --seed 7\n\nExample:  lambdalab run s3-ingest --up\n\n"
-    "Example:  lambdalab run --resume latest"
-)
+@app.command(epilog="Example:  lambdalab run ingest --blocks 20 --seed 7\n\nExample:  lambdalab run --resume latest")
 def run(
     context: typer.Context,
     scenario: Annotated[str, typer.Argument(help="What to measure.")] = "ingest",
     protocol: ProtocolName = "strict",
     target: Annotated[TargetName, typer.Option(help="Where the functions run.")] = TargetName.LOCAL,
     stack_name: StackName = "lambdalab",
+    function_prefix: FunctionPrefix = None,
     blocks: Blocks = None,
     seed: Annotated[
         int | None, typer.Option(min=0, max=MAX_SEED, help="Seed of the order of arms; drawn and recorded by default.")
@@ -93,11 +93,13 @@ def run(
         refuse_options(given, ("build",), scenario)
         run_calls(
             scenario, protocol=protocol if "protocol" in given else None, blocks=blocks, seed=seed, target=target,
-            stack_name=stack_name if "stack_name" in given else None, resume=resume, results=results,
+            stack_name=stack_name if "stack_name" in given else None, function_prefix=function_prefix,
+            resume=resume, results=results,
             temporary=temporary, latency=latency, cpu_scale=cpu_scale, max_minutes=max_minutes, max_usd=max_usd,
             yes=yes,
         )  # fmt: skip
         return
+    refuse_prefix(function_prefix, scenario)
     if resume is not None and (of_calls := run_of_calls(results, resume)) is not None:
         raise other_scenario(resume, of_calls.manifest().protocol.scenario, scenario)
     builds = _builds(build or [])

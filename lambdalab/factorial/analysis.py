@@ -12,7 +12,7 @@ import msgspec
 from lambdalab.analysis import place_cautions
 from lambdalab.cost import PriceSheet
 from lambdalab.factorial.collection import LOGS, REPEATED, counted
-from lambdalab.factorial.design import LAB_FACTORS, LANGUAGE, MEMORY_MB, Cell, Design
+from lambdalab.factorial.design import CALLERS, LAB_FACTORS, LANGUAGE, MEMORY_MB, Cell, Design
 from lambdalab.factorial.effects import Study, estimate_effects
 from lambdalab.factorial.model import INTERRUPTED, CallRow, FactorialManifest
 from lambdalab.factorial.scenario import CallScenario, Response, Volume
@@ -59,10 +59,10 @@ def summarise(
     of_cells = _by(rows, lambda row: row.cell)
     paces = {cell: _paces(counted(of_cells[cell]), rates, resumed) for cell in of_cells}
 
-    def groups(is_shared: Callable[[str], bool]) -> Iterator[Group]:
+    def groups(is_shared: Callable[[str, Design], bool]) -> Iterator[Group]:
         """Cells that are alike in the factors that are shared."""
         for design in protocol.designs:
-            shared = [name for name in design.factors if is_shared(name)]
+            shared = [name for name in design.factors if is_shared(name, design)]
             alike = _by(design.cells, lambda cell: tuple((name, cell.levels[name]) for name in shared))  # noqa: B023
             for levels, cells in alike.items():
                 name = Cell(design=design.label, levels=dict(levels)).name
@@ -106,10 +106,10 @@ def summarise(
             )
             for one in scenario.volumes
         ),
-        designs=tuple(groups(lambda _: False)),
-        functions=tuple(groups(lambda name: name in _OF_FUNCTION)),
-        pivot=tuple(groups(lambda name: name in _OF_FUNCTION or name not in LAB_FACTORS)),
-        cells=tuple(groups(lambda _: True)),
+        designs=tuple(groups(lambda *_: False)),
+        functions=tuple(groups(lambda name, design: name != CALLERS if design.functions else name in _OF_FUNCTION)),
+        pivot=tuple(groups(lambda name, _: name in _OF_FUNCTION or name not in LAB_FACTORS)),
+        cells=tuple(groups(lambda *_: True)),
         effects=estimate_effects(
             study
             for design in protocol.designs
@@ -258,9 +258,8 @@ def _studies(
     for one in (*responses, COST):
         values = {key: median(found) for key, rows in of_block_cell.items() if (found := _known(rows, one.measure))}
         if values or not warm:  # else it is no measure of this design
-            yield Study(
-                design.label, one.measure, one.words, one.unit, one.lower_is_better, design.factors, blocks, values
-            )
+            said = (one.measure, one.words, one.unit, one.lower_is_better)
+            yield Study(design.label, *said, design.factors, blocks, values, design.fraction)
     for rate in rates:
         values = {
             (block, tuple(cell.levels.values())): value
@@ -268,7 +267,8 @@ def _studies(
             for block, value in paces.get(cell.name, {}).get(rate.measure, {}).items()
         }
         if values or not warm:
-            yield Study(design.label, rate.measure, rate.words, rate.unit, False, design.factors, blocks, values)
+            said = (rate.measure, rate.words, rate.unit, False)
+            yield Study(design.label, *said, design.factors, blocks, values, design.fraction)
 
 
 def _order(calls: Iterable[CallRow]) -> Iterator[Order]:
@@ -290,6 +290,7 @@ def _cautions(
         )
     estimated = [one for one in summary.effects if one.refused is None]
     yield from dict.fromkeys(f"{one.design}: {said}, and is in no effect" for one in estimated for said in one.left_out)
+    yield from dict.fromkeys(f"{one.design}: {said}" for one in estimated for said in one.aliased)
     if summary.throttled:
         yield f"{summary.throttled:,} of {len(calls):,} calls were throttled; they are no samples, and count as failed"
     if (cold := sum(bool(row.cold_start) for row in valid)) > 0:

@@ -48,9 +48,9 @@ def read_calls(store: FactorialDirectory, scenario: CallScenario) -> MeasuredCal
     manifest = store.manifest()
     path = store.folder / "run.json"
     prices = kept_sheet(manifest.prices, path)
-    if languages := {cell.language for cell in manifest.protocol.cells} - manifest.functions.keys():
+    if unknown := {cell.called for cell in manifest.protocol.cells} - manifest.functions.keys():
         raise StorageError(
-            f"{path} is damaged: it has no function in {min(languages)!r}", next_step="restore it, or measure again"
+            f"{path} is damaged: it has no function {min(unknown)!r}", next_step="restore it, or measure again"
         )
     calls = store.calls()
     names = {cell.name for cell in manifest.protocol.cells}
@@ -140,7 +140,7 @@ def _row(
     *,
     repeated: bool,
 ) -> CallRow:
-    function = manifest.functions[cell.language]
+    function = manifest.functions[cell.called]
     report, faults, log_bytes = _platform(call)
     outcome = _outcome(call, scenario)
     if outcome is not None and outcome.fault is not None:

@@ -4,12 +4,12 @@ Words: a *factor* is what varies, a *level* one of its values, a *cell* one comb
 of one kind of work, a *block* every cell once, in an order drawn anew.
 """
 
-from itertools import product
 from typing import Final
 
 import msgspec
 
 from lambdalab.design import Caps
+from lambdalab.factorial.fraction import combined
 
 Level = int | str
 LANGUAGE: Final = "language"
@@ -24,13 +24,17 @@ the reserved concurrency, 0 being none. Every other factor is the scenario's, an
 class Design(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The cells of one kind of work.
 
-    ``invocations`` is how many calls a cell gets in each block, ``settings`` what is the same in all its cells.
+    ``invocations`` is how many calls a cell gets in each block, ``settings`` what is the same in all its cells;
+    ``fraction`` 2 or 3 measures a half or a third of the combinations (``fraction.py``), 1 all. ``functions`` are those
+    that were found, with their levels (``discovery.py``); then they are the cells, each at every number of callers.
     """
 
     label: str
     invocations: int
     factors: dict[str, tuple[Level, ...]]
     settings: dict[str, Level] = {}
+    fraction: int = 1
+    functions: dict[str, dict[str, Level]] = {}
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -39,19 +43,32 @@ class Design(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     @property
     def cells(self) -> "tuple[Cell, ...]":
-        """Every combination of the factors' levels, the last factor varying fastest."""
+        """Every combination of the factors' levels that is measured, the last factor varying fastest."""
+        if self.functions:
+            return tuple(
+                Cell(design=self.label, levels={**levels, CALLERS: callers}, function=name)
+                for name, levels in self.functions.items()
+                for callers in self.factors[CALLERS]
+            )
         names = tuple(self.factors)
         return tuple(
             Cell(design=self.label, levels=dict(zip(names, levels, strict=True)))
-            for levels in product(*self.factors.values())
+            for levels in combined(self.factors, self.fraction)
         )
+
+    @property
+    def cells_in_words(self) -> str:
+        """How many are measured, and of how many when it is a fraction."""
+        count = len(self.cells)
+        return f"{count:,}" if self.fraction == 1 else f"{count:,} of {self.fraction * count:,}"
 
 
 class Cell(msgspec.Struct, frozen=True, kw_only=True):
-    """One combination of levels."""
+    """One combination of levels; ``function`` when one was deployed for it, whose configuration is left alone."""
 
     design: str
     levels: dict[str, Level]
+    function: str | None = None
 
     @property
     def name(self) -> str:
@@ -61,6 +78,11 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def language(self) -> str:
         return str(self.levels[LANGUAGE])
+
+    @property
+    def called(self) -> str:
+        """Under which name a run keeps whom it calls: the function that was found, else the language."""
+        return self.function or self.language
 
     @property
     def memory_mb(self) -> int | None:
@@ -80,7 +102,10 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FactorialProtocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A protocol file of a scenario whose functions are called directly. ``blocks`` are the seed's trials."""
+    """A protocol file of a scenario whose functions are called directly. ``blocks`` are the seed's trials.
+
+    ``function_prefix`` is how functions were found; no file has it.
+    """
 
     name: str
     scenario: str
@@ -88,6 +113,7 @@ class FactorialProtocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     blocks: int
     designs: tuple[Design, ...]
     caps: Caps = Caps()
+    function_prefix: str | None = None
 
     @property
     def cells(self) -> tuple[Cell, ...]:

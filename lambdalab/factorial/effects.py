@@ -5,10 +5,11 @@ so they are no independent samples of the cell. The model is that of randomised 
 
     ln(value) = block + factors + interactions of two + interactions of more + what remains
 
-All interactions are in it, so what remains is how the cells move from block to block against each other, and nothing
-that the cells themselves explain (Montgomery, Design and Analysis of Experiments, chapters 4 and 5). Sums of squares
-are of type II; as the cells are complete the terms are orthogonal, and the shares add up to 1. Differences of
-logarithms are ratios. statsmodels takes seconds to import, so it is imported where it is used.
+All interactions are in it, of a fraction all that its cells can tell, so what remains is how the cells move from block
+to block against each other, and nothing that the cells themselves explain (Montgomery, Design and Analysis of
+Experiments, chapters 4 and 5). Sums of squares are of type II; as the cells are complete, or a regular fraction, the
+terms are orthogonal, and the shares add up to 1. Differences of logarithms are ratios. statsmodels takes seconds to
+import, so it is imported where it is used.
 """
 
 import math
@@ -20,6 +21,7 @@ import msgspec
 
 from lambdalab.comparison import holm
 from lambdalab.factorial.design import Level
+from lambdalab.factorial.fraction import aliases, combined
 from lambdalab.stats import LEVEL
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 FEWEST_BLOCKS: Final = 2
 """One block has nothing that remains, by which an effect could be told from chance."""
 _NAMED_AT_MOST: Final = 3
+_TWO: Final = 2
 _NOTHING: Final = 1e-20
 """Share of the variation below which what remains is only rounding."""
 
@@ -37,7 +40,10 @@ BlockCell = tuple[int, tuple[Level, ...]]
 
 
 class Study(NamedTuple):
-    """What effects are estimated of: a value for each block and cell; ``factors`` with their levels, all combined."""
+    """What effects are estimated of: a value for each block and cell.
+
+    ``factors`` with their levels, all combined, or that ``fraction`` of the combinations.
+    """
 
     design: str
     measure: str
@@ -47,6 +53,7 @@ class Study(NamedTuple):
     factors: Mapping[str, Sequence[Level]]
     blocks: Sequence[int]
     values: Mapping[BlockCell, float]
+    fraction: int = 1
 
 
 class Mean(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +112,8 @@ class Effects(msgspec.Struct, frozen=True, kw_only=True):
     """The effects of a design's factors on one response, or why there are none (``refused``).
 
     ``blocks`` are those that were complete, ``left_out`` says which were not, and for want of what. The shares of the
-    terms, ``block_share``, ``higher_share`` (interactions of three and more) and ``residual_share`` add up to 1.
+    terms, ``block_share``, ``higher_share`` (interactions of three and more, and what a fraction cannot tell apart) and
+    ``residual_share`` add up to 1. ``aliased`` says in a sentence each what a fraction cannot tell apart.
     ``spread`` is by what factor a cell of one block typically differs from what the model says of it.
     """
 
@@ -117,6 +125,7 @@ class Effects(msgspec.Struct, frozen=True, kw_only=True):
     blocks: tuple[int, ...] = ()
     cells: int = 0
     left_out: tuple[str, ...] = ()
+    aliased: tuple[str, ...] = ()
     terms: tuple[Term, ...] = ()
     block_share: float | None = None
     higher_share: float | None = None
@@ -148,7 +157,7 @@ def estimate_effects(studies: Iterable[Study]) -> tuple[Effects, ...]:
 
 def _effects(study: Study) -> Effects:
     varied = {name: tuple(levels) for name, levels in study.factors.items() if len(levels) > 1}
-    cells = list(product(*study.factors.values()))
+    cells = list(combined(study.factors, study.fraction))
     missing = {block: [cell for cell in cells if (block, cell) not in study.values] for block in study.blocks}
     complete = tuple(block for block in study.blocks if not missing[block])
     found = Effects(
@@ -173,11 +182,10 @@ def _effects(study: Study) -> Effects:
         )
     return msgspec.structs.replace(
         found,
-        terms=tuple(model.term(chosen) for size in (1, 2) for chosen in combinations(varied, size)),
+        aliased=tuple(_aliased(varied, study.fraction)),
+        terms=tuple(map(model.term, model.told)),
         block_share=model.share(()),
-        higher_share=math.fsum(
-            model.share(chosen) for size in range(3, len(varied) + 1) for chosen in combinations(varied, size)
-        ),
+        higher_share=model.higher_share,
         residual_share=model.remaining / model.total,
         residual_df=int(model.fit.df_resid),
         spread=math.exp(math.sqrt(model.fit.mse_resid)),
@@ -195,7 +203,8 @@ def _refusal(
         return "no factor has two levels"
     if not study.values:
         return "nothing was measured"
-    never = [cell for cell in product(*study.factors.values()) if all(cell in lacking for lacking in missing.values())]
+    cells = combined(study.factors, study.fraction)
+    never = [cell for cell in cells if all(cell in lacking for lacking in missing.values())]
     if never:
         return f"without a value of {_named(study, never)} effects cannot be told apart"
     if len(complete) < FEWEST_BLOCKS:
@@ -206,6 +215,29 @@ def _refusal(
     if min(values) <= 0 or not all(map(math.isfinite, values)):
         return f"a ratio needs values above 0, and one is {min(values):g}"
     return None
+
+
+def _told(varied: Mapping[str, Sequence[Level]], fraction: int) -> Iterable[tuple[str, ...]]:
+    """The factors, and of the interactions of two those that no factor and no other one of two can be taken for."""
+    yield from ((name,) for name in varied)
+    for pair in combinations(varied, 2):
+        if not any(len(one) <= len(pair) for one in aliases(pair, varied, fraction)):
+            yield pair
+
+
+def _aliased(varied: Mapping[str, Sequence[Level]], fraction: int) -> Iterable[str]:
+    """What of factors and interactions of two cannot be told apart; those of more are taken for nothing."""
+    said = set[frozenset[str]]()
+    for chosen in (pick for size in (1, 2) for pick in combinations(varied, size)):
+        for other in aliases(chosen, varied, fraction):
+            name, what = " x ".join(chosen), " x ".join(other)
+            if len(other) != _TWO or (both := frozenset((name, what))) in said:
+                continue
+            said.add(both)
+            if len(chosen) == 1:
+                yield f"the effect of {name} is right only if {what} do nothing together: they cannot be told apart"
+            elif not set(chosen) & set(other):
+                yield f"no effect of {name} and of {what}: they cannot be told apart"
 
 
 def _named(study: Study, cells: Sequence[tuple[Level, ...]]) -> str:
@@ -231,16 +263,22 @@ class _Model:
         frame = pd.DataFrame(
             {"y": [math.log(study.values[key]) for key in at], "block": [block for block, _ in at], **columns}
         )
-        factors = " * ".join(f"C({name}, Sum)" for name in columns)
-        self.fit: Any = ols(f"y ~ C(block, Sum) + {factors}", frame).fit()
-        table = anova_lm(self.fit, typ=2)
+        frame["cell"] = list(map([cell for _, cell in at].index, (cell for _, cell in at)))
         self._names = dict(zip(varied, columns, strict=True))
+        self.told = tuple(_told(varied, study.fraction))
+        # every cell on its own: what then remains is no interaction, however many factors it has
+        self.fit: Any = ols("y ~ C(block, Sum) + C(cell, Sum)", frame).fit()
+        terms = (":".join(f"C({self._names[name]}, Sum)" for name in chosen) for chosen in self.told)
+        table = anova_lm(ols(f"y ~ C(block, Sum) + {' + '.join(terms)}", frame).fit(), typ=2)
         self._table: dict[frozenset[str], Any] = {
             frozenset(part.removeprefix("C(").removesuffix(", Sum)") for part in name.split(":")): row
             for name, row in table.iterrows()
         }
-        self.remaining = float(self._table[frozenset({"Residual"})]["sum_sq"])
+        self.remaining = float(self.fit.ssr)
         self.total = float(table["sum_sq"].sum())
+        rest = self._table[frozenset({"Residual"})]
+        is_all_told = int(rest["df"]) == int(self.fit.df_resid)
+        self.higher_share = 0.0 if is_all_told else (float(rest["sum_sq"]) - self.remaining) / self.total
         self._exog: NDArray[np.float64] = np.asarray(self.fit.model.exog)
         self._at = {name: np.asarray(frame[column]) for name, column in self._names.items()}
 
@@ -252,14 +290,17 @@ class _Model:
         return float(self._row(chosen)["sum_sq"]) / self.total
 
     def term(self, chosen: tuple[str, ...]) -> Term:
+        from scipy.stats import f
+
         row = self._row(chosen)
         explained = float(row["sum_sq"])
+        ratio = explained / row["df"] / self.fit.mse_resid
         return Term(
             factors=chosen,
             df=int(row["df"]),
             share=explained / self.total,
             partial=explained / (explained + self.remaining),
-            p_value=float(row["PR(>F)"]),
+            p_value=float(f.sf(ratio, row["df"], self.fit.df_resid)),
             means=tuple(self._means(chosen)),
             contrasts=tuple(self._contrasts(*chosen)) if len(chosen) == 2 else (),
         )

@@ -91,7 +91,8 @@ def resume_run(target: AwsTarget, store: FactorialDirectory) -> None:
             next_step="resume it where it was made, or start a new run",
         )
     scenario = call_scenario(manifest.protocol.scenario)
-    _put_back(target, manifest)
+    if manifest.protocol.function_prefix is None:
+        _put_back(target, manifest)
     functions = called_functions(target, scenario, manifest.protocol)
     for language, before in manifest.functions.items():
         for key in _COMPARED:
@@ -159,12 +160,15 @@ def execute(target: AwsTarget, store: FactorialDirectory, progress: Progress) ->
 def called_functions(
     target: AwsTarget, scenario: CallScenario, protocol: FactorialProtocol
 ) -> dict[str, CalledFunction]:
-    """The function of each language, as it is configured now.
+    """The function of each language, or those that were found, as they are configured now.
 
     Raises:
         StackError: the stack is another scenario's.
         AccessError: it cannot be asked for.
     """
+    if protocol.function_prefix is not None:
+        found = {cell.called: cell.language for cell in protocol.cells}
+        return {name: _function(target, name, language, None) for name, language in found.items()}
     holds = target.stack.outputs.get(_SCENARIO_OUTPUT)
     if holds != scenario.name:
         bring = (
@@ -175,11 +179,16 @@ def called_functions(
             next_step=bring if target.name == "local" else f"name one with --stack-name, such as {scenario.stack_name}",
         )
     languages = dict.fromkeys(cell.language for cell in protocol.cells)
-    return {language: _function(target, scenario, language) for language in languages}
+    output = target.stack.output
+    return {
+        language: _function(
+            target, output(scenario.function_output(language)), language, output(scenario.log_group_output(language))
+        )
+        for language in languages
+    }
 
 
-def _function(target: AwsTarget, scenario: CallScenario, language: str) -> CalledFunction:
-    name = target.stack.output(scenario.function_output(language))
+def _function(target: AwsTarget, name: str, language: str, log_group: str | None) -> CalledFunction:
     with access_errors(f"function {name}"):
         found = target.aws.lambda_.get_function_configuration(FunctionName=name)
         reserved = target.aws.lambda_.get_function_concurrency(FunctionName=name)
@@ -190,7 +199,7 @@ def _function(target: AwsTarget, scenario: CallScenario, language: str) -> Calle
         architecture=found["Architectures"][0],
         memory_mb=found["MemorySize"],
         timeout_s=found["Timeout"],
-        log_group=target.stack.output(scenario.log_group_output(language)),
+        log_group=log_group or found.get("LoggingConfig", {}).get("LogGroup", f"/aws/lambda/{name}"),
         code_sha256=found["CodeSha256"],
         reserved_concurrency=reserved.get("ReservedConcurrentExecutions"),
     )
@@ -210,26 +219,27 @@ def require_ready(
         AccessError: this identity may not invoke them.
     """
     for cell in protocol.cells:
-        function, least_mb = functions[cell.language], scenario.least_memory_mb(protocol.design(cell), cell)
+        function, least_mb = functions[cell.called], scenario.least_memory_mb(protocol.design(cell), cell)
         if (cell.memory_mb or function.memory_mb) < least_mb:
             raise UsageError(
                 f"{function.function_name} has {function.memory_mb} MB, and cell {cell.name} needs {least_mb}",
                 next_step="name memory_mb among the factors, or deploy it with more",
             )
-        if cell.reserved_concurrency is None and function.reserved_concurrency == 0:
+        if (cell.function or cell.reserved_concurrency is None) and function.reserved_concurrency == 0:
             raise UsageError(
                 f"{function.function_name} has reserved concurrency 0 and takes no invocation",
                 next_step="take that away, or name reserved_concurrency among the factors",
             )
     wanted: dict[str, int] = {}
     for cell in protocol.cells:
-        if (level := cell.reserved_concurrency) is not None:
-            name = functions[cell.language].function_name
+        if (level := cell.reserved_concurrency) is not None and cell.function is None:
+            name = functions[cell.called].function_name
             wanted[name] = max(level, wanted.get(name, 0))
     reserved = {function.function_name: function.reserved_concurrency for function in functions.values()}
     found = require_concurrency(target, reserved, wanted, max(cell.callers for cell in protocol.cells))
-    with access_errors(f"what the functions of {target.stack.name} write to"):
-        scenario.ready(target.aws, target.stack.outputs)
+    if protocol.function_prefix is None:  # else nobody knows before the first cell
+        with access_errors(f"what the functions of {target.stack.name} write to"):
+            scenario.ready(target.aws, target.stack.outputs)
     for name in reserved:
         with access_errors(f"function {name}"):
             _dry_run(target, name)

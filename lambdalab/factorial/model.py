@@ -33,7 +33,8 @@ class CalledFunction(msgspec.Struct, frozen=True, kw_only=True):
 class FactorialManifest(msgspec.Struct, frozen=True, kw_only=True):
     """``run.json`` of a factorial run: what a reader needs to judge or repeat it, except what was measured.
 
-    ``kind`` tells it from the manifest of a run of messages. ``functions`` are by language. ``latency`` is the whole
+    ``kind`` tells it from the manifest of a run of messages. ``functions`` are by language, or by name where
+    they were found (``Cell.called``). ``latency`` is the whole
     model by which services took their time, None when there was none; ``cpu_scale`` what CPU shares were multiplied by.
     """
 

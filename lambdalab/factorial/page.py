@@ -153,7 +153,7 @@ def _interaction(of: Effects, term: Term) -> Panel:
 def _asked(manifest: FactorialManifest) -> Table:
     return Table(
         name="asked",
-        caption="What was asked: every combination of the levels, in each block",
+        caption="What was asked: every combination of the levels, or a fraction of them, in each block",
         columns=("design", "factor or setting", "levels"),
         numeric=(False, False, False),
         rows=[
@@ -165,7 +165,7 @@ def _asked(manifest: FactorialManifest) -> Table:
                     for name, levels in design.factors.items()
                 ),
                 *([design.label, name.replace("_", " "), str(value)] for name, value in design.settings.items()),
-                [design.label, "cells", f"{len(design.cells):,}"],
+                [design.label, "cells", design.cells_in_words],
                 [design.label, "calls of a cell in a block", f"{design.invocations:,}"],
             )
         ],

@@ -39,10 +39,11 @@ class Experience(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlannedDesign(msgspec.Struct, frozen=True, kw_only=True):
-    """One design in all blocks that are left."""
+    """One design in all blocks that are left; ``cells`` are the ``fraction`` of all that is measured."""
 
     label: str
     cells: int
+    fraction: int = 1
     calls: int
     warmup_calls: int
     stored_bytes: int
@@ -93,7 +94,7 @@ def make_plan(
     Args:
         protocol: what is asked.
         scenario: of it.
-        functions: by language, as configured.
+        functions: as configured, by ``Cell.called``.
         prices: of the region.
         left: the cells to execute.
         target: ``local`` or ``aws``.
@@ -190,7 +191,7 @@ def _planned_design(
 ) -> PlannedDesign:
     seconds, parts, stored = 0.0, dict[str, Decimal](), 0
     for planned in left:
-        cell, function = planned.cell, functions[planned.cell.language]
+        cell, function = planned.cell, functions[planned.cell.called]
         memory_mb = cell.memory_mb or function.memory_mb
         warm_ms = billed_ms = scenario.expected_ms(design, cell.levels, memory_mb)
         if experience is not None:
@@ -206,6 +207,7 @@ def _planned_design(
     return PlannedDesign(
         label=design.label,
         cells=len(design.cells),
+        fraction=design.fraction,
         calls=sum(len(planned.calls) for planned in left) - warmups,
         warmup_calls=warmups,
         stored_bytes=stored,
@@ -218,7 +220,7 @@ def _planned_design(
 def _timeouts_usd(
     planned: PlannedCell, scenario: CallScenario, functions: Mapping[str, CalledFunction], prices: PriceSheet
 ) -> Decimal:
-    function = functions[planned.cell.language]
+    function = functions[planned.cell.called]
     cost = call_usd(scenario, function, planned.design, planned.cell, prices, function.timeout_s * 1000)
     return len(planned.calls) * cost["lambda"]
 

@@ -23,6 +23,7 @@ from lambdalab.factorial.design import (
     FactorialProtocol,
     Level,
 )
+from lambdalab.factorial.fraction import FEWEST_FACTORS, FRACTIONS, fractionated
 from lambdalab.factorial.scenario import CallScenario
 from lambdalab.protocol import LABEL, MAX_BLOCKS, caps_faults, refuse_faults
 from lambdalab.protocol import MEMORY_MB as MEMORY_SIZES
@@ -64,6 +65,10 @@ def load_protocol(name_or_path: str | Path) -> FactorialProtocol:
     """
     path = locate(name_or_path, "protocols", ProtocolError)
     protocol = read(path, FactorialProtocol, ProtocolError)
+    if protocol.function_prefix is not None or any(design.functions for design in protocol.designs):
+        raise ProtocolError(
+            f"{path} names functions", next_step="leave functions and function_prefix out, and use --function-prefix"
+        )
     check_protocol(protocol, str(path))
     return protocol
 
@@ -149,6 +154,9 @@ def _design_faults(design: Design, key: str, scenario: CallScenario) -> Iterator
                 yield at, level, "name each level once; a block holds every cell once"
             if (told := _level_fault(name, level, design, scenario)) is not None:
                 yield at, level, told
+    if (told := _fraction_fault(design)) is not None:
+        yield f"{key}.fraction", design.fraction, told
+        return  # without it there are no cells to look at
     for name in LAB_FACTORS:
         if name in design.settings:
             yield f"{key}.settings.{name}", design.settings[name], f"write it as factors.{name}, with one level"
@@ -157,6 +165,21 @@ def _design_faults(design: Design, key: str, scenario: CallScenario) -> Iterator
         least_mb = scenario.least_memory_mb(design, cell)
         if cell.memory_mb is not None and cell.memory_mb < least_mb:
             yield f"{key}.factors.{MEMORY_MB}", cell.memory_mb, f"cell {cell.name} needs {least_mb} MB at least"
+
+
+def _fraction_fault(design: Design) -> str | None:
+    """What to write instead of a fraction; None when it is right."""
+    if design.fraction == 1:
+        return None
+    if design.fraction not in FRACTIONS:
+        return f"write {' or '.join(map(str, FRACTIONS))} for a half or a third of the cells, or leave it out"
+    over = fractionated(design.factors, design.fraction)
+    if len(over) < FEWEST_FACTORS:
+        return (
+            f"it takes {FEWEST_FACTORS} factors whose number of levels is a multiple of {design.fraction}, and "
+            f"{design.label} has {' and '.join(over) or 'none'}; give more factors as many, or leave it out"
+        )
+    return None
 
 
 def _level_fault(name: str, level: Level, design: Design, scenario: CallScenario) -> str | None:

@@ -107,10 +107,13 @@ class FactorialRunner:
 
     def _execute(self, planned: PlannedCell, attempt: int) -> None:
         cell = planned.cell
-        name = self._manifest.functions[cell.language].function_name
+        name = self._manifest.functions[cell.called].function_name
         configurations = self._target.configurations
-        configurations.reserve(name, cell.reserved_concurrency)
-        if not configurations.apply(name, memory_mb=cell.memory_mb, package=None):
+        is_new = False
+        if cell.function is None:
+            configurations.reserve(name, cell.reserved_concurrency)
+            is_new = configurations.apply(name, memory_mb=cell.memory_mb, package=None)
+        if not is_new:
             self._target.renew(name)
         made: list[Call] = []
 

@@ -63,6 +63,9 @@ class CallScenario(Protocol):
     def log_group_output(self, language: str) -> str:
         """The stack's output that names its log group."""
 
+    def deployed(self, variables: Mapping[str, str], tags: Mapping[str, str]) -> tuple[str, Mapping[str, Level | None]]:
+        """Of a function that was deployed for one cell: its design, and all its settings; None of what it lacks."""
+
     def faults(self, design: Design, key: str) -> Iterator[tuple[str, object, str]]:
         """What is wrong with a design's factors and settings, those of the lab left out."""
 

@@ -55,7 +55,7 @@ def spent_usd(store: FactorialDirectory, scenario: CallScenario) -> tuple[Decima
 
     def most(row: CallRow) -> Decimal:
         cell = cells[row.cell]
-        function = manifest.functions[cell.language]
+        function = manifest.functions[cell.called]
         design = manifest.protocol.design(cell)
         return sum(call_usd(scenario, function, design, cell, prices, function.timeout_s * 1000).values(), Decimal())
 

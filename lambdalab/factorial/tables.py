@@ -301,7 +301,7 @@ def shares(of: Effects) -> Iterator[tuple[str, float]]:
     """What explains which share of the variation, the largest that factors have last: blocks and the rest."""
     yield from ((" x ".join(map(factor, term.factors)), term.share) for term in of.terms)
     if of.higher_share:
-        yield "more than two", of.higher_share
+        yield "other interactions" if of.aliased else "more than two", of.higher_share
     yield "blocks", of.block_share or 0
     yield "what remains", of.residual_share or 0
 

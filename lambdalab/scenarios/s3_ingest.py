@@ -4,6 +4,7 @@ The functions' own contract is docs/s3-ingest.md; 1 MB is 1,048,576 bytes.
 """
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from typing import Any, Final
@@ -107,6 +108,15 @@ class S3Ingest:
 
     def log_group_output(self, language: str) -> str:
         return f"{language.capitalize()}LogGroupName"
+
+    def deployed(self, variables: Mapping[str, str], tags: Mapping[str, str]) -> tuple[str, Mapping[str, Level | None]]:
+        workload = variables.get("WORKLOAD", tags.get("workload"))
+        label = tags.get("design", workload or "")
+        if workload not in _OF_WORKLOAD:
+            return label, {"WORKLOAD": None}
+        found = {name: variables.get(name.upper(), tags.get(name, "")) for name in _OF_WORKLOAD[workload]}
+        settings = {name: int(text) if re.fullmatch("[0-9]{1,9}", text) else None for name, text in found.items()}
+        return label, {"workload": workload, **settings}
 
     def faults(self, design: Design, key: str) -> Iterator[tuple[str, object, str]]:
         workload = design.settings.get("workload")
@@ -240,7 +250,7 @@ class S3Ingest:
         }
 
     def monthly_usd(self, sheet: PriceSheet, designs: tuple[Design, ...]) -> dict[str, Decimal | None]:
-        series = {(design.settings["workload"], language) for design in designs for language in design.languages}
+        series = {(design.settings["workload"], cell.called) for design in designs for cell in design.cells}
         price = None if sheet.metrics is None else sheet.metrics.usd_per_metric_month
         return {"custom metrics": None if price is None else len(series) * _METRICS * price}
 

@@ -327,7 +327,9 @@ def test_without_its_bucket_nothing_is_begun(project: Path, emulator: Aws, lambd
 
 
 # The last one, since it ends the stack.
-def test_two_cells_are_listed_deployed_called_and_destroyed(s3_stack: str, lambdalab: Run, project: Path) -> None:
+def test_two_cells_are_listed_deployed_called_measured_and_destroyed(
+    s3_stack: str, plane: str, lambdalab: Run, project: Path
+) -> None:
     names = {"ingest-events-m512-b10-rc0", "ingest-events-m512-b10-rc10"}
     listed = lambdalab(*CELLS, *TWO, "--only", "reserved_concurrency=0,10", "--json")
     said = json.loads(listed.stdout)
@@ -345,10 +347,68 @@ def test_two_cells_are_listed_deployed_called_and_destroyed(s3_stack: str, lambd
         assert (row["function_name"], row["memory_mb"], row["batch_events"]) == (name, 512, 10)
         assert (row["reserved_concurrency"], functions[name]) == (reserved, reserved or None)
         assert row["ok"]
+    run_by_prefix(project, lambdalab, s3_stack, plane, names)
 
     gone = lambdalab("destroy", "--target", "local", "--yes", "lambdalab-s3-local")
     assert gone.returncode == 0, gone.stderr
     assert deployed(s3_stack) == {}
+
+
+def run_by_prefix(project: Path, lambdalab: Run, s3_stack: str, plane: str, names: set[str]) -> None:
+    """Both are measured as they are: every call by the function of its cell, and nothing of them changed afterwards."""
+    file = written(
+        project, "events", blocks=2, invocations=2, settings='workload = "events"',
+        factors='language = ["go"]\nmemory_mb = [1024]\nbatch_events = [3]\ncallers = [2]',
+    )  # fmt: skip
+    prefix = ("--protocol", file, "--function-prefix", "ingest-events-m512-b10-")
+    plan = json.loads(lambdalab("plan", "s3-ingest", *prefix, "--json").stdout)
+    assert (plan["calls"], plan["warmup_calls"], plan["designs"][0]["cells"]) == (2 * 2 * 2, 2 * 2 * 2, 2)
+    before = configured(s3_stack)
+    done = lambdalab("run", "s3-ingest", *prefix)
+    assert done.returncode == 0, done.stderr
+    store, calls = calls_of(project)
+    manifest = store.manifest()
+    (design,) = manifest.protocol.designs
+    reserved = {"ingest-events-m512-b10-rc0": 0, "ingest-events-m512-b10-rc10": 10}
+    assert {name: levels["reserved_concurrency"] for name, levels in design.functions.items()} == reserved
+    assert design.settings == {"workload": "events", "batch_events": 10, "event_bytes": 1024}
+    assert design.factors["memory_mb"] == (512,)
+    functions = {cell.name: cell.function for cell in design.cells}
+    assert set(functions.values()) == names == manifest.functions.keys()
+    assert len(calls) == 2 * 2 * (2 + 2)
+    for call in calls:
+        found = answer(call)
+        assert (found["function_name"], found["memory_mb"], found["batch_events"]) == (functions[call.cell], 512, 10)
+        assert (found["ok"], call.found, found["object_bytes"]) == (True, True, 10 * 1024 + 9)
+    cold = Counter(call.warmup for call in calls if answer(call)["is_cold_start"])
+    assert (cold[False], cold[True]) == (0, 2 * 2 * 2), "every cell began with new environments"
+    rows = (store.folder / "metrics.csv").read_text().splitlines()
+    assert sum("ingest-events-m512-b10-rc10" in row for row in rows) == 8
+    assert configured(s3_stack) == before
+    again = lambdalab("run", "s3-ingest", "--resume", "latest")
+    assert (again.returncode, len(calls_of(project)[1])) == (0, len(calls)), again.stderr
+
+    credentials = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
+    places = {"AWS_ENDPOINT_URL": s3_stack, "AWS_ENDPOINT_URL_LAMBDA": plane}
+    aws = lambdalab("run", "s3-ingest", *prefix, "--blocks", "1", "--target", "aws", "--yes", **credentials, **places)
+    assert aws.returncode == 0, aws.stderr
+    assert "written to stack ingest-events-m512-b10-* in us-east-1" in aws.stderr
+    store, calls = calls_of(project)
+    assert (store.manifest().target, len(calls)) == ("aws", 2 * (2 + 2))
+    assert [answer(call)["is_cold_start"] for call in calls] == [call.warmup for call in calls]
+    assert configured(s3_stack) == before
+
+    none = lambdalab("run", "s3-ingest", "--function-prefix", "ingest-batch-")
+    assert none.returncode == 2
+    assert "has a name that begins with 'ingest-batch-'" in " ".join(none.stderr.split())
+
+
+def configured(endpoint_url: str) -> dict[str, tuple[int, dict[str, str]]]:
+    """Memory and variables of every function there is."""
+    client = boto3.Session("test", "test", region_name="us-east-1").client("lambda", endpoint_url=endpoint_url)
+    found = client.list_functions()["Functions"]
+    client.close()
+    return {one["FunctionName"]: (one["MemorySize"], one["Environment"]["Variables"]) for one in found}
 
 
 def deployed(endpoint_url: str) -> dict[str, int | None]:

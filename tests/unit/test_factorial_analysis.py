@@ -415,7 +415,7 @@ def test_what_others_wrote_is_text_on_the_page(tmp_path: Path) -> None:
     ("change", "said"),
     [
         ({"prices": {}}, "run.json is damaged: Object missing required field"),
-        ({"functions": {}}, "run.json is damaged: it has no function in 'go'"),
+        ({"functions": {}}, "run.json is damaged: it has no function 'go'"),
     ],
 )
 def test_a_damaged_manifest_is_one_sentence(tmp_path: Path, change: Mapping[str, Any], said: str) -> None:

@@ -130,6 +130,26 @@ def test_the_reduced_one_has_both_kinds_of_work_and_enough_blocks_for_intervals(
         ('language = ["go"]', "", "designs[1].factors.language is []; name at least one of: python, go"),
         ('language = ["go"]', 'language = ["rust"]', 'designs[1].factors.language[0] is "rust"; there are: python'),
         ('language = ["go"]', "language = [1]", "designs[1].factors.language[0] is 1; there are: python, go"),
+        (
+            "invocations = 2",
+            "invocations = 2\nfraction = 4",
+            "designs[0].fraction is 4; write 2 or 3 for a half or a third",
+        ),
+        (
+            "invocations = 2",
+            "invocations = 2\nfraction = 0",
+            "designs[0].fraction is 0; write 2 or 3 for a half or a third",
+        ),
+        (
+            "invocations = 2",
+            "invocations = 2\nfraction = 3",
+            "designs[0].fraction is 3; it takes 3 factors whose number of levels is a multiple of 3, and events has n",
+        ),
+        (
+            "invocations = 1",
+            "invocations = 1\nfraction = 2",
+            "designs[1].fraction is 2; it takes 3 factors whose number of levels is a multiple of 2, and batch has mem",
+        ),
         ("[1, 100]", "[1, 1001]", "designs[0].factors.batch_events[1] is 1001; write a number from 1 to 1000"),
         ("[1, 100]", "[1, 1]", "designs[0].factors.batch_events[1] is 1; name each level once"),
         ("[1, 100]", '["few"]', 'designs[0].factors.batch_events[0] is "few"; write a number from 1 to 1000'),

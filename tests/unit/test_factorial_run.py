@@ -398,6 +398,20 @@ def test_the_reader_of_one_kind_of_run_says_that_it_is_another(tmp_path: Path) -
         ("run s3-ingest --resume messages", 2, "is a run of kind messages, and only one of kind factorial can be used"),
         ("run --resume calls", 2, "run calls is of scenario s3-ingest, not ingest; run `lambdalab run s3-ingest --re"),
         ("run s3-ingest --target aws --up", 2, "--up brings up a local stack, and the target is aws"),
+        (
+            "run --function-prefix f",
+            2,
+            "--function-prefix f means nothing for scenario ingest, whose functions are sent",
+        ),
+        (
+            "plan --function-prefix f",
+            2,
+            "--function-prefix f means nothing for scenario ingest, whose functions are sent",
+        ),
+        ("plan s3-ingest --function-prefix f", 3, "no local stack is up"),
+        ("plan s3-ingest --target aws --stack-name s --function-prefix f", 2, "--stack-name names a stack, and --func"),
+        ("run s3-ingest --target aws --stack-name s --function-prefix f", 2, "--stack-name names a stack, and --func"),
+        ("run s3-ingest --resume calls --function-prefix f", 2, "--function-prefix cannot be changed when a run goes"),
         ("plan s3-ingest --effect 0.1", 2, "--effect means nothing for scenario s3-ingest"),
         ("report calls --per-month 5", 2, "--per-month means nothing for scenario s3-ingest"),
         ("compare calls", 2, "is a run of kind factorial, and only one of kind messages can be used here"),
@@ -423,6 +437,16 @@ def test_the_whole_design_is_planned_without_a_stack(call: CommandLine) -> None:
     assert "custom metrics 6.00 USD a month" in ended.out
     as_json = msgspec.json.decode(call("plan", "s3-ingest", "--json").out)
     assert (as_json["calls"], as_json["blocks"], len(as_json["designs"])) == (960, 6, 2)
+
+
+def test_a_fraction_is_planned_with_its_cells(call: CommandLine, project: Path) -> None:
+    whole = (project / "protocols" / "s3-ingest-full.toml").read_text()
+    assert whole.count("invocations = ") == 2
+    (project / "third.toml").write_text(whole.replace("invocations = ", "fraction = 3\ninvocations = "))
+    ended = call("plan", "s3-ingest", "--protocol", "third.toml")
+    assert ended.code == 0, ended.err
+    assert "6,300 calls and" in ended.out
+    assert ended.out.count("18 of 54") == 2
 
 
 def test_a_run_without_calls_has_all_of_them_left(tmp_path: Path) -> None:
