@@ -18,7 +18,6 @@ from lambdalab.deployment import build, go_variables, local_parameters
 
 _STACKS: Final = (
     "dead_letters",
-    "deploy",
     "doctor",
     "exposure",
     "measurer",
