@@ -14,6 +14,7 @@ from lambdalab.cli.running import (
     StackName,
     TargetName,
     chosen_protocol,
+    refuse_contradictions,
     refuse_prefix,
     typed,
 )
@@ -50,6 +51,7 @@ def plan(
     from lambdalab.local.stack import running_stack
     from lambdalab.target import aws_target, local_target
 
+    refuse_contradictions(context, target)
     if is_of_calls(scenario):
         given = typed(context)
         refuse_options(given, ("effect",), scenario)

@@ -181,6 +181,7 @@ def test_completion_knows_the_commands() -> None:
         ("run --up --latency nope", 2, 'latencies/ has no "nope"; there are: 2026-11-21.'),
         ("up --latency bad.toml", 2, 'bad.toml: key "scenario" is unknown; there are: name, date, seed, calls.'),
         ("run --target aws", 3, "no AWS region is set for the cloudformation endpoint; set AWS_REGION"),
+        ("plan --stack-name x", 2, "--stack-name x names a stack on AWS, and the target is local; add --target aws"),
         ("run --build x=nowhere", 2, "--build x=nowhere: there is no folder 'nowhere'; make one with `sam build --con"),
         ("run --build x --build x=.", 2, "--build names 'x' twice; give each build a name of its own."),
         ("run --protocol arm.toml --build x", 2, "with --build: factors.architecture is ['arm64']; leave it or"),
