@@ -167,7 +167,9 @@ def _group(
     calls = list(counted(rows))
     valid = [row for row in calls if row.valid]
     warm = [row for row in valid if not row.cold_start]
-    cold = [row for row in rows if row.cold_start and row.duration_ms is not None and (row.valid or row.warmup)]
+    cold = [
+        row for row in rows if row.cold_start and row.duration_ms is not None and (row.valid or row.reason == REPEATED)
+    ]
     functions = {row.function_name for row in rows}
     values = {one: found for one in responses if (found := _known(warm, one.measure))}
     sums = {one.measure: sum(found) for one in volumes if (found := _known(valid, one.measure))}

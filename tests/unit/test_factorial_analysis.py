@@ -258,6 +258,24 @@ def test_cold_calls_are_told_apart_and_in_no_time_of_the_cell() -> None:
     assert any(said.startswith("1 calls met a cold start after the warm-up") for said in summary.cautions)
 
 
+def test_a_warm_up_that_failed_is_no_cold_start_and_one_that_was_made_again_is() -> None:
+    late = {"ok": False, "failed": 1, "error": {"code": "UploadFailed", "message": "timed out"}}
+    calls = [
+        call(0, warmup=True, init_ms=180.0, latency_ms=90.0),
+        call(1, warmup=True, init_ms=400.0, latency_ms=60_000.0, record=late),
+        call(2, warmup=True, init_ms=190.0, latency_ms=90.0),
+        call(2, warmup=True, init_ms=200.0, latency_ms=90.0, attempt=2, sent_at_ms=BEGAN_MS + 5000),
+        call(3, warmup=True, init_ms=400.0, latency_ms=60_000.0, record=late),
+        call(3, warmup=True, init_ms=210.0, latency_ms=90.0, attempt=2, sent_at_ms=BEGAN_MS + 5000),
+    ]
+    cell = summary_of(*calls).cells[0]
+    assert cell.cold == 4
+    assert cell.init_ms is not None
+    assert (cell.init_ms.median, cell.init_ms.maximum) == (195.0, 210.0)
+    assert cell.init_and_first_ms is not None
+    assert cell.init_and_first_ms.maximum == pytest.approx(210 + 105.5)
+
+
 def test_percentiles_come_from_raw_rows_of_all_cells_that_are_pooled() -> None:
     """Two cells of 40 calls have no p95 of their own; their 80 together do, which is no mean of anything."""
     cells = [cell for cell in ONE.cells if cell.levels["batch_events"] == 1]
