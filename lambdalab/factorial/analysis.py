@@ -293,6 +293,8 @@ def _cautions(
     estimated = [one for one in summary.effects if one.refused is None]
     yield from dict.fromkeys(f"{one.design}: {said}, and is in no effect" for one in estimated for said in one.left_out)
     yield from dict.fromkeys(f"{one.design}: {said}" for one in estimated for said in one.aliased)
+    for design in manifest.protocol.designs:
+        yield from design.cautions
     if summary.throttled:
         yield f"{summary.throttled:,} of {len(calls):,} calls were throttled; they are no samples, and count as failed"
     if (cold := sum(bool(row.cold_start) for row in valid)) > 0:

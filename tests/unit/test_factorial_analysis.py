@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 from rich.console import Console
 from sample_factorial import BATCH, EVENTS, RUN_ID, make_call, make_calls, make_manifest, make_run
-from samples import BEGAN_MS, PRICES
+from samples import BEGAN_MS, PRICES, ROOT
 
 from lambdalab.errors import LambdalabError, StorageError
 from lambdalab.factorial.analysis import summarise
 from lambdalab.factorial.collection import judge, read_calls
 from lambdalab.factorial.conclude import conclude
-from lambdalab.factorial.design import Design
+from lambdalab.factorial.design import Cell, Design
 from lambdalab.factorial.model import Call, CallRow, FactorialManifest
+from lambdalab.factorial.protocol import load_protocol
 from lambdalab.factorial.summary import FactorialSummary
 from lambdalab.factorial.terminal import show
 from lambdalab.scenarios import call_scenario
@@ -235,6 +236,30 @@ def test_throughput_is_over_the_wall_time_of_the_cell_in_the_block() -> None:
     resumed = msgspec.structs.replace(MANIFEST, resumed_at=("2026-11-21T10:00:00.120+00:00",))
     assert summary_of(*calls, manifest=resumed).cells[-1].rates["objects_per_s"].n == 1
     assert found.sums["object_bytes"] == 4 * size
+
+
+def test_throughput_of_the_default_protocol_can_follow_its_callers() -> None:
+    """Every call takes 100 ms, however many there are at once: then so many callers do so many times as much."""
+    designs = load_protocol(ROOT / "protocols" / "s3-ingest.toml").designs
+    calls = [
+        msgspec.structs.replace(
+            make_call(design, cell, call_id=f"{cell.name} {number}", block=1), elapsed_ms=100.0,
+            sent_at_ms=BEGAN_MS + number // cell.callers * 100,
+        )
+        for design in designs
+        for cell in design.cells
+        for number in range(design.invocations)
+    ]  # fmt: skip
+    found = summary_of(*calls, manifest=make_manifest(designs, blocks=1))
+    paces = {cell.name: cell.rates["objects_per_s"].median for cell in found.cells}
+    for cell in (cell for design in designs for cell in design.cells):
+        alone = Cell(design=cell.design, levels={**cell.levels, "callers": 1})
+        assert paces[cell.name] / paces[alone.name] == pytest.approx(cell.callers), cell.name
+
+
+def test_a_design_whose_callers_throughput_cannot_follow_is_a_caution() -> None:
+    assert [said for said in summary_of(call()).cautions if said in ONE.cautions] == list(ONE.cautions)
+    assert len(list(ONE.cautions)) == 2
 
 
 def test_a_cell_whose_calls_take_no_time_has_no_rate() -> None:
