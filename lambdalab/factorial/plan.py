@@ -268,3 +268,5 @@ def _assumptions(
     for design in protocol.designs:
         yield from (f"caution: {said}" for said in design.cautions)
     yield from scenario.notes()
+    if experience is None:
+        yield scenario.assumed()

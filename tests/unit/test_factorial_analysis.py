@@ -407,7 +407,9 @@ def test_tables_and_text_hold_what_is_asked(run: tuple[Path, FactorialSummary]) 
     said = json.loads((folder / "summary.json").read_text())
     assert said["seed"] == 7
     assert len(said["order"][0]["cells"]) == 32
-    assert '<h2 id="result-h">' in (folder / "report.html").read_text()
+    page = (folder / "report.html").read_text()
+    assert '<h2 id="result-h">' in page
+    assert "a warm call is assumed" not in page + "".join(summary.notes), "every time was measured"
 
 
 def test_the_terminal_tells_effects_cells_costs_and_cautions(

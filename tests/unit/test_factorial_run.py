@@ -325,6 +325,7 @@ def test_a_plan_by_hand() -> None:
     known = Experience(run_id="r", elapsed_ms={name: 2000.0}, billed_ms={name: 1000.0})
     plan = make_plan(plan_of, SCENARIO, functions, PRICED, cells, target="local", experience=known)
     assert (plan.blocks, plan.calls, plan.warmup_calls) == (2, 6, 4)
+    assert not any("a warm call is assumed" in said for said in plan.assumptions), "times are known"
     assert plan.stored_bytes == 10 * 24 * 2**20
     # each block: half a second, an init of 0.6 s, a warm-up and two rounds of 2 s
     assert plan.minutes == pytest.approx(2 * (0.5 + 0.6 + 3 * 2) / 60)
