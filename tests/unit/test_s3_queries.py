@@ -158,7 +158,7 @@ def test_failures_are_what_lambda_ended_what_failed_and_what_s3_throttled_in_tim
             at(5, FAILURES["old timeout"]),
             at(4, FAILURES["init timeout"]),
             at(3, record(throttles=2, request_id="throttled")),
-            at(2, record(**FAILED, request_id="failed")),
+            at(2, record(**FAILED | {"throttles": 0}, request_id="failed")),
             at(1, REPORTS["out of memory"].text),
             at(6, record()),
             at(7, REPORTS["warm"].text),
@@ -169,7 +169,7 @@ def test_failures_are_what_lambda_ended_what_failed_and_what_s3_throttled_in_tim
     names = ("failed_request_id", "platform_status", "platform_error", "platform_phase", "error.code", "throttles")
     assert [tuple(row[name] for name in names) for row in rows] == [
         (ID, "error", "Runtime.OutOfMemory", None, None, None),
-        ("failed", None, None, None, "UploadFailed", 3),
+        ("failed", None, None, None, "UploadFailed", 0),
         ("throttled", None, None, None, None, 2),
         (None, "timeout", None, "init", None, None),
         (None, None, None, None, None, None),
