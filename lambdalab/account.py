@@ -3,9 +3,9 @@
 from collections.abc import Collection, Mapping
 from typing import Final
 
-from lambdalab.aws import access_errors
+from lambdalab.aws import UNRESERVED_FLOOR, access_errors, most_reservable
 from lambdalab.errors import AccessError, UsageError
-from lambdalab.local.concurrency import ACCOUNT_CONCURRENCY, UNRESERVED_LEAST
+from lambdalab.local.concurrency import ACCOUNT_CONCURRENCY
 from lambdalab.model import FunctionFacts
 from lambdalab.target import AwsTarget, LocalTarget
 
@@ -68,11 +68,11 @@ def require_concurrency(
             return (), (f"the account's concurrency: {error.problem}", *UNCHECKED[-1:])
         total, unreserved = limit["ConcurrentExecutions"], limit["UnreservedConcurrentExecutions"]
     asked = sum(wanted.get(name, concurrency or 0) for name, concurrency in reserved.items())
-    most = max(0, unreserved + now - UNRESERVED_LEAST)
+    most = most_reservable(unreserved, now)
     if asked > most:
         raise UsageError(
             f"the functions would reserve a concurrency of {asked} together, and this account can reserve {most}: "
-            f"of {total} it has {unreserved + now} left, and Lambda keeps {UNRESERVED_LEAST} unreserved",
+            f"of {total} it has {unreserved + now} left, and Lambda keeps {UNRESERVED_FLOOR} unreserved",
             next_step="lower factors.reserved_concurrency, or ask AWS for more",
         )
     found = [f"concurrency: {total} in the account, {unreserved} of them unreserved"]

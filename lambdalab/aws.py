@@ -48,6 +48,11 @@ logging.getLogger("botocore").setLevel(logging.INFO)
 _DOMAINS: Final = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
 
 
+def most_reservable(unreserved: int, held: int = 0) -> int:
+    """How many environments functions may reserve together that hold so many now, of an account with so many left."""
+    return max(0, unreserved + held - UNRESERVED_FLOOR)
+
+
 def is_aws(endpoint_url: str) -> bool:
     """Whether an endpoint is AWS's own, where everything costs money."""
     return (urlsplit(endpoint_url).hostname or "").endswith(_DOMAINS)

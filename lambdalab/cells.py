@@ -13,7 +13,7 @@ from typing import Any, Final
 import msgspec
 from botocore.exceptions import ClientError
 
-from lambdalab.aws import UNRESERVED_FLOOR, Aws, access_errors
+from lambdalab.aws import UNRESERVED_FLOOR, Aws, access_errors, most_reservable
 from lambdalab.errors import StackError, UsageError
 from lambdalab.factorial.design import LANGUAGE, MEMORY_MB, RESERVED_CONCURRENCY, Cell, Design, Level
 from lambdalab.settings_file import choose, read
@@ -183,7 +183,7 @@ def reservable(aws: Aws, functions: Sequence[CellFunction]) -> int:
                     raise
             else:
                 held += found.get("ReservedConcurrentExecutions", 0)
-    return max(0, unreserved + held - UNRESERVED_FLOOR)
+    return most_reservable(unreserved, held)
 
 
 def reserve(aws: Aws, functions: Sequence[CellFunction]) -> None:

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 @app.command(
-    epilog="Example:  lambdalab cells stacks/s3-cells.toml --only memory_mb=512,1024 --only reserved_concurrency=0\n\n"
-    "Example:  lambdalab cells stacks/s3-cells.toml --only design=events --only language=go --deploy"
+    epilog="Example:  lambdalab cells cells.toml --only memory_mb=512,1024 --only reserved_concurrency=0\n\n"
+    "Example:  lambdalab cells cells.toml --only design=events --only language=go --deploy"
 )
 def cells(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(help="A cells file, such as stacks/s3-cells.toml.")],
+    file: Annotated[Path, typer.Argument(help="A cells file: designs, and how their functions are named.")],
     only: Annotated[
         list[str] | None,
         typer.Option(

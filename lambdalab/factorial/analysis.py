@@ -167,7 +167,9 @@ def _group(
     calls = list(counted(rows))
     valid = [row for row in calls if row.valid]
     warm = [row for row in valid if not row.cold_start]
-    cold = [row for row in rows if row.cold_start and row.duration_ms is not None and (row.valid or row.warmup)]
+    cold = [
+        row for row in rows if row.cold_start and row.duration_ms is not None and (row.valid or row.reason == REPEATED)
+    ]
     functions = {row.function_name for row in rows}
     values = {one: found for one in responses if (found := _known(warm, one.measure))}
     sums = {one.measure: sum(found) for one in volumes if (found := _known(valid, one.measure))}
@@ -291,6 +293,8 @@ def _cautions(
     estimated = [one for one in summary.effects if one.refused is None]
     yield from dict.fromkeys(f"{one.design}: {said}, and is in no effect" for one in estimated for said in one.left_out)
     yield from dict.fromkeys(f"{one.design}: {said}" for one in estimated for said in one.aliased)
+    for design in manifest.protocol.designs:
+        yield from design.cautions
     if summary.throttled:
         yield f"{summary.throttled:,} of {len(calls):,} calls were throttled; they are no samples, and count as failed"
     if (cold := sum(bool(row.cold_start) for row in valid)) > 0:

@@ -4,6 +4,8 @@ Words: a *factor* is what varies, a *level* one of its values, a *cell* one comb
 of one kind of work, a *block* every cell once, in an order drawn anew.
 """
 
+import math
+from collections.abc import Iterator
 from typing import Final
 
 import msgspec
@@ -19,6 +21,10 @@ RESERVED_CONCURRENCY: Final = "reserved_concurrency"
 LAB_FACTORS: Final = (LANGUAGE, MEMORY_MB, CALLERS, RESERVED_CONCURRENCY)
 """What the lab itself varies. The function's memory; how many callers call at once, each waiting for its answer; and
 the reserved concurrency, 0 being none. Every other factor is the scenario's, and travels in the event."""
+
+
+_FEW_ROUNDS: Final = 4
+"""Fewer calls of each caller in a cell, and how late the last one ends is much of the time of all."""
 
 
 class Design(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -55,6 +61,23 @@ class Design(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             Cell(design=self.label, levels=dict(zip(names, levels, strict=True)))
             for levels in combined(self.factors, self.fraction)
         )
+
+    @property
+    def cautions(self) -> Iterator[str]:
+        """What its numbers of callers do to throughput, which is over the time from first begin to last end."""
+        many = [int(callers) for callers in self.factors.get(CALLERS, ()) if int(callers) > 1]
+        rounds = {callers: math.ceil(self.invocations / callers) for callers in many}
+        for callers, of in rounds.items():
+            if self.invocations % callers:
+                yield (
+                    f"{self.label}: {self.invocations} invocations are no multiple of {callers} callers, some of whom "
+                    f"have none in the last round, so throughput can grow {self.invocations / of:.3g} times at most"
+                )
+        if few := [f"{of} with {callers} callers" for callers, of in rounds.items() if of < _FEW_ROUNDS]:
+            yield (
+                f"{self.label}: a cell is so few rounds of calls in a block ({', '.join(few)}) that one late call "
+                "reads as poor scaling of throughput"
+            )
 
     @property
     def cells_in_words(self) -> str:

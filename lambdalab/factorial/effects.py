@@ -59,6 +59,7 @@ class Study(NamedTuple):
 class Mean(msgspec.Struct, frozen=True, kw_only=True):
     """Geometric mean over everything else at these levels, of one factor or of two, with its interval.
 
+    The interval of ``mean`` is for these blocks: drift between blocks is not in it. Ratios are free of that.
     ``ratio`` is to the factor's first level; None for that itself, and of two factors.
     """
 

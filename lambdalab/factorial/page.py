@@ -65,15 +65,18 @@ class Chapter:
 
     @property
     def sentences(self) -> Iterator[str]:
-        """What each factor does to the first response, the strongest first."""
+        """What each level of each factor does to the first response, the strongest factor first."""
         for one in self.effects[:1]:
             for term in sorted(one.mains, key=lambda term: -term.share):
-                name, last = term.factors[0], term.means[-1]
-                change = (
-                    f"{factor(name)} {level(name, last.levels[0])} instead of {level(name, term.means[0].levels[0])}: "
-                    f"{quotient(last.ratio)} times the {one.words} "
-                    f"({quotient(last.ratio_low)} - {quotient(last.ratio_high)}), {share(term.share)} of the variation"
-                )
+                name, (first, *others) = term.factors[0], term.means
+                changes = [
+                    f"{factor(name)} {level(name, mean.levels[0])} instead of {level(name, first.levels[0])}: "
+                    f"{quotient(mean.ratio)} times the {one.words} "
+                    f"({quotient(mean.ratio_low)} - {quotient(mean.ratio_high)})"
+                    for mean in others
+                ]
+                together = "," if len(others) == 1 else "; all levels together"
+                change = f"{'; '.join(changes)}{together} {share(term.share)} of the variation"
                 yield (change if term.is_claimed else f"{change}; not claimed, p is {p_value(term.p_adjusted)}")
 
     @property

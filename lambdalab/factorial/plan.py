@@ -265,4 +265,8 @@ def _assumptions(
     minutes = f"{MOST_MINUTES:g} (default)" if caps.minutes is None else f"{caps.minutes:g}"
     usd = f"{MOST_USD} (default)" if caps.usd is None else f"{caps.usd}"
     yield f"caps: minutes {minutes}" + (f", usd {usd}" if target == "aws" else "")
+    for design in protocol.designs:
+        yield from (f"caution: {said}" for said in design.cautions)
     yield from scenario.notes()
+    if experience is None:
+        yield scenario.assumed()

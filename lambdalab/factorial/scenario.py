@@ -111,3 +111,6 @@ class CallScenario(Protocol):
 
     def notes(self) -> tuple[str, ...]:
         """What a reader of the costs must know: what is assumed, and what is not in them."""
+
+    def assumed(self) -> str:
+        """What ``expected_ms`` assumes, for whoever reads a plan."""

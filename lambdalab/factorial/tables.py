@@ -4,13 +4,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from lambdalab.factorial.design import RESERVED_CONCURRENCY, Level
-from lambdalab.factorial.effects import Effects, Mean
+from lambdalab.factorial.effects import Effects, Mean, Term
 from lambdalab.factorial.summary import FactorialSummary, Group, Words
 from lambdalab.model import Estimate
 from lambdalab.report.tables import Table
 from lambdalab.report.words import ABSENT, p_value, quotient, usd
 
-CLAIMED: Final = "yes"
+_SAID: Final = ("", "", "")
+"""Of further levels of a term, which is tested as a whole, and said with the first."""
 _MB: Final = "_mb"
 
 
@@ -115,18 +116,16 @@ class FactorialTables:
                     number(mean.mean),
                     quotient(mean.ratio),
                     _interval(mean.ratio_low, mean.ratio_high),
-                    share(term.share),
-                    p_value(term.p_adjusted),
-                    CLAIMED if term.is_claimed else "no",
+                    *(_tested(term) if place == 0 else _SAID),
                 ]
                 for one in estimated(self.summary, design)
                 for term in one.mains
-                for mean in term.means[1:]
+                for place, mean in enumerate(term.means[1:])
             ],
             heads=3,
         )
 
-    def interactions(self, design: str) -> Table:
+    def interactions(self, design: str, *, only_claimed: bool = False) -> Table:
         """How far two factors together are from each alone, of every response."""
         return Table(
             name=f"interactions-{design}",
@@ -140,13 +139,12 @@ class FactorialTables:
                     " and ".join(map(level, term.factors, contrast.levels)),
                     quotient(contrast.ratio),
                     _interval(contrast.low, contrast.high),
-                    share(term.share),
-                    p_value(term.p_adjusted),
-                    CLAIMED if term.is_claimed else "no",
+                    *(_tested(term) if place == 0 else _SAID),
                 ]
                 for one in estimated(self.summary, design)
                 for term in one.interactions
-                for contrast in term.contrasts
+                if term.is_claimed or not only_claimed
+                for place, contrast in enumerate(term.contrasts)
             ],
             heads=3,
         )
@@ -309,6 +307,10 @@ def shares(of: Effects) -> Iterator[tuple[str, float]]:
 def mean_in_words(name: str, mean: Mean) -> str:
     """A level and its mean with its interval."""
     return f"{factor(name)} {level(name, mean.levels[0])} {number(mean.mean)} ({range_of(mean.low, mean.high)})"
+
+
+def _tested(term: Term) -> Sequence[str]:
+    return share(term.share), p_value(term.p_adjusted), "yes" if term.is_claimed else "no"
 
 
 def _interval(low: float | None, high: float | None) -> str:

@@ -6,7 +6,7 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from lambdalab.factorial.summary import FactorialSummary
-from lambdalab.factorial.tables import CLAIMED, FactorialTables, estimated, refusals
+from lambdalab.factorial.tables import FactorialTables, estimated, refusals
 from lambdalab.report.layout import new_table, print_whole
 from lambdalab.report.tables import Table
 from lambdalab.report.words import usd
@@ -23,7 +23,7 @@ def render(summary: FactorialSummary) -> Group:
     parts = [*_heading(summary), *_drawn(tables.totals)]
     for design in (group.design for group in summary.designs):
         if estimated(summary, design):
-            parts += [*_drawn(tables.mains(design)), *_interactions(tables.interactions(design))]
+            parts += [*_drawn(tables.mains(design)), *_interactions(tables.interactions(design, only_claimed=True))]
         parts += [*_drawn(tables.cells(design)), *_drawn(tables.costs(design))]
     parts += [*_drawn(tables.functions), *_drawn(tables.cold), *_notes(summary)]
     return Group(*parts)
@@ -66,15 +66,14 @@ def _as_rich(table: Table) -> RenderableType:
 
 def _interactions(table: Table) -> Iterator[RenderableType]:
     """Only those that are claimed; the page has all."""
-    claimed = [row for row in table.rows if row[-1] == CLAIMED]
-    if claimed:
+    if table.rows:
         yield from _drawn(
             Table(
                 name=table.name,
                 caption=f"{table.caption}; those that are claimed",
                 columns=table.columns[:-1],
                 numeric=table.numeric[:-1],
-                rows=[row[:-1] for row in claimed],
+                rows=[row[:-1] for row in table.rows],
                 heads=table.heads,
             )
         )

@@ -7,9 +7,9 @@ Sources: AWS Lambda Developer Guide, "Understanding Lambda function scaling", "C
 import time
 from typing import Final, Protocol
 
+from lambdalab.aws import most_reservable
+
 ACCOUNT_CONCURRENCY: Final = 1000
-UNRESERVED_LEAST: Final = 100
-"""What Lambda keeps for functions without reserved concurrency."""
 SCALE_OUT: Final = 1000
 SCALE_OUT_S: Final = 10.0
 
@@ -62,8 +62,8 @@ class Account:
     def most_reserved(self, function: Function | None = None) -> int:
         """The highest reservation a function may be given; of all together without one."""
         if function is None:
-            return self._concurrency - UNRESERVED_LEAST
-        return max(0, self.unreserved + (function.reserved_concurrency or 0) - UNRESERVED_LEAST)
+            return most_reservable(self._concurrency)
+        return most_reservable(self.unreserved, function.reserved_concurrency or 0)
 
     def check(self, function: Function) -> None:
         """Whether a function may run one invocation more.

@@ -17,8 +17,9 @@ from concurrent.futures import Executor
 from typing import Any, Final, NoReturn, Protocol
 from urllib.parse import parse_qs, unquote
 
+from lambdalab.aws import UNRESERVED_FLOOR
 from lambdalab.local.async_invoke import AsyncQueue
-from lambdalab.local.concurrency import UNRESERVED_LEAST, Account, ThrottledError
+from lambdalab.local.concurrency import Account, ThrottledError
 from lambdalab.local.http import BODY_LIMIT_BYTES, Exchange, Request, Response
 from lambdalab.local.pool import Pool
 from lambdalab.local.runtime_api import Answer
@@ -209,7 +210,7 @@ class InvokeApi:
                     400,
                     "InvalidParameterValueException",
                     "Specified ReservedConcurrentExecutions for function decreases account's "
-                    f"UnreservedConcurrentExecution below its minimum value of [{UNRESERVED_LEAST}].",
+                    f"UnreservedConcurrentExecution below its minimum value of [{UNRESERVED_FLOOR}].",
                 )
         return await self._pass_on(request)
 

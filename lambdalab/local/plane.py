@@ -16,12 +16,12 @@ from typing import Any, Final
 import msgspec
 from botocore.exceptions import BotoCoreError, ClientError
 
-from lambdalab.aws import Aws
+from lambdalab.aws import UNRESERVED_FLOOR, Aws
 from lambdalab.errors import LambdalabError, PlaneError
 from lambdalab.latency import LatencyModel
 from lambdalab.local.async_invoke import AsyncQueue, Timing
 from lambdalab.local.aws_json import AwsJson
-from lambdalab.local.concurrency import UNRESERVED_LEAST, Account
+from lambdalab.local.concurrency import Account
 from lambdalab.local.deployed import Deployed
 from lambdalab.local.destinations import Destinations, Put
 from lambdalab.local.filesystem import enter_user_namespace
@@ -228,7 +228,7 @@ class Plane:
         if len(names) * int(reserved or 0) > (most := self.account.most_reserved()):
             raise PlaneError(
                 f"{RESERVED} {reserved} for each of {len(names)} functions is refused as Lambda would: it keeps "
-                f"{UNRESERVED_LEAST} of the account's concurrency unreserved",
+                f"{UNRESERVED_FLOOR} of the account's concurrency unreserved",
                 next_step=f"deploy with at most {most // len(names)}",
             )
         for name in self._pools.keys() - names.values():

@@ -284,10 +284,12 @@ class S3Ingest:
                 f"the {_METRICS} custom metrics of each function and workload are billed by the month, however many "
                 "calls, and are not in the cost of a call"
             ),
-            (
-                f"where nobody measured, a warm call is assumed to take {_ASSUMED_CALL_MS:g} ms and its bytes to go at "
-                f"{_ASSUMED_MB_PER_S:g} MB/s with one vCPU ({_VCPU_MB:,} MB of memory), in proportion with less"
-            ),
+        )
+
+    def assumed(self) -> str:
+        return (
+            f"where nobody measured, a warm call is assumed to take {_ASSUMED_CALL_MS:g} ms and its bytes to go at "
+            f"{_ASSUMED_MB_PER_S:g} MB/s with one vCPU ({_VCPU_MB:,} MB of memory), in proportion with less"
         )
 
 

@@ -23,9 +23,21 @@ SHEETS = 3
 
 
 def main(report: Path, folder: Path) -> None:
-    """Writes ``report-<view>.png`` for every view; of the phone's screens and of paper the first ones, side by side."""
+    """Writes ``report-<view>.png`` for every view; of the phone's screens and of paper the first ones, side by side.
+
+    Of a factorial run only ``factorial-report.png``: from the top to the main effects of its first design.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     with chromium() as browser:
+        page = browser.new_page(**VIEWS["desktop"])
+        page.goto(report.resolve().as_uri())
+        if (mains := page.locator(".mains")).count():
+            box = mains.first.bounding_box()
+            assert box is not None
+            whole = Image.open(BytesIO(page.screenshot(full_page=True)))
+            shrink(folder / "factorial-report.png", whole.crop((0, 0, whole.width, int(box["y"] + box["height"]) + 16)))
+            return
+        page.close()
         for name, options in VIEWS.items():
             page = browser.new_page(**options)
             page.goto(report.resolve().as_uri())

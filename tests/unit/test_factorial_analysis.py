@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 from rich.console import Console
 from sample_factorial import BATCH, EVENTS, RUN_ID, make_call, make_calls, make_manifest, make_run
-from samples import BEGAN_MS, PRICES
+from samples import BEGAN_MS, PRICES, ROOT
 
 from lambdalab.errors import LambdalabError, StorageError
 from lambdalab.factorial.analysis import summarise
 from lambdalab.factorial.collection import judge, read_calls
 from lambdalab.factorial.conclude import conclude
-from lambdalab.factorial.design import Design
+from lambdalab.factorial.design import Cell, Design
 from lambdalab.factorial.model import Call, CallRow, FactorialManifest
+from lambdalab.factorial.protocol import load_protocol
 from lambdalab.factorial.summary import FactorialSummary
 from lambdalab.factorial.terminal import show
 from lambdalab.scenarios import call_scenario
@@ -237,6 +238,30 @@ def test_throughput_is_over_the_wall_time_of_the_cell_in_the_block() -> None:
     assert found.sums["object_bytes"] == 4 * size
 
 
+def test_throughput_of_the_default_protocol_can_follow_its_callers() -> None:
+    """Every call takes 100 ms, however many there are at once: then so many callers do so many times as much."""
+    designs = load_protocol(ROOT / "protocols" / "s3-ingest.toml").designs
+    calls = [
+        msgspec.structs.replace(
+            make_call(design, cell, call_id=f"{cell.name} {number}", block=1), elapsed_ms=100.0,
+            sent_at_ms=BEGAN_MS + number // cell.callers * 100,
+        )
+        for design in designs
+        for cell in design.cells
+        for number in range(design.invocations)
+    ]  # fmt: skip
+    found = summary_of(*calls, manifest=make_manifest(designs, blocks=1))
+    paces = {cell.name: cell.rates["objects_per_s"].median for cell in found.cells}
+    for cell in (cell for design in designs for cell in design.cells):
+        alone = Cell(design=cell.design, levels={**cell.levels, "callers": 1})
+        assert paces[cell.name] / paces[alone.name] == pytest.approx(cell.callers), cell.name
+
+
+def test_a_design_whose_callers_throughput_cannot_follow_is_a_caution() -> None:
+    assert [said for said in summary_of(call()).cautions if said in ONE.cautions] == list(ONE.cautions)
+    assert len(list(ONE.cautions)) == 2
+
+
 def test_a_cell_whose_calls_take_no_time_has_no_rate() -> None:
     assert summary_of(call(elapsed_ms=0.0)).cells[0].rates == {}
 
@@ -256,6 +281,24 @@ def test_cold_calls_are_told_apart_and_in_no_time_of_the_cell() -> None:
     assert cell.init_and_first_ms is not None
     assert cell.init_and_first_ms.median == pytest.approx((180 + 105.5 + 200 + 117) / 2)
     assert any(said.startswith("1 calls met a cold start after the warm-up") for said in summary.cautions)
+
+
+def test_a_warm_up_that_failed_is_no_cold_start_and_one_that_was_made_again_is() -> None:
+    late = {"ok": False, "failed": 1, "error": {"code": "UploadFailed", "message": "timed out"}}
+    calls = [
+        call(0, warmup=True, init_ms=180.0, latency_ms=90.0),
+        call(1, warmup=True, init_ms=400.0, latency_ms=60_000.0, record=late),
+        call(2, warmup=True, init_ms=190.0, latency_ms=90.0),
+        call(2, warmup=True, init_ms=200.0, latency_ms=90.0, attempt=2, sent_at_ms=BEGAN_MS + 5000),
+        call(3, warmup=True, init_ms=400.0, latency_ms=60_000.0, record=late),
+        call(3, warmup=True, init_ms=210.0, latency_ms=90.0, attempt=2, sent_at_ms=BEGAN_MS + 5000),
+    ]
+    cell = summary_of(*calls).cells[0]
+    assert cell.cold == 4
+    assert cell.init_ms is not None
+    assert (cell.init_ms.median, cell.init_ms.maximum) == (195.0, 210.0)
+    assert cell.init_and_first_ms is not None
+    assert cell.init_and_first_ms.maximum == pytest.approx(210 + 105.5)
 
 
 def test_percentiles_come_from_raw_rows_of_all_cells_that_are_pooled() -> None:
@@ -364,7 +407,9 @@ def test_tables_and_text_hold_what_is_asked(run: tuple[Path, FactorialSummary]) 
     said = json.loads((folder / "summary.json").read_text())
     assert said["seed"] == 7
     assert len(said["order"][0]["cells"]) == 32
-    assert '<h2 id="result-h">' in (folder / "report.html").read_text()
+    page = (folder / "report.html").read_text()
+    assert '<h2 id="result-h">' in page
+    assert "a warm call is assumed" not in page + "".join(summary.notes), "every time was measured"
 
 
 def test_the_terminal_tells_effects_cells_costs_and_cautions(

@@ -38,6 +38,15 @@ def by_hand() -> dict[BlockCell, float]:
     }
 
 
+def test_intervals_of_means_hold_for_these_blocks_however_far_apart_they_are() -> None:
+    """As docs/method.md says: a drift that all cells share moves a mean and widens nothing."""
+    apart = {(block, cell): value * 100**block for (block, cell), value in by_hand().items()}
+    for near, far in zip(effects(study(by_hand())).terms, effects(study(apart)).terms, strict=True):
+        for one, other in zip(near.means, far.means, strict=True):
+            assert other.mean == pytest.approx(one.mean * 1000)
+            assert other.high / other.low == pytest.approx(one.high / one.low)
+
+
 def p_of_t3(t: float) -> float:
     """Two-sided, by the closed form of three degrees of freedom."""
     x = t / math.sqrt(3)

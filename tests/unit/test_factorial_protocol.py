@@ -8,7 +8,7 @@ import pytest
 from samples import ROOT
 
 from lambdalab.errors import ProtocolError
-from lambdalab.factorial.design import FactorialProtocol
+from lambdalab.factorial.design import Design, FactorialProtocol
 from lambdalab.factorial.protocol import PlannedCell, load_protocol, schedule
 from lambdalab.protocol import load_protocol as load_protocol_of_messages
 
@@ -90,7 +90,7 @@ def test_this_plan_is_that_of_every_python() -> None:
 
 RECORDED = [
     (1, "events language=go memory_mb=2048 batch_events=1 callers=4", 1970604396459490),
-    (2, "batch language=go memory_mb=512 multipart_mb=8 callers=2", 8227103896303430),
+    (2, "events language=go memory_mb=2048 batch_events=100 callers=1", 2207646558023788),
 ]
 
 
@@ -112,6 +112,31 @@ def test_the_reduced_one_has_both_kinds_of_work_and_enough_blocks_for_intervals(
         assert design.languages == ("python", "go")
         assert all(len(levels) > 1 for levels in design.factors.values())
         assert len(design.factors) == 4
+        assert all(design.invocations % int(callers) == 0 for callers in design.factors["callers"])
+
+
+@pytest.mark.parametrize(
+    ("invocations", "callers", "said"),
+    [
+        (16, (1, 4), []),
+        (3, (1,), []),
+        (
+            18, (1, 4),
+            [("w: 18 invocations are no multiple of 4 callers, some of whom have none in the last round, so "
+             "throughput can grow 3.6 times at most")],
+        ),
+        (
+            20, (1, 10, 20),
+            [("w: a cell is so few rounds of calls in a block (2 with 10 callers, 1 with 20 callers) that one late "
+             "call reads as poor scaling of throughput")],
+        ),
+    ],
+)  # fmt: skip
+def test_callers_that_throughput_cannot_follow_are_named(
+    invocations: int, callers: tuple[int, ...], said: list[str]
+) -> None:
+    design = Design(label="w", invocations=invocations, factors={"language": ("go",), "callers": callers})
+    assert list(design.cautions) == said
 
 
 @pytest.mark.parametrize(
@@ -189,7 +214,7 @@ def test_a_protocol_without_designs_is_refused(tmp_path: Path) -> None:
 
 def test_nothing_outside_its_own_folder_knows_the_scenario() -> None:
     own = ROOT / "lambdalab" / "scenarios"
-    words = re.compile(r"(?i:s3.?ingest)|multipart_mb|batch_events|object_mb")
+    words = re.compile(r"(?i:s3.?(?:ingest|cells))|multipart_mb|batch_events|object_mb")
     files = [file for file in (ROOT / "lambdalab").rglob("*") if file.suffix in (".py", ".j2", ".css", ".js")]
     assert [str(file) for file in files if own not in file.parents and words.search(file.read_text())] == []
     assert words.search((own / "s3_ingest.py").read_text()), "the pattern finds what there is"

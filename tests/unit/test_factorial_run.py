@@ -325,6 +325,7 @@ def test_a_plan_by_hand() -> None:
     known = Experience(run_id="r", elapsed_ms={name: 2000.0}, billed_ms={name: 1000.0})
     plan = make_plan(plan_of, SCENARIO, functions, PRICED, cells, target="local", experience=known)
     assert (plan.blocks, plan.calls, plan.warmup_calls) == (2, 6, 4)
+    assert not any("a warm call is assumed" in said for said in plan.assumptions), "times are known"
     assert plan.stored_bytes == 10 * 24 * 2**20
     # each block: half a second, an init of 0.6 s, a warm-up and two rounds of 2 s
     assert plan.minutes == pytest.approx(2 * (0.5 + 0.6 + 3 * 2) / 60)
@@ -436,7 +437,11 @@ def test_the_whole_design_is_planned_without_a_stack(call: CommandLine) -> None:
     assert "18,900 calls and 8,280 that warm up" in ended.out
     assert "custom metrics 6.00 USD a month" in ended.out
     as_json = msgspec.json.decode(call("plan", "s3-ingest", "--json").out)
-    assert (as_json["calls"], as_json["blocks"], len(as_json["designs"])) == (960, 6, 2)
+    assert (as_json["calls"], as_json["blocks"], len(as_json["designs"])) == (1152, 6, 2)
+    assert [said.split(" (")[0] for said in as_json["assumptions"] if said.startswith("caution: ")] == [
+        f"caution: {label}: a cell is so few rounds of calls in a block" for label in ("events", "batch")
+    ]
+    assert as_json["assumptions"][-1].startswith("where nobody measured, a warm call is assumed to take 60 ms")
 
 
 def test_a_fraction_is_planned_with_its_cells(call: CommandLine, project: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 import pytest
 from sam_template import ROOT
-from test_saved_queries import ID, REPORTS, text_of
+from test_saved_queries import FAILURES, ID, REPORTS, text_of
 
 FIELDS: dict[str, Any] = json.loads((ROOT / "contracts/s3_record.schema.json").read_text())["properties"]
 QUERIES = ("LatencyQuery", "ThroughputQuery", "RecordsQuery", "UploadFailuresQuery", "UsageQuery")
@@ -43,7 +43,7 @@ FAILED = {
 def run(query: str, lines: list[dict[str, Any] | str]) -> list[dict[str, Any]]:
     """What a query answers over log lines: records, and texts of the platform."""
     commands = [re.sub(r"\s+", " ", command) for command in text_of(query).strip().split("\n| ")]
-    columns = ["@message", "@log", *(name for name in FIELDS if name != "_aws")]
+    columns = ["@timestamp", "@message", "@log", *(name for name in FIELDS if name != "_aws")]
     with duckdb.connect() as database:
         database.execute("CREATE MACRO ispresent(a) AS a IS NOT NULL")
         database.execute("CREATE MACRO pct(a, p) AS quantile_disc(a, p / 100)")
@@ -70,7 +70,7 @@ def _type(name: str) -> str:
 def _sql(command: str, table: str) -> str:
     """One command as SQL over the table of what the ones before it left."""
     verb, _, rest = command.partition(" ")
-    quoted = re.sub(r"@(message|log)", r'"@\1"', rest)
+    quoted = re.sub(r"@(timestamp|message|log)", r'"@\1"', rest)
     if verb == "filter":
         condition = re.sub(r"(\S+) like /((?:[^/\\]|\\.)+)/", r"regexp_matches(\1, '\2')", quoted)
         return f"SELECT * FROM {table} WHERE {condition}"
@@ -78,10 +78,15 @@ def _sql(command: str, table: str) -> str:
         match = re.fullmatch(r"(\S+) /(.*?)\(\?<(\w+)>(.*)\)(.*)/", quoted)
         assert match is not None, command
         source, before, name, group, after = match.groups()
-        number = f"nullif(regexp_extract({source}, '{before}({group}){after}', 1), '')"
-        return f"SELECT *, try_cast({number} AS DOUBLE) AS {name} FROM {table}"
+        read = f"nullif(regexp_extract({source}, '{before}({group}){after}', 1), '')"
+        return f"SELECT *, {f'try_cast({read} AS DOUBLE)' if '[0-9' in group else read} AS {name} FROM {table}"
     if verb == "fields":
         return f"SELECT *, {quoted} FROM {table}"
+    if verb == "display":
+        shown = re.sub(r"\b(\w+)\.(\w+)", r"json_extract_string(\1, '$.\2') AS '\1.\2'", quoted)
+        return f"SELECT {shown} FROM {table}"
+    if verb in ("sort", "limit"):
+        return f"SELECT * FROM {table} {'ORDER BY' if verb == 'sort' else 'LIMIT'} {quoted}"
     assert verb == "stats", command
     expressions, _, by = quoted.rpartition(" by ")
     return f"SELECT {by}, {expressions} FROM {table} GROUP BY {by}"
@@ -142,7 +147,30 @@ def test_usage_adds_up_what_is_billed() -> None:
     assert rows[128]["gb_seconds"] == pytest.approx(0.00025)
 
 
-def test_failures_are_records_that_failed_or_were_throttled() -> None:
-    filtered = re.split(r"\n\| ", text_of("UploadFailuresQuery"))[0]
-    assert "or ispresent(failed)" in filtered
-    assert "or throttles > 0" in filtered
+def test_failures_are_what_lambda_ended_what_failed_and_what_s3_throttled_in_time_order() -> None:
+    def at(second: int, line: dict[str, Any] | str) -> dict[str, Any]:
+        said = {"@message": line} if isinstance(line, str) else line
+        return {"@timestamp": f"2026-11-21 10:00:0{second}", **said}
+
+    rows = run(
+        "UploadFailuresQuery",
+        [
+            at(5, FAILURES["old timeout"]),
+            at(4, FAILURES["init timeout"]),
+            at(3, record(throttles=2, request_id="throttled")),
+            at(2, record(**FAILED | {"throttles": 0}, request_id="failed")),
+            at(1, REPORTS["out of memory"].text),
+            at(6, record()),
+            at(7, REPORTS["warm"].text),
+            at(8, f"START RequestId: {ID}"),
+        ],
+    )
+    assert [row["@timestamp"][-1] for row in rows] == ["1", "2", "3", "4", "5"]
+    names = ("failed_request_id", "platform_status", "platform_error", "platform_phase", "error.code", "throttles")
+    assert [tuple(row[name] for name in names) for row in rows] == [
+        (ID, "error", "Runtime.OutOfMemory", None, None, None),
+        ("failed", None, None, None, "UploadFailed", 0),
+        ("throttled", None, None, None, None, 2),
+        (None, "timeout", None, "init", None, None),
+        (None, None, None, None, None, None),
+    ]
