@@ -10,11 +10,13 @@ import io
 import time
 import urllib.request
 import zipfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+from botocore.exceptions import WaiterError
 
 from lambdalab.aws import Aws, access_errors
 from lambdalab.design import Architecture
@@ -167,6 +169,9 @@ class Configurations:
             raise failures[0]
 
     def _restore_function(self, name: str) -> None:
+        # Interrupted, a change may be under way still, and until its end Lambda refuses another; it may also have failed.
+        with access_errors(f"the configuration of {name}"), suppress(WaiterError):
+            self._wait(name)
         self.apply(name, memory_mb=None, package=None)
         with access_errors(f"the configuration of {name}"):
             now = self._lambda.get_function_configuration(FunctionName=name)
