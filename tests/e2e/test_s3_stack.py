@@ -1,6 +1,7 @@
 """The stack of stacks/s3-ingest.yaml as people use it here: brought up, invoked by sam, measured through the plane."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
+from local.whole import ROOT
 
 from lambdalab.aws import Aws
 from lambdalab.factorial.model import NO_ANSWER, Call
@@ -21,6 +23,7 @@ from lambdalab.factorial.store import FactorialDirectory
 from lambdalab.platform_log import parse_report
 
 from .conftest import Begin, Run
+from .iam_calls import Recorder
 
 EVENTS = {"s3-events": ("events", 10 * 1024 + 9, 0), "s3-batch": ("batch", 100 * 1024 * 1024, 4)}
 
@@ -216,12 +219,14 @@ def test_the_same_run_on_what_answers_as_aws_does(
     before = settings_of(emulator)
     file = written(
         project, "aws", invocations=2, settings='workload = "events"',
-        factors='language = ["go"]\nmemory_mb = [256]\nbatch_events = [1, 2]',
+        factors='language = ["go"]\nmemory_mb = [256]\nreserved_concurrency = [3]\nbatch_events = [1, 2]',
     )  # fmt: skip
+    recorder = Recorder(s3_stack, plane)
     credentials = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
-    places = {"AWS_ENDPOINT_URL": s3_stack, "AWS_ENDPOINT_URL_LAMBDA": plane}
     target = ("--target", "aws", "--stack-name", "lambdalab-s3-local")
-    done = lambdalab("run", "s3-ingest", "--protocol", file, *target, "--yes", **credentials, **places)
+    place = {"AWS_ENDPOINT_URL": recorder.url}
+    done = lambdalab("run", "s3-ingest", "--protocol", file, *target, "--yes", **credentials, **place)
+    recorder.close()
     assert "Traceback" not in done.stderr
     assert "4 calls and 2 that warm up, 0.0 GB written to stack lambdalab-s3-local in us-east-1" in done.stderr
     store, calls = calls_of(project)
@@ -231,6 +236,18 @@ def test_the_same_run_on_what_answers_as_aws_does(
     kept = emulator.s3.list_objects_v2(Bucket=bucket, Prefix=f"events/{store.folder.name}/")["Contents"]
     assert len(kept) == 6, "the bucket's lifecycle rule removes them"
     assert settings_of(emulator) == before
+    assert {call.action for call in recorder.calls} == documented_permissions()
+
+
+def documented_permissions() -> set[str]:
+    """Those docs/s3-ingest.md lists for whoever measures on AWS; a service is named once for all that follow."""
+    text = (ROOT / "docs/s3-ingest.md").read_text()
+    (paragraph,) = re.findall(r"^Whoever runs it on AWS needs.*?\n\n", text, re.MULTILINE | re.DOTALL)
+    service, found = "", set()
+    for prefix, name in re.findall(r"`(?:(\w+):)?(\w+)`", paragraph):
+        service = prefix or service
+        found.add(f"{service}:{name}")
+    return found
 
 
 def test_a_throttled_call_is_counted_and_not_made_again(project: Path, emulator: Aws, lambdalab: Run) -> None:
