@@ -154,7 +154,7 @@ def execute(target: AwsTarget, store: FactorialDirectory, progress: Progress) ->
             store.write_manifest(msgspec.structs.replace(store.manifest(), stopped=reason))
         return reason
 
-    FactorialRunner(target, scenario, store, progress, stop).run(cells_left(store))
+    FactorialRunner(target, scenario, store, progress, stop).run(lambda: cells_left(store))
 
 
 def called_functions(

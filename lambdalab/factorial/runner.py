@@ -75,8 +75,8 @@ class FactorialRunner:
         self._client = target.aws.lambda_callers(most, timeout_s + ANSWER_GRACE_S)
         self._any_good = False
 
-    def run(self, left: Iterable[tuple[PlannedCell, int]]) -> None:
-        """Executes what is left, or until ``stop`` says why not.
+    def run(self, left: Callable[[], Iterable[tuple[PlannedCell, int]]]) -> None:
+        """Executes what is left, or until ``stop`` says why not; asked for when what is there was looked at.
 
         However it ends, what was measured is on disk and the functions have their configuration back; where that fails
         too, the error carries a note.
@@ -87,7 +87,7 @@ class FactorialRunner:
         """
         try:
             self._look_back()
-            for _, cells in groupby(left, key=lambda cell: cell[0].block):
+            for _, cells in groupby(left(), key=lambda cell: cell[0].block):
                 if self._stop() is not None:
                     break
                 for planned, attempt in cells:
@@ -140,22 +140,26 @@ class FactorialRunner:
         self._require_any(planned, made)
 
     def _look_back(self) -> None:
-        """At the calls of a cell in which this run was killed, before anybody could look."""
+        """At the calls of a cell in which this run was killed, before anybody could look.
+
+        What is not there may have been: the stack was brought up anew, or the bucket's rule has removed it.
+        """
         unseen: defaultdict[tuple[int, str, int], list[Call]] = defaultdict(list)
         for call in self._store.calls():
             if call.found is None:
                 unseen[call.block, call.cell, call.attempt].append(call)
         cells = {cell.name: cell for cell in self._manifest.protocol.cells}
         for (_, name, _), calls in unseen.items():
-            self._look(self._manifest.protocol.design(cells[name]), cells[name], calls)
+            self._look(self._manifest.protocol.design(cells[name]), cells[name], calls, late=True)
 
-    def _look(self, design: Design, cell: Cell, made: list[Call]) -> None:
+    def _look(self, design: Design, cell: Cell, made: list[Call], *, late: bool = False) -> None:
         """Whether what calls wrote is there. The emulator keeps it in memory, so that it is removed there."""
         attempts = {call.call_id: call.attempt for call in made}
         with access_errors(f"what the calls of {cell.name} wrote"):
             verified = self._scenario.verify(self._target.aws, design, cell, made)
             self._store.append_findings(
-                Finding(call_id=call_id, attempt=attempts[call_id], found=found) for call_id, found in verified.items()
+                Finding(call_id=call_id, attempt=attempts[call_id], found=found, late=late)
+                for call_id, found in verified.items()
             )
             if self._target.name == "local":
                 self._scenario.remove(self._target.aws, made)

@@ -6,6 +6,7 @@ The functions' own contract is docs/s3-ingest.md; 1 MB is 1,048,576 bytes.
 import math
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any, Final
 
@@ -238,7 +239,8 @@ class S3Ingest:
         for bucket, named in keys.items():
             for begin in range(0, len(named), _DELETED_AT_ONCE):
                 objects = [{"Key": key} for key in named[begin : begin + _DELETED_AT_ONCE]]
-                aws.s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
+                with suppress(aws.s3.exceptions.NoSuchBucket):  # of a stack that is gone
+                    aws.s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
 
     def costs_usd(self, sheet: PriceSheet, amounts: Mapping[str, int]) -> dict[str, Decimal | None]:
         if sheet.s3 is None:
@@ -327,9 +329,13 @@ def _object(aws: Any, bucket: str | None, key: str | None) -> tuple[int | None, 
 
 
 def _uploads(aws: Any, bucket: str, prefix: str) -> Iterator[str]:
-    """Keys of multipart uploads that were begun and neither completed nor aborted."""
-    for page in aws.s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix):
-        yield from (upload["Key"] for upload in page.get("Uploads", ()))
+    """Keys of multipart uploads that were begun and neither completed nor aborted; none where there is no bucket."""
+    try:
+        for page in aws.s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix):
+            yield from (upload["Key"] for upload in page.get("Uploads", ()))
+    except aws.s3.exceptions.ClientError as error:
+        if error.response["Error"]["Code"] != "NoSuchBucket":
+            raise
 
 
 SCENARIO: Final[CallScenario] = S3Ingest()

@@ -93,6 +93,44 @@ def test_a_call_that_was_given_up_is_missing_and_one_that_failed_is_not() -> Non
     assert ([call.call_id for call in left.calls][2:], attempt) == ([done[2].call_id], 2)
 
 
+class Looking:
+    """The scenario, and a target on which nothing is to be called; only calls of ``there`` wrote what is there."""
+
+    def __init__(self, there: set[str]) -> None:
+        self.there = there
+        self.scenario: Any = SimpleNamespace(verify=self.verify, remove=lambda *_: None)
+        aws = SimpleNamespace(lambda_callers=lambda *_: SimpleNamespace(close=lambda: None))
+        self.target: Any = SimpleNamespace(aws=aws, name="aws", restore=lambda: None)
+
+    def verify(self, aws: object, design: object, cell: object, calls: list[Call]) -> dict[str, bool]:
+        assert aws is self.target.aws
+        return {call.call_id: call.call_id in self.there for call in calls if call.error is None}
+
+
+def test_a_call_nobody_looked_at_whose_object_is_gone_by_now_is_made_again(tmp_path: Path) -> None:
+    manifest = sample.make_manifest((DESIGN,), blocks=1)
+    plan = list(schedule(manifest.protocol, manifest.seed))
+    done = [made(cell, number, found=None) for cell in plan for number in range(4)]
+    failed = msgspec.structs.replace(done[2], error="ReadTimeoutError: no answer")
+    seen = msgspec.structs.replace(done[6], found=False)  # looked at after its cell: a result
+    store = sample.make_run(tmp_path, manifest, [*done[:2], failed, *done[3:6], seen, *done[7:]])
+    assert cells_left(store) == []
+    looking = Looking({call.call_id for call in done} - {done[3].call_id, seen.call_id})
+    lefts: list[list[tuple[PlannedCell, int]]] = []
+
+    def left() -> list[tuple[PlannedCell, int]]:
+        lefts.append(cells_left(store))
+        return []
+
+    FactorialRunner(looking.target, looking.scenario, store, lambda _: None, lambda: None).run(left)
+    (((planned, attempt),),) = lefts
+    assert ([call.call_id for call in planned.calls if not call.warmup], attempt) == ([done[3].call_id], 2)
+    by_id = {call.call_id: call for call in store.calls()}
+    assert by_id[done[3].call_id].found is None, "what nobody knows is no result"
+    assert (by_id[failed.call_id].found, by_id[seen.call_id].found) == (None, False)
+    assert by_id[done[7].call_id].found is True
+
+
 # before the first call
 
 

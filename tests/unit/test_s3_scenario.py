@@ -147,7 +147,7 @@ def test_what_is_no_answer_is_a_fault(odd: object) -> None:
 class Bucket:
     """S3 as far as it is asked here: objects by key as size and ETag, and uploads that were left."""
 
-    exceptions = SimpleNamespace(ClientError=ClientError)
+    exceptions = SimpleNamespace(ClientError=ClientError, NoSuchBucket=type("NoSuchBucket", (ClientError,), {}))
 
     def __init__(self) -> None:
         self.objects = {"batch/r/1.bin": (20 * MB, '"abc-3"')}
@@ -155,7 +155,8 @@ class Bucket:
         self.refuses: str | None = None
 
     def head_object(self, **asked: str) -> dict[str, Any]:
-        assert asked["Bucket"] == BUCKET
+        if asked["Bucket"] != BUCKET:
+            raise ClientError({"Error": {"Code": "404", "Message": ""}}, "HeadObject")
         if self.refuses or asked["Key"] not in self.objects:
             raise ClientError({"Error": {"Code": self.refuses or "404", "Message": ""}}, "HeadObject")
         size, etag = self.objects[asked["Key"]]
@@ -170,10 +171,19 @@ class Bucket:
         return SimpleNamespace(paginate=self._pages)
 
     def _pages(self, **asked: str) -> list[dict[str, Any]]:
-        assert asked["Bucket"] == BUCKET
+        if asked["Bucket"] != BUCKET:
+            raise self.gone("ListMultipartUploads")
         return [{}, {"Uploads": [{"Key": key} for key in self.left if key.startswith(asked["Prefix"])]}]
 
+    def gone(self, operation: str) -> ClientError:
+        error: ClientError = self.exceptions.NoSuchBucket(
+            {"Error": {"Code": "NoSuchBucket", "Message": ""}}, operation
+        )
+        return error
+
     def delete_objects(self, **asked: Any) -> None:
+        if asked["Bucket"] != BUCKET:
+            raise self.gone("DeleteObjects")
         for named in asked["Delete"]["Objects"]:
             del self.objects[named["Key"]]
 
@@ -210,6 +220,13 @@ def test_a_failed_call_is_looked_at_for_what_it_left(bucket: Bucket) -> None:
     assert verify(bucket, failed(s3_key="batch/r/2.bin"), None, {"odd": 1}) == {}
     bucket.left = ["batch/r/2.bin", "batch/another/3.bin"]
     assert verify(bucket, failed(s3_key="batch/r/2.bin"), answer()) == {"c0": False, "c1": True}
+
+
+def test_of_a_bucket_that_is_gone_nothing_is_found_and_nothing_removed(bucket: Bucket) -> None:
+    elsewhere = answer(s3_bucket="gone")
+    assert verify(bucket, elsewhere) == {"c0": False}
+    SCENARIO.remove(SimpleNamespace(s3=bucket), [call(0, elsewhere), call(1, answer())])
+    assert bucket.objects == {}
 
 
 def test_a_refusal_is_no_absence(bucket: Bucket) -> None:
