@@ -1,7 +1,7 @@
 """The whole of a factorial run as Python calls: ``new_run``, ``execute``. The command line only wraps these."""
 
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -16,7 +16,7 @@ from lambdalab.configuration import Configurations
 from lambdalab.cost import load_price_sheet
 from lambdalab.deployment import local_parameters
 from lambdalab.errors import StackError, UsageError
-from lambdalab.factorial.design import MEMORY_MB, RESERVED_CONCURRENCY, FactorialProtocol
+from lambdalab.factorial.design import FactorialProtocol
 from lambdalab.factorial.model import CalledFunction, FactorialManifest
 from lambdalab.factorial.plan import FactorialPlan, find_experience, make_plan
 from lambdalab.factorial.protocol import PlannedCell, schedule
@@ -29,7 +29,9 @@ from lambdalab.target import AwsTarget, LocalTarget
 
 _SEED_BITS: Final = 32
 _SCENARIO_OUTPUT: Final = "Scenario"
-_COMPARED: Final = ("function_name", "architecture", "runtime", "timeout_s", "memory_mb", "code_sha256")
+_COMPARED: Final = (
+    "function_name", "architecture", "runtime", "timeout_s", "memory_mb", "reserved_concurrency", "code_sha256",
+)  # fmt: skip
 
 
 def new_run(
@@ -91,9 +93,9 @@ def resume_run(target: AwsTarget, store: FactorialDirectory) -> None:
             next_step="resume it where it was made, or start a new run",
         )
     scenario = call_scenario(manifest.protocol.scenario)
-    if manifest.protocol.function_prefix is None:
-        _put_back(target, manifest)
     functions = called_functions(target, scenario, manifest.protocol)
+    if cells_left(store) and manifest.protocol.function_prefix is None and _put_back(target, manifest, functions):
+        functions = called_functions(target, scenario, manifest.protocol)
     for language, before in manifest.functions.items():
         for key in _COMPARED:
             if (was := getattr(before, key)) != (now := getattr(functions[language], key)):
@@ -113,15 +115,27 @@ def resume_run(target: AwsTarget, store: FactorialDirectory) -> None:
         store.write_manifest(msgspec.structs.replace(manifest, resumed_at=(*manifest.resumed_at, moment)))
 
 
-def _put_back(target: AwsTarget, manifest: FactorialManifest) -> None:
-    """What the run itself varies and a killed one left behind, so that it is not taken for what was deployed."""
-    varied = {name for design in manifest.protocol.designs for name in design.factors}
+def _put_back(target: AwsTarget, manifest: FactorialManifest, functions: Mapping[str, CalledFunction]) -> bool:
+    """What the run itself set and a killed one left behind, so that it is not taken for what was deployed.
+
+    What is none of its own levels somebody else has set.
+
+    Returns:
+        Whether anything was put back.
+    """
     configurations = Configurations(target.aws)
-    for function in manifest.functions.values():
-        if MEMORY_MB in varied:
-            configurations.apply(function.function_name, memory_mb=function.memory_mb, package=None)
-        if RESERVED_CONCURRENCY in varied:
-            configurations.reserve(function.function_name, function.reserved_concurrency or 0)
+    changed = False
+    for language, before in manifest.functions.items():
+        now, cells = functions[language], [cell for cell in manifest.protocol.cells if cell.called == language]
+        if now.function_name != before.function_name:
+            continue
+        if now.memory_mb != before.memory_mb and now.memory_mb in {cell.memory_mb for cell in cells}:
+            changed |= configurations.apply(now.function_name, memory_mb=before.memory_mb, package=None)
+        reserved = {cell.reserved_concurrency for cell in cells} - {None}
+        if now.reserved_concurrency != before.reserved_concurrency and (now.reserved_concurrency or 0) in reserved:
+            configurations.reserve(now.function_name, before.reserved_concurrency or 0)
+            changed = True
+    return changed
 
 
 def _plane(target: AwsTarget) -> dict[str, Any]:

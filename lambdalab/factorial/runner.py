@@ -146,7 +146,7 @@ class FactorialRunner:
         """
         unseen: defaultdict[tuple[int, str, int], list[Call]] = defaultdict(list)
         for call in self._store.calls():
-            if call.found is None:
+            if call.found is None and call.finished:
                 unseen[call.block, call.cell, call.attempt].append(call)
         cells = {cell.name: cell for cell in self._manifest.protocol.cells}
         for (_, name, _), calls in unseen.items():

@@ -145,6 +145,22 @@ class Account:
     invoke: str | None = None
     may_ask: bool = True
     timeout_s: int = 900
+    changes: list[tuple[str, object]] = dataclasses.field(init=False, default_factory=list)
+
+    def update_function_configuration(self, *, MemorySize: int, **_: str) -> None:  # noqa: N803
+        self.memory_mb = MemorySize
+        self.changes.append(("memory_mb", MemorySize))
+
+    def put_function_concurrency(self, *, ReservedConcurrentExecutions: int, **_: str) -> None:  # noqa: N803
+        self.reserved = ReservedConcurrentExecutions
+        self.changes.append(("reserved", self.reserved))
+
+    def delete_function_concurrency(self, **_: str) -> None:
+        self.reserved = None
+        self.changes.append(("reserved", None))
+
+    def get_waiter(self, _: str) -> Any:
+        return SimpleNamespace(wait=lambda **_: None)
 
     def get_function_configuration(self, **_: str) -> dict[str, Any]:
         return {
@@ -180,6 +196,10 @@ class Account:
         client = SimpleNamespace(
             meta=SimpleNamespace(endpoint_url="https://lambda.us-east-1.amazonaws.com"),
             get_function_configuration=self.get_function_configuration,
+            update_function_configuration=self.update_function_configuration,
+            put_function_concurrency=self.put_function_concurrency,
+            delete_function_concurrency=self.delete_function_concurrency,
+            get_waiter=self.get_waiter,
             get_function_concurrency=self.get_function_concurrency,
             get_account_settings=self.get_account_settings,
             invoke=self.invoke_dry,
@@ -254,6 +274,53 @@ def test_what_is_asked_is_written_down_before_the_first_call(tmp_path: Path, mon
     assert len(store.manifest().resumed_at) == 1
     with pytest.raises(UsageError, match="began with python timeout_s 900, and now it is 30; set it back"):
         resume_run(Account(reserved=5, timeout_s=30).target, store)
+
+
+VARIED = msgspec.structs.replace(
+    DESIGN, factors={"language": ("go",), "memory_mb": (512, 2048), "reserved_concurrency": (0, 7)}
+)
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        ({"memory_mb": 512}, None),
+        ({"memory_mb": 2048, "reserved": 7}, None),
+        ({"reserved": None}, None),
+        ({"memory_mb": 3000}, "began with go memory_mb 1024, and now it is 3000; set it back"),
+        ({"reserved": 9}, "began with go reserved_concurrency 5, and now it is 9; set it back"),
+    ],
+)
+def test_only_what_the_run_itself_left_behind_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, now: dict[str, int | None], said: str | None
+) -> None:
+    monkeypatch.chdir(ROOT)
+    account = Account(reserved=5)
+    store = new_run(account.target, protocol(VARIED), tmp_path)
+    killed = dataclasses.replace(account, **now)  # type: ignore[arg-type]
+    if said is None:
+        resume_run(killed.target, store)
+        assert (killed.memory_mb, killed.reserved) == (1024, 5)
+    else:
+        with pytest.raises(UsageError, match=said):
+            resume_run(killed.target, store)
+        assert killed.changes == []
+
+
+def test_resuming_a_run_with_nothing_left_undoes_no_redeployment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    store = new_run(Account().target, protocol(VARIED), tmp_path)
+    store.append_calls(
+        made(cell, number)
+        for cell in schedule(store.manifest().protocol, store.manifest().seed)
+        for number in range(len(cell.calls))
+    )
+    redeployed = Account(memory_mb=2048)
+    with pytest.raises(UsageError, match="began with go memory_mb 1024, and now it is 2048; set it back"):
+        resume_run(redeployed.target, store)
+    assert (redeployed.memory_mb, redeployed.changes) == (2048, [])
 
 
 # a cell
