@@ -110,6 +110,8 @@ def resume_run(target: AwsTarget, store: FactorialDirectory) -> None:
                 next_step="bring the stack up as it was, or start a new run",
             )
     require_ready(target, scenario, manifest.protocol, functions)
+    for function in functions.values():
+        target.configurations.remember(function.function_name)
     if cells_left(store):
         moment = datetime.now(UTC).isoformat(timespec="milliseconds")
         store.write_manifest(msgspec.structs.replace(manifest, resumed_at=(*manifest.resumed_at, moment)))
@@ -130,6 +132,7 @@ def _put_back(target: AwsTarget, manifest: FactorialManifest, functions: Mapping
         if now.function_name != before.function_name:
             continue
         if now.memory_mb != before.memory_mb and now.memory_mb in {cell.memory_mb for cell in cells}:
+            configurations.remember(now.function_name)  # a change may be under way still
             changed |= configurations.apply(now.function_name, memory_mb=before.memory_mb, package=None)
         reserved = {cell.reserved_concurrency for cell in cells} - {None}
         if now.reserved_concurrency != before.reserved_concurrency and (now.reserved_concurrency or 0) in reserved:

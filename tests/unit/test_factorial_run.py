@@ -147,9 +147,16 @@ class Account:
     timeout_s: int = 900
     changes: list[tuple[str, object]] = dataclasses.field(init=False, default_factory=list)
 
-    def update_function_configuration(self, *, MemorySize: int, **_: str) -> None:  # noqa: N803
-        self.memory_mb = MemorySize
-        self.changes.append(("memory_mb", MemorySize))
+    variables: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def update_function_configuration(
+        self, *, FunctionName: str, MemorySize: int | None = None, Environment: dict[str, Any] | None = None  # noqa: N803
+    ) -> None:  # fmt: skip
+        if MemorySize is not None:
+            self.memory_mb = MemorySize
+        if Environment is not None:
+            self.variables = Environment["Variables"]
+        self.changes.append((FunctionName, MemorySize or Environment))
 
     def put_function_concurrency(self, *, ReservedConcurrentExecutions: int, **_: str) -> None:  # noqa: N803
         self.reserved = ReservedConcurrentExecutions
@@ -165,7 +172,7 @@ class Account:
     def get_function_configuration(self, **_: str) -> dict[str, Any]:
         return {
             "Runtime": "provided.al2023", "Architectures": ["arm64"], "CodeSha256": "0",
-            "MemorySize": self.memory_mb, "Timeout": self.timeout_s,
+            "MemorySize": self.memory_mb, "Timeout": self.timeout_s, "Environment": {"Variables": self.variables},
         }  # fmt: skip
 
     def get_function_concurrency(self, **_: str) -> dict[str, Any]:
@@ -305,6 +312,19 @@ def test_only_what_the_run_itself_left_behind_is_put_back(
         with pytest.raises(UsageError, match=said):
             resume_run(killed.target, store)
         assert killed.changes == []
+
+
+def test_the_marker_that_a_killed_run_left_is_taken_away_also_where_nothing_is_left_to_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    account = Account()
+    store = new_run(account.target, protocol(), tmp_path)
+    account.variables = {"A": "1", "LAMBDALAB_COLD_START": "7-1"}
+    target = account.target
+    resume_run(target, store)
+    target.restore()
+    assert account.variables == {"A": "1"}
 
 
 def test_resuming_a_run_with_nothing_left_undoes_no_redeployment(
