@@ -139,8 +139,17 @@ def run_calls(
             def told(planned: "PlannedCell") -> None:
                 progress(planned.block, planned.place, planned.cell.name)
 
-            execute(place, store, told)
+            orphans = execute(place, store, told)
+        if orphans:
+            typer.echo(_orphaned(orphans, removed=target is TargetName.LOCAL), err=True)
         report_calls(store)
+
+
+def _orphaned(orphans: list[str], *, removed: bool) -> str:
+    also = f" and {len(orphans) - 1} more" if len(orphans) > 1 else ""
+    now = "removed now" if removed else "the bucket's rule removes what is a day old"
+    why = "was left by a call that never answered, such as one that ran out of time"
+    return f"caution: {orphans[0]}{also} {why}; {now}"
 
 
 def _refuse_both(stack_name: str | None, function_prefix: str | None) -> None:

@@ -157,8 +157,11 @@ def cells_left(store: FactorialDirectory) -> list[tuple[PlannedCell, int]]:
     return list(remaining(schedule(manifest.protocol, manifest.seed), store.calls()))
 
 
-def execute(target: AwsTarget, store: FactorialDirectory, progress: Progress) -> None:
+def execute(target: AwsTarget, store: FactorialDirectory, progress: Progress) -> list[str]:
     """Runs what is left of a run, until its blocks are done or a cap is reached, which its manifest then says.
+
+    Returns:
+        What calls began to write and nobody will end, looked for at the end; the emulator is rid of it.
 
     Raises:
         LambdalabError: see ``FactorialRunner.run``.
@@ -172,6 +175,9 @@ def execute(target: AwsTarget, store: FactorialDirectory, progress: Progress) ->
         return reason
 
     FactorialRunner(target, scenario, store, progress, stop).run(lambda: cells_left(store))
+    manifest, is_local = store.manifest(), target.name == LocalTarget.name
+    with access_errors("what the calls of the run left"):
+        return scenario.orphans(target.aws, target.stack.outputs, manifest.run_id, store.calls(), remove=is_local)
 
 
 def called_functions(

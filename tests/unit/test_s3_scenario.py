@@ -173,12 +173,15 @@ class Bucket:
     def _pages(self, **asked: str) -> list[dict[str, Any]]:
         if asked["Bucket"] != BUCKET:
             raise self.gone("ListMultipartUploads")
-        return [{}, {"Uploads": [{"Key": key} for key in self.left if key.startswith(asked["Prefix"])]}]
+        left = [key for key in self.left if key.startswith(asked["Prefix"])]
+        return [{}, {"Uploads": [{"Key": key, "UploadId": f"id-{key}"} for key in left]}]
+
+    def abort_multipart_upload(self, **asked: str) -> None:
+        assert (asked["Bucket"], asked["UploadId"]) == (BUCKET, f"id-{asked['Key']}")
+        self.left.remove(asked["Key"])
 
     def gone(self, operation: str) -> ClientError:
-        error: ClientError = self.exceptions.NoSuchBucket(
-            {"Error": {"Code": "NoSuchBucket", "Message": ""}}, operation
-        )
+        error: ClientError = self.exceptions.NoSuchBucket({"Error": {"Code": "NoSuchBucket", "Message": ""}}, operation)
         return error
 
     def delete_objects(self, **asked: Any) -> None:
@@ -220,6 +223,19 @@ def test_a_failed_call_is_looked_at_for_what_it_left(bucket: Bucket) -> None:
     assert verify(bucket, failed(s3_key="batch/r/2.bin"), None, {"odd": 1}) == {}
     bucket.left = ["batch/r/2.bin", "batch/another/3.bin"]
     assert verify(bucket, failed(s3_key="batch/r/2.bin"), answer()) == {"c0": False, "c1": True}
+
+
+@pytest.mark.parametrize("remove", [False, True])
+@pytest.mark.parametrize("outputs", [{"BucketName": BUCKET}, {}])  # without a stack by what others answered
+def test_what_a_call_left_that_never_answered_is_found_by_its_run(
+    bucket: Bucket, outputs: dict[str, str], remove: bool
+) -> None:
+    mine, others = ["batch/r/2.bin", "batch/r/3.bin"], ["batch/r1/4.bin", "batch/r/1.bin"]
+    bucket.left = [*mine, *others]
+    timed_out = msgspec.structs.replace(call(2, {"errorMessage": "timed out"}), function_error="Unhandled")
+    found = SCENARIO.orphans(SimpleNamespace(s3=bucket), outputs, "r", [call(1, failed()), timed_out], remove=remove)
+    assert found == [f"the upload of {key} in bucket {BUCKET}" for key in mine]
+    assert bucket.left == (others if remove else [*mine, *others])
 
 
 def test_of_a_bucket_that_is_gone_nothing_is_found_and_nothing_removed(bucket: Bucket) -> None:
