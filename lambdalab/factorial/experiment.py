@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 
 from lambdalab.account import require_concurrency
 from lambdalab.aws import LOCAL_REGION, access_errors
-from lambdalab.circumstances import cpu_limit, this_machine, versions
+from lambdalab.circumstances import cpu_limit, free_memory_mb, this_machine, versions
 from lambdalab.configuration import Configurations
 from lambdalab.cost import load_price_sheet
 from lambdalab.deployment import local_parameters
@@ -53,6 +53,7 @@ def new_run(
     scenario = call_scenario(protocol.scenario)
     functions = called_functions(target, scenario, protocol)
     require_ready(target, scenario, protocol, functions)
+    _require_memory(target, scenario, protocol)
     now = datetime.now(UTC)
     prices = load_price_sheet(target.region)
     manifest = FactorialManifest(
@@ -110,6 +111,7 @@ def resume_run(target: AwsTarget, store: FactorialDirectory) -> None:
                 next_step="bring the stack up as it was, or start a new run",
             )
     require_ready(target, scenario, manifest.protocol, functions)
+    _require_memory(target, scenario, manifest.protocol)
     for function in functions.values():
         target.configurations.remember(function.function_name)
     if cells_left(store):
@@ -269,6 +271,27 @@ def require_ready(
     return found
 
 
+def _require_memory(target: AwsTarget, scenario: CallScenario, protocol: FactorialProtocol) -> None:
+    """Refuses locally what the emulator could not keep, which would take the machine's memory with it."""
+    if isinstance(target, LocalTarget) and (short := _lack_of_memory(scenario, protocol)) is not None:
+        raise UsageError(short, next_step="ask for fewer invocations, callers or bytes, or free some memory")
+
+
+def _lack_of_memory(scenario: CallScenario, protocol: FactorialProtocol) -> str | None:
+    """That the objects of a cell do not fit this machine: the emulator keeps them until the calls of it have ended."""
+    needed: dict[str, int] = {}
+    for design in protocol.designs:
+        for cell in design.cells:
+            size = scenario.expected_amounts(design, cell.levels).get("stored_bytes", 0)
+            needed[cell.name] = max(cell.callers, design.invocations) * size // 2**20
+    name, free = max(needed, key=lambda cell: needed[cell]), free_memory_mb()
+    if needed[name] <= free:
+        return None
+    return (
+        f"the emulator would keep {needed[name]:,} MB of cell {name} in memory, and this machine has {free:,} MB free"
+    )
+
+
 def _dry_run(target: AwsTarget, name: str) -> None:
     """Whether this identity may invoke a function; a throttle is an answer too."""
     try:
@@ -332,6 +355,8 @@ def _plan(
     target: str,
     region: str,
 ) -> FactorialPlan:
+    short = _lack_of_memory(scenario, protocol) if target == LocalTarget.name else None
     found = find_experience(results, protocol, scenario, target=target, machine=this_machine())
     prices = load_price_sheet(region)
-    return make_plan(protocol, scenario, functions, prices, left, target=target, experience=found)
+    planned = make_plan(protocol, scenario, functions, prices, left, target=target, experience=found)
+    return planned if short is None else msgspec.structs.replace(planned, limits=(f"caution: {short}",))

@@ -116,9 +116,11 @@ class FactorialRunner:
         if not is_new:
             self._target.renew(name)
         made: list[Call] = []
+        unseen: list[Call] = []
 
         def done(call: Call) -> None:
             made.append(call)
+            unseen.append(call)
             self._store.append_calls([call])
 
         def event(call: PlannedCall) -> Mapping[str, object]:
@@ -130,13 +132,16 @@ class FactorialRunner:
                 [call for call in planned.calls if not call.warmup],
             ):
                 Callers(self._client, name, event, done).make(planned, calls, cell.callers, attempt)
+                if self._target.name == "local":  # in between, so that no more than that is kept in memory
+                    self._look(planned.design, cell, unseen)
+                    unseen.clear()
         except BaseException as error:
             try:
-                self._look(planned.design, cell, made)
+                self._look(planned.design, cell, unseen)
             except LambdalabError as second:
                 error.add_note(str(second))
             raise
-        self._look(planned.design, cell, made)
+        self._look(planned.design, cell, unseen)
         self._require_any(planned, made)
 
     def _look_back(self) -> None:
@@ -154,6 +159,8 @@ class FactorialRunner:
 
     def _look(self, design: Design, cell: Cell, made: list[Call], *, late: bool = False) -> None:
         """Whether what calls wrote is there. The emulator keeps it in memory, so that it is removed there."""
+        if not made:
+            return
         attempts = {call.call_id: call.attempt for call in made}
         with access_errors(f"what the calls of {cell.name} wrote"):
             verified = self._scenario.verify(self._target.aws, design, cell, made)

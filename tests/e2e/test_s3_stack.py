@@ -304,7 +304,7 @@ def test_a_run_that_was_interrupted_goes_on_with_the_calls_that_are_missing(
         assert "Contents" not in emulator.s3.list_objects_v2(**mine)
         assert settings_of(emulator) == before
     else:
-        assert all(call.found is None for call in first), "nobody could look any more"
+        assert all(call.found is None for call in first if not call.warmup), "nobody could look any more"
         assert settings_of(emulator) != before
 
     done = lambdalab("run", "s3-ingest", "--resume", "latest", "--results", folder)

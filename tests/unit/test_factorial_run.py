@@ -21,6 +21,7 @@ from lambdalab.configuration import Configurations
 from lambdalab.cost import load_price_sheet
 from lambdalab.design import Caps
 from lambdalab.errors import AccessError, LambdalabError, PriceSheetError, StackError, UsageError
+from lambdalab.factorial import experiment
 from lambdalab.factorial.design import Design, FactorialProtocol
 from lambdalab.factorial.experiment import called_functions, cells_left, new_run, plan_run, resume_run
 from lambdalab.factorial.model import INTERRUPTED, Call, Finding
@@ -33,7 +34,7 @@ from lambdalab.scenarios import call_scenario
 from lambdalab.stack import Stack
 from lambdalab.stopping import MINUTES_CAP, USD_CAP
 from lambdalab.store import RunDirectory
-from lambdalab.target import AwsTarget
+from lambdalab.target import AwsTarget, LocalTarget
 
 __all__ = ["call_fixture", "project_fixture"]
 PRICED = load_price_sheet(ROOT / "prices" / "us-east-1.toml")
@@ -392,6 +393,68 @@ def test_reserved_concurrency_is_set_and_put_back(before: int | None, changes: l
     configurations.restore()
     assert account.changes == changes
     assert account.reserved == before
+
+
+@pytest.mark.parametrize(
+    ("place", "looks"), [("local", [["w001", "w002"], ["0001", "0002"]]), ("aws", [["w001", "w002", "0001", "0002"]])]
+)
+def test_locally_what_warmed_a_cell_up_is_removed_before_it_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, looks: list[Any]
+) -> None:
+    store = sample.make_run(tmp_path, sample.make_manifest((DESIGN,)), [])
+    planned = next(schedule(store.manifest().protocol, store.manifest().seed))
+    calls = {call.call_id: made(planned, number, found=None) for number, call in enumerate(planned.calls)}
+    looking = Looking(set(calls))
+    looking.target.name = place
+    looking.target.configurations = SimpleNamespace(reserve=lambda *_: None, apply=lambda *_, **__: True)
+    seen: list[list[str]] = []
+    removed: list[list[str]] = []
+
+    def verify(aws: object, design: object, cell: object, calls: list[Call]) -> dict[str, bool]:
+        seen.append([call.call_id.rpartition("-")[2] for call in calls])
+        return looking.verify(aws, design, cell, calls)
+
+    class Answered:
+        def __init__(self, *arguments: Any) -> None:
+            self.done = arguments[-1]
+
+        def make(self, _: object, asked: list[Any], *__: object) -> None:
+            for call in asked:
+                self.done(calls[call.call_id])
+
+    monkeypatch.setattr("lambdalab.factorial.runner.Callers", Answered)
+    looking.scenario.verify, looking.scenario.read = verify, SCENARIO.read
+    looking.scenario.remove = lambda _, calls: removed.append([call.call_id.rpartition("-")[2] for call in calls])
+    FactorialRunner(looking.target, looking.scenario, store, lambda _: None, lambda: None)._execute(planned, 1)
+    assert seen == looks
+    assert removed == (looks if place == "local" else [])
+    assert len(store.calls()) == 4
+    assert all(call.found for call in store.calls())
+
+
+def test_a_cell_that_this_machine_cannot_keep_is_warned_of_and_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    large = msgspec.structs.replace(
+        sample.BATCH, invocations=5, factors={"language": ("go",), "memory_mb": (512,), "callers": (2,)}
+    )
+    said = (
+        "the emulator would keep 120 MB of cell batch language=go memory_mb=512 callers=2 in memory, and this machine"
+    )
+    target = Account(memory_mb=512).target
+    local = LocalTarget.__new__(LocalTarget)
+    local.aws, local.stack, local.region = target.aws, target.stack, "us-east-1"
+    monkeypatch.setattr(experiment, "free_memory_mb", lambda: 119)
+    with pytest.raises(UsageError) as refused:
+        new_run(local, protocol(large), tmp_path / "results")
+    assert (
+        str(refused.value)
+        == f"{said} has 119 MB free; ask for fewer invocations, callers or bytes, or free some memory."
+    )
+    assert plan_run(local, protocol(large), tmp_path).limits == (f"caution: {said} has 119 MB free",)
+    monkeypatch.setattr(experiment, "free_memory_mb", lambda: 120)
+    assert plan_run(local, protocol(large), tmp_path).limits == ()
 
 
 # what ends it
