@@ -217,10 +217,15 @@ def _function(target: AwsTarget, name: str, language: str, log_group: str | None
     with access_errors(f"function {name}"):
         found = target.aws.lambda_.get_function_configuration(FunctionName=name)
         reserved = target.aws.lambda_.get_function_concurrency(FunctionName=name)
+    if (runtime := found.get("Runtime")) is None:
+        raise UsageError(
+            f"{name} is a container image, which has no runtime, and only functions of a zip file are measured",
+            next_step="write a --function-prefix without it, or deploy it as a zip file",
+        )
     return CalledFunction(
         function_name=name,
         language=language,
-        runtime=found["Runtime"],
+        runtime=runtime,
         architecture=found["Architectures"][0],
         memory_mb=found["MemorySize"],
         timeout_s=found["Timeout"],

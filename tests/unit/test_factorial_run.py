@@ -257,6 +257,16 @@ def test_a_stack_of_another_scenario_is_refused() -> None:
         )
 
 
+def test_a_container_image_is_refused(tmp_path: Path) -> None:
+    account = Account()
+    configuration = account.get_function_configuration()
+    del configuration["Runtime"]
+    account.get_function_configuration = lambda **_: configuration  # type: ignore[method-assign]
+    with pytest.raises(UsageError) as refused:
+        new_run(account.target, protocol(), tmp_path)
+    assert str(refused.value).startswith("py is a container image, which has no runtime, and only functions of a zip")
+
+
 def test_a_throttled_dry_run_and_an_account_that_may_not_be_asked_are_no_faults(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
