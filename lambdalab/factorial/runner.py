@@ -73,7 +73,7 @@ class FactorialRunner:
         most = max(cell.callers for cell in self._manifest.protocol.cells)
         timeout_s = max(function.timeout_s for function in self._manifest.functions.values())
         self._client = target.aws.lambda_callers(most, timeout_s + ANSWER_GRACE_S)
-        self._any_good = False
+        self._good: set[str | None] = set()
 
     def run(self, left: Callable[[], Iterable[tuple[PlannedCell, int]]]) -> None:
         """Executes what is left, or until ``stop`` says why not; asked for when what is there was looked at.
@@ -82,7 +82,7 @@ class FactorialRunner:
         too, the error carries a note.
 
         Raises:
-            InvalidRunError: no call of the first cell succeeded; the others would hardly.
+            InvalidRunError: no call of the first cell, or of the first of a function that was found, succeeded.
             AccessError, PlaneError, StorageError: the target or the disk cannot go on.
         """
         try:
@@ -173,13 +173,16 @@ class FactorialRunner:
 
     def _require_any(self, planned: PlannedCell, made: Iterable[Call]) -> None:
         """A function that may not write, say, fails in every cell: that is told before a night is spent on it."""
-        if self._any_good:
+        of = planned.cell.function  # each that somebody deployed may lack something
+        if of in self._good:
             return
         reasons = [self._reason(call) for call in made]
-        self._any_good = None in reasons
-        if not self._any_good:
+        if None in reasons:
+            self._good.add(of)
+        else:
+            whose = "" if of is None else f" of {of}"
             raise InvalidRunError(
-                f"no call of the first cell, {planned.cell.name}, succeeded: {reasons[0]}",
+                f"no call of the first cell{whose}, {planned.cell.name}, succeeded: {reasons[0]}",
                 next_step="see docs of the scenario for what it means; mend that, then go on with --resume",
             )
 

@@ -370,6 +370,13 @@ def test_the_first_cell_of_which_no_call_succeeds_ends_the_run(tmp_path: Path) -
         runner._require_any(planned, [refused])
     runner._require_any(planned, [refused, made(planned, 0)])
     runner._require_any(planned, [refused])  # a later cell may fail: a result, not an end
+    of_f, of_g = (
+        msgspec.structs.replace(planned, cell=msgspec.structs.replace(planned.cell, function=name)) for name in "fg"
+    )
+    runner._require_any(of_f, [made(planned, 0)])
+    runner._require_any(of_f, [refused])
+    with pytest.raises(LambdalabError, match=r"no call of the first cell of g, .*AccessDenied; see docs"):
+        runner._require_any(of_g, [refused])
 
 
 class Concurrency:
