@@ -506,6 +506,22 @@ def test_a_run_on_aws_ends_before_the_block_that_would_pass_its_usd(tmp_path: Pa
         assert reached_cap(store, SCENARIO, spends=False, now_s=of_minutes(1)) is None
 
 
+def test_a_cap_below_one_block_ends_a_run_on_aws_before_anything_is_spent(tmp_path: Path) -> None:
+    manifest = sample.make_manifest((sample.EVENTS,), blocks=2, prices=msgspec.to_builtins(PRICED), target="aws")
+    cells = list(schedule(msgspec.structs.replace(manifest.protocol, blocks=1), manifest.seed))
+    block = make_plan(manifest.protocol, SCENARIO, manifest.functions, PRICED, cells, target="aws").usd
+    store = sample.make_run(tmp_path / "none", manifest, [])
+    partial = sample.make_run(tmp_path / "some", manifest, list(sample.make_calls(manifest))[:20])
+    spent, _ = spent_usd(partial, SCENARIO)
+    assert 0 < spent < block / 2, "what was made of the first block says too little of the next"
+    for run, most in ((store, block), (partial, spent + block)):
+        for usd, reason in ((most, None), (most - Decimal("1e-9"), USD_CAP)):
+            capped = msgspec.structs.replace(manifest.protocol, caps=Caps(usd=usd))
+            run.write_manifest(msgspec.structs.replace(manifest, protocol=capped))
+            assert reached_cap(run, SCENARIO, spends=True, now_s=of_minutes(1)) == reason
+            assert reached_cap(run, SCENARIO, spends=False, now_s=of_minutes(1)) is None
+
+
 def test_what_a_lost_call_cost_is_taken_for_the_most(tmp_path: Path) -> None:
     manifest = sample.make_manifest((DESIGN,), prices=msgspec.to_builtins(PRICED))
     planned = next(schedule(manifest.protocol, 7))
