@@ -62,16 +62,20 @@ def chosen_calls(scenario: str, name: str | None, blocks: int | None) -> "Factor
 
     Raises:
         UsageError: there is no such protocol, or it is of another scenario.
+        ProtocolError: so many blocks are more calls than a run may have.
     """
     from msgspec.structs import replace
 
-    from lambdalab.factorial.protocol import load_protocol
+    from lambdalab.factorial.protocol import check_protocol, load_protocol
     from lambdalab.scenarios import call_scenario
 
     file = name or call_scenario(scenario).default_protocol
     require_scenario(file, scenario)
     protocol = load_protocol(file)
-    return protocol if blocks is None else replace(protocol, blocks=blocks)
+    if blocks is not None:
+        protocol = replace(protocol, blocks=blocks)
+        check_protocol(protocol, f"protocol {protocol.name} with --blocks")
+    return protocol
 
 
 def run_calls(

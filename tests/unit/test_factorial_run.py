@@ -610,6 +610,11 @@ def test_the_reader_of_one_kind_of_run_says_that_it_is_another(tmp_path: Path) -
     ("arguments", "code", "said"),
     [
         ("run s3-ingest", 3, "no local stack is up; start one with `lambdalab up --settings s3-local`, or add --up"),
+        (
+            "plan s3-ingest --protocol s3-ingest-full --blocks 1000",
+            2,
+            "with --blocks: calls is 3780000; ask for 1,000,000",
+        ),
         ("run s3-ingest --build a", 2, "--build means nothing for scenario s3-ingest, whose functions are called;"),
         ("run s3-ingest --protocol strict", 2, "protocol strict is for scenario ingest, not s3-ingest; run `lambdalab"),
         ("run --protocol s3-ingest", 2, "protocol s3-ingest is for scenario s3-ingest, not ingest; run `lambdalab run"),
