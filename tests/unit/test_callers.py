@@ -244,6 +244,13 @@ def test_after_an_interruption_calls_under_way_are_awaited_and_then_given_up(
     scripted: ScriptedLambda, monkeypatch: pytest.MonkeyPatch, grace_s: float
 ) -> None:
     monkeypatch.setattr(callers_module, "GRACE_S", grace_s)
+    ending, end = threading.Event(), Callers._end
+
+    def ends(callers: Callers) -> None:
+        ending.set()
+        end(callers)
+
+    monkeypatch.setattr(Callers, "_end", ends)
 
     def interrupt() -> None:
         """Ctrl-C, when both callers wait for their answers."""
@@ -251,7 +258,7 @@ def test_after_an_interruption_calls_under_way_are_awaited_and_then_given_up(
             time.sleep(0.005)
         os.kill(os.getpid(), signal.SIGINT)
         if grace_s > 1:
-            time.sleep(0.05)
+            ending.wait(30)
             scripted.gate.set()
 
     threading.Thread(target=interrupt, daemon=True).start()

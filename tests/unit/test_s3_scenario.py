@@ -65,7 +65,9 @@ def test_a_scenario_is_found_by_being_there() -> None:
 
 def test_ranges_and_memory_are_those_of_the_functions() -> None:
     text = (ROOT / "src/python/s3_ingest/request.py").read_text()
-    for name, low, high in re.findall(r'^    "(\w+)": \((\d+), (\d+)\),', text, re.MULTILINE):
+    found = re.findall(r'^    "(\w+)": \((\d+), (\d+)\),', text, re.MULTILINE)
+    assert {"batch_events", "event_bytes", "multipart_mb", "parallelism"} <= {name for name, _, _ in found}
+    for name, low, high in found:
         if name in ("batch_events", "event_bytes", "multipart_mb", "parallelism"):
             design = msgspec.structs.replace(
                 EVENTS, settings={"workload": "events" if "event" in name else "batch", "object_mb": 10_240}
