@@ -12,12 +12,12 @@ from lambdalab.cli.local_stack import local_stack
 from lambdalab.cli.running import (
     RESULTS,
     TargetName,
-    confirm,
     require_scenario,
     say_where,
     shown_also_after_a_failure,
     with_ceilings,
 )
+from lambdalab.cli.spending import confirm
 from lambdalab.console import cell_progress, make_console, say
 from lambdalab.errors import InvalidRunError, UsageError
 
