@@ -1,5 +1,6 @@
 """The stack of stacks/s3-ingest.yaml as people use it here: brought up, invoked by sam, measured through the plane."""
 
+import csv
 import json
 import re
 import signal
@@ -14,6 +15,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
+from local.scripted_s3 import ScriptedS3
 from local.whole import ROOT
 
 from lambdalab.aws import Aws
@@ -268,6 +270,38 @@ def test_a_throttled_call_is_counted_and_not_made_again(project: Path, emulator:
         len(calls) - len(throttled)
     )
     assert settings_of(emulator) == before
+
+
+def test_a_part_that_fails_is_a_row_with_its_error_and_no_upload_is_left(
+    project: Path, s3_stack: str, emulator: Aws, lambdalab: Run
+) -> None:
+    name = FUNCTIONS[1]
+    before = settings_of(emulator)[name][2]
+    file = written(
+        project, "failing", invocations=2, settings='workload = "batch", object_mb = 15, multipart_mb = 5',
+        factors='language = ["go"]',
+    )  # fmt: skip
+    s3 = ScriptedS3(s3_stack)
+    s3.faults = {("Part", 2): [(403, "AccessDenied")] * 2}  # of the call that warms up, and of the first after it
+    through = before | {"AWS_ENDPOINT_URL_S3": s3.url}
+    try:
+        emulator.lambda_.update_function_configuration(FunctionName=name, Environment={"Variables": through})
+        done = lambdalab("run", "s3-ingest", "--protocol", file)
+    finally:
+        emulator.lambda_.update_function_configuration(FunctionName=name, Environment={"Variables": before})
+        s3.close()
+    assert "Traceback" not in done.stderr
+    store, calls = calls_of(project)
+    rows = {row["call_id"]: row for row in csv.DictReader((store.folder / "metrics.csv").read_text().splitlines())}
+    failed, good = rows["b01-001-0001"], rows["b01-001-0002"]
+    assert failed["reason"] == "UploadFailed: part 2 could not be uploaded: AccessDenied"
+    assert (failed["valid"], failed["latency_ms"], failed["object_bytes"]) == ("false", "", "")
+    assert (good["valid"], good["reason"], good["object_bytes"]) == ("true", "", str(15 * 2**20))
+    assert len(s3.of("Abort")) == 2
+    (bucket,) = {answer(call)["s3_bucket"] for call in calls}
+    mine = {"Bucket": bucket, "Prefix": f"batch/{store.folder.name}/"}
+    assert not emulator.s3.list_multipart_uploads(**mine).get("Uploads")
+    assert "Contents" not in emulator.s3.list_objects_v2(**mine)
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
