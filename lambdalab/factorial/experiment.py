@@ -111,10 +111,10 @@ def resume_run(target: AwsTarget, store: FactorialDirectory) -> None:
                 next_step="bring the stack up as it was, or start a new run",
             )
     require_ready(target, scenario, manifest.protocol, functions)
-    _require_memory(target, scenario, manifest.protocol)
     for function in functions.values():
         target.configurations.remember(function.function_name)
     if cells_left(store):
+        _require_memory(target, scenario, manifest.protocol)
         moment = datetime.now(UTC).isoformat(timespec="milliseconds")
         store.write_manifest(msgspec.structs.replace(manifest, resumed_at=(*manifest.resumed_at, moment)))
 
