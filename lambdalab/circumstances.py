@@ -44,6 +44,12 @@ def versions(python_source: str, go_source: str, *, local: bool) -> dict[str, st
     return found
 
 
+def free_memory_mb() -> int:
+    """What this machine could give to new processes without swapping (MemAvailable of /proc/meminfo)."""
+    found = re.search(r"^MemAvailable:\s*(\d+)", Path("/proc/meminfo").read_text(), re.MULTILINE)
+    return int(found[1]) // 1024 if found else 0
+
+
 def this_machine() -> dict[str, str]:
     """The machine that ran the lab, which locally is also the one that was measured."""
     model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)

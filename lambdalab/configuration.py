@@ -10,11 +10,13 @@ import io
 import time
 import urllib.request
 import zipfile
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
+from botocore.exceptions import WaiterError
 
 from lambdalab.aws import Aws, access_errors
 from lambdalab.design import Architecture
@@ -142,6 +144,16 @@ class Configurations:
             marker = f"{int(time.time())}-{self._bumps}"
             self._set_variables(function_name, found.variables | {COLD_START_VARIABLE: marker})
 
+    def remember(self, function_name: str) -> None:
+        """Makes ``restore`` look at a function also if nothing changes it: a killed run may have left its marker there.
+
+        Raises:
+            AccessError: it cannot be asked for.
+        """
+        self._settle(function_name)
+        with access_errors(f"the configuration of {function_name}"):
+            self._remember(function_name)
+
     def restore(self) -> None:
         """Gives every function and mapping back what it had; what was put back is forgotten, so it may be repeated.
 
@@ -167,6 +179,7 @@ class Configurations:
             raise failures[0]
 
     def _restore_function(self, name: str) -> None:
+        self._settle(name)
         self.apply(name, memory_mb=None, package=None)
         with access_errors(f"the configuration of {name}"):
             now = self._lambda.get_function_configuration(FunctionName=name)
@@ -246,6 +259,11 @@ class Configurations:
                 f"{function_name} has code {answer['CodeSha256']} after an update to {package.code_sha256}",
                 next_step="try it again, when nobody else deploys",
             )
+
+    def _settle(self, function_name: str) -> None:
+        """For the end of a change that was interrupted: until then Lambda refuses another. It may have failed."""
+        with access_errors(f"the configuration of {function_name}"), suppress(WaiterError):
+            self._wait(function_name)
 
     def _wait(self, function_name: str) -> None:
         self._lambda.get_waiter("function_updated_v2").wait(

@@ -12,12 +12,12 @@ from lambdalab.cli.local_stack import local_stack
 from lambdalab.cli.running import (
     RESULTS,
     TargetName,
-    confirm,
     require_scenario,
     say_where,
     shown_also_after_a_failure,
     with_ceilings,
 )
+from lambdalab.cli.spending import confirm
 from lambdalab.console import cell_progress, make_console, say
 from lambdalab.errors import InvalidRunError, UsageError
 
@@ -62,16 +62,20 @@ def chosen_calls(scenario: str, name: str | None, blocks: int | None) -> "Factor
 
     Raises:
         UsageError: there is no such protocol, or it is of another scenario.
+        ProtocolError: so many blocks are more calls than a run may have.
     """
     from msgspec.structs import replace
 
-    from lambdalab.factorial.protocol import load_protocol
+    from lambdalab.factorial.protocol import check_protocol, load_protocol
     from lambdalab.scenarios import call_scenario
 
     file = name or call_scenario(scenario).default_protocol
     require_scenario(file, scenario)
     protocol = load_protocol(file)
-    return protocol if blocks is None else replace(protocol, blocks=blocks)
+    if blocks is not None:
+        protocol = replace(protocol, blocks=blocks)
+        check_protocol(protocol, f"protocol {protocol.name} with --blocks")
+    return protocol
 
 
 def run_calls(
@@ -139,8 +143,17 @@ def run_calls(
             def told(planned: "PlannedCell") -> None:
                 progress(planned.block, planned.place, planned.cell.name)
 
-            execute(place, store, told)
+            orphans = execute(place, store, told)
+        if orphans:
+            typer.echo(_orphaned(orphans, removed=target is TargetName.LOCAL), err=True)
         report_calls(store)
+
+
+def _orphaned(orphans: list[str], *, removed: bool) -> str:
+    also = f" and {len(orphans) - 1} more" if len(orphans) > 1 else ""
+    now = "removed now" if removed else "the bucket's rule removes what is a day old"
+    why = "was left by a call that never answered, such as one that ran out of time"
+    return f"caution: {orphans[0]}{also} {why}; {now}"
 
 
 def _refuse_both(stack_name: str | None, function_prefix: str | None) -> None:

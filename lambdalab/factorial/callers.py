@@ -11,7 +11,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-from botocore.exceptions import BotoCoreError, ClientError, ConnectTimeoutError, EndpointConnectionError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionClosedError,
+    IncompleteReadError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+)
 
 from lambdalab.aws import access_errors, without_secrets
 from lambdalab.factorial.model import INTERRUPTED, Call
@@ -25,6 +32,8 @@ GRACE_S: Final = 20.0
 _LOOK_S: Final = 0.2
 _NO_ROOM: Final = "TooManyRequestsException"
 _SERVER_ERROR: Final = 500
+_AFTER_SENDING: Final = (ReadTimeoutError, ConnectionClosedError, ResponseStreamingError, IncompleteReadError)
+"""With these the function may have run; no other failure of botocore is of one call alone."""
 
 
 class Callers:
@@ -142,11 +151,11 @@ class Callers:
                 return ended(error=said, throttled=throttled, request_id=metadata.get("RequestId"))
             self._fail(refusal)
             return ended(error=f"{INTERRUPTED} by {said}")
-        except (EndpointConnectionError, ConnectTimeoutError) as failure:
+        except _AFTER_SENDING as failure:
+            return ended(error=without_secrets(f"{type(failure).__name__}: {failure}"))
+        except BotoCoreError as failure:
             self._fail(failure)
             return ended(error=f"{INTERRUPTED} by {type(failure).__name__}")
-        except BotoCoreError as failure:  # the function may have run
-            return ended(error=without_secrets(f"{type(failure).__name__}: {failure}"))
         call = ended(
             request_id=answer["ResponseMetadata"].get("RequestId"),
             function_error=answer.get("FunctionError"),

@@ -63,6 +63,14 @@ def discover(aws: Aws, scenario: CallScenario, protocol: FactorialProtocol, pref
             f"{', '.join(some)}{more}",
             next_step="say it in a variable or a tag of the function, or write a --function-prefix without it",
         )
+    for label, functions in by_label.items():
+        of_settings = {tuple(levels): name for name, levels in functions.items()}
+        if len(of_settings) > 1:
+            earlier, later = list(of_settings.values())[:2]
+            raise UsageError(
+                f"{earlier} and {later} are both of design {label!r} and have different settings",
+                next_step="give each workload a design of its own, by the tag design",
+            )
     asked = {design.label: design for design in protocol.designs}
     for label, functions in by_label.items():
         if label not in asked:

@@ -1,7 +1,7 @@
 """The whole of a factorial run as Python calls: ``new_run``, ``execute``. The command line only wraps these."""
 
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -11,12 +11,12 @@ from botocore.exceptions import ClientError
 
 from lambdalab.account import require_concurrency
 from lambdalab.aws import LOCAL_REGION, access_errors
-from lambdalab.circumstances import cpu_limit, this_machine, versions
+from lambdalab.circumstances import cpu_limit, free_memory_mb, this_machine, versions
 from lambdalab.configuration import Configurations
 from lambdalab.cost import load_price_sheet
 from lambdalab.deployment import local_parameters
 from lambdalab.errors import StackError, UsageError
-from lambdalab.factorial.design import MEMORY_MB, RESERVED_CONCURRENCY, FactorialProtocol
+from lambdalab.factorial.design import FactorialProtocol
 from lambdalab.factorial.model import CalledFunction, FactorialManifest
 from lambdalab.factorial.plan import FactorialPlan, find_experience, make_plan
 from lambdalab.factorial.protocol import PlannedCell, schedule
@@ -29,7 +29,9 @@ from lambdalab.target import AwsTarget, LocalTarget
 
 _SEED_BITS: Final = 32
 _SCENARIO_OUTPUT: Final = "Scenario"
-_COMPARED: Final = ("function_name", "architecture", "runtime", "timeout_s", "memory_mb", "code_sha256")
+_COMPARED: Final = (
+    "function_name", "architecture", "runtime", "timeout_s", "memory_mb", "reserved_concurrency", "code_sha256",
+)  # fmt: skip
 
 
 def new_run(
@@ -51,6 +53,7 @@ def new_run(
     scenario = call_scenario(protocol.scenario)
     functions = called_functions(target, scenario, protocol)
     require_ready(target, scenario, protocol, functions)
+    _require_memory(target, scenario, protocol)
     now = datetime.now(UTC)
     prices = load_price_sheet(target.region)
     manifest = FactorialManifest(
@@ -91,9 +94,9 @@ def resume_run(target: AwsTarget, store: FactorialDirectory) -> None:
             next_step="resume it where it was made, or start a new run",
         )
     scenario = call_scenario(manifest.protocol.scenario)
-    if manifest.protocol.function_prefix is None:
-        _put_back(target, manifest)
     functions = called_functions(target, scenario, manifest.protocol)
+    if cells_left(store) and manifest.protocol.function_prefix is None and _put_back(target, manifest, functions):
+        functions = called_functions(target, scenario, manifest.protocol)
     for language, before in manifest.functions.items():
         for key in _COMPARED:
             if (was := getattr(before, key)) != (now := getattr(functions[language], key)):
@@ -108,20 +111,36 @@ def resume_run(target: AwsTarget, store: FactorialDirectory) -> None:
                 next_step="bring the stack up as it was, or start a new run",
             )
     require_ready(target, scenario, manifest.protocol, functions)
+    for function in functions.values():
+        target.configurations.remember(function.function_name)
     if cells_left(store):
+        _require_memory(target, scenario, manifest.protocol)
         moment = datetime.now(UTC).isoformat(timespec="milliseconds")
         store.write_manifest(msgspec.structs.replace(manifest, resumed_at=(*manifest.resumed_at, moment)))
 
 
-def _put_back(target: AwsTarget, manifest: FactorialManifest) -> None:
-    """What the run itself varies and a killed one left behind, so that it is not taken for what was deployed."""
-    varied = {name for design in manifest.protocol.designs for name in design.factors}
+def _put_back(target: AwsTarget, manifest: FactorialManifest, functions: Mapping[str, CalledFunction]) -> bool:
+    """What the run itself set and a killed one left behind, so that it is not taken for what was deployed.
+
+    What is none of its own levels somebody else has set.
+
+    Returns:
+        Whether anything was put back.
+    """
     configurations = Configurations(target.aws)
-    for function in manifest.functions.values():
-        if MEMORY_MB in varied:
-            configurations.apply(function.function_name, memory_mb=function.memory_mb, package=None)
-        if RESERVED_CONCURRENCY in varied:
-            configurations.reserve(function.function_name, function.reserved_concurrency or 0)
+    changed = False
+    for language, before in manifest.functions.items():
+        now, cells = functions[language], [cell for cell in manifest.protocol.cells if cell.called == language]
+        if now.function_name != before.function_name:
+            continue
+        if now.memory_mb != before.memory_mb and now.memory_mb in {cell.memory_mb for cell in cells}:
+            configurations.remember(now.function_name)  # a change may be under way still
+            changed |= configurations.apply(now.function_name, memory_mb=before.memory_mb, package=None)
+        reserved = {cell.reserved_concurrency for cell in cells} - {None}
+        if now.reserved_concurrency != before.reserved_concurrency and (now.reserved_concurrency or 0) in reserved:
+            configurations.reserve(now.function_name, before.reserved_concurrency or 0)
+            changed = True
+    return changed
 
 
 def _plane(target: AwsTarget) -> dict[str, Any]:
@@ -140,8 +159,11 @@ def cells_left(store: FactorialDirectory) -> list[tuple[PlannedCell, int]]:
     return list(remaining(schedule(manifest.protocol, manifest.seed), store.calls()))
 
 
-def execute(target: AwsTarget, store: FactorialDirectory, progress: Progress) -> None:
+def execute(target: AwsTarget, store: FactorialDirectory, progress: Progress) -> list[str]:
     """Runs what is left of a run, until its blocks are done or a cap is reached, which its manifest then says.
+
+    Returns:
+        What calls began to write and nobody will end, looked for at the end; the emulator is rid of it.
 
     Raises:
         LambdalabError: see ``FactorialRunner.run``.
@@ -154,7 +176,10 @@ def execute(target: AwsTarget, store: FactorialDirectory, progress: Progress) ->
             store.write_manifest(msgspec.structs.replace(store.manifest(), stopped=reason))
         return reason
 
-    FactorialRunner(target, scenario, store, progress, stop).run(cells_left(store))
+    FactorialRunner(target, scenario, store, progress, stop).run(lambda: cells_left(store))
+    manifest, is_local = store.manifest(), target.name == LocalTarget.name
+    with access_errors("what the calls of the run left"):
+        return scenario.orphans(target.aws, target.stack.outputs, manifest.run_id, store.calls(), remove=is_local)
 
 
 def called_functions(
@@ -192,10 +217,15 @@ def _function(target: AwsTarget, name: str, language: str, log_group: str | None
     with access_errors(f"function {name}"):
         found = target.aws.lambda_.get_function_configuration(FunctionName=name)
         reserved = target.aws.lambda_.get_function_concurrency(FunctionName=name)
+    if (runtime := found.get("Runtime")) is None:
+        raise UsageError(
+            f"{name} is a container image, which has no runtime, and only functions of a zip file are measured",
+            next_step="write a --function-prefix without it, or deploy it as a zip file",
+        )
     return CalledFunction(
         function_name=name,
         language=language,
-        runtime=found["Runtime"],
+        runtime=runtime,
         architecture=found["Architectures"][0],
         memory_mb=found["MemorySize"],
         timeout_s=found["Timeout"],
@@ -244,6 +274,27 @@ def require_ready(
         with access_errors(f"function {name}"):
             _dry_run(target, name)
     return found
+
+
+def _require_memory(target: AwsTarget, scenario: CallScenario, protocol: FactorialProtocol) -> None:
+    """Refuses locally what the emulator could not keep, which would take the machine's memory with it."""
+    if isinstance(target, LocalTarget) and (short := _lack_of_memory(scenario, protocol)) is not None:
+        raise UsageError(short, next_step="ask for fewer invocations, callers or bytes, or free some memory")
+
+
+def _lack_of_memory(scenario: CallScenario, protocol: FactorialProtocol) -> str | None:
+    """That the objects of a cell do not fit this machine: the emulator keeps them until the calls of it have ended."""
+    needed: dict[str, int] = {}
+    for design in protocol.designs:
+        for cell in design.cells:
+            size = scenario.expected_amounts(design, cell.levels).get("stored_bytes", 0)
+            needed[cell.name] = max(cell.callers, design.invocations) * size // 2**20
+    name, free = max(needed, key=lambda cell: needed[cell]), free_memory_mb()
+    if needed[name] <= free:
+        return None
+    return (
+        f"the emulator would keep {needed[name]:,} MB of cell {name} in memory, and this machine has {free:,} MB free"
+    )
 
 
 def _dry_run(target: AwsTarget, name: str) -> None:
@@ -309,6 +360,8 @@ def _plan(
     target: str,
     region: str,
 ) -> FactorialPlan:
+    short = _lack_of_memory(scenario, protocol) if target == LocalTarget.name else None
     found = find_experience(results, protocol, scenario, target=target, machine=this_machine())
     prices = load_price_sheet(region)
-    return make_plan(protocol, scenario, functions, prices, left, target=target, experience=found)
+    planned = make_plan(protocol, scenario, functions, prices, left, target=target, experience=found)
+    return planned if short is None else msgspec.structs.replace(planned, limits=(f"caution: {short}",))

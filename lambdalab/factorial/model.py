@@ -94,11 +94,15 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """Whether what a call says it wrote is there, as was looked for after its cell; one line of ``found.jsonl``."""
+    """Whether what a call says it wrote is there, as was looked for after its cell; one line of ``found.jsonl``.
+
+    ``late``: when the run went on after it was killed. What is not there by then may have been.
+    """
 
     call_id: str
     attempt: int
     found: bool
+    late: bool = False
 
 
 class CallRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):

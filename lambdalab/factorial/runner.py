@@ -73,21 +73,21 @@ class FactorialRunner:
         most = max(cell.callers for cell in self._manifest.protocol.cells)
         timeout_s = max(function.timeout_s for function in self._manifest.functions.values())
         self._client = target.aws.lambda_callers(most, timeout_s + ANSWER_GRACE_S)
-        self._any_good = False
+        self._good: set[str | None] = set()
 
-    def run(self, left: Iterable[tuple[PlannedCell, int]]) -> None:
-        """Executes what is left, or until ``stop`` says why not.
+    def run(self, left: Callable[[], Iterable[tuple[PlannedCell, int]]]) -> None:
+        """Executes what is left, or until ``stop`` says why not; asked for when what is there was looked at.
 
         However it ends, what was measured is on disk and the functions have their configuration back; where that fails
         too, the error carries a note.
 
         Raises:
-            InvalidRunError: no call of the first cell succeeded; the others would hardly.
+            InvalidRunError: no call of the first cell, or of the first of a function that was found, succeeded.
             AccessError, PlaneError, StorageError: the target or the disk cannot go on.
         """
         try:
             self._look_back()
-            for _, cells in groupby(left, key=lambda cell: cell[0].block):
+            for _, cells in groupby(left(), key=lambda cell: cell[0].block):
                 if self._stop() is not None:
                     break
                 for planned, attempt in cells:
@@ -116,9 +116,11 @@ class FactorialRunner:
         if not is_new:
             self._target.renew(name)
         made: list[Call] = []
+        unseen: list[Call] = []
 
         def done(call: Call) -> None:
             made.append(call)
+            unseen.append(call)
             self._store.append_calls([call])
 
         def event(call: PlannedCall) -> Mapping[str, object]:
@@ -130,45 +132,57 @@ class FactorialRunner:
                 [call for call in planned.calls if not call.warmup],
             ):
                 Callers(self._client, name, event, done).make(planned, calls, cell.callers, attempt)
+                if self._target.name == "local":  # in between, so that no more than that is kept in memory
+                    self._look(planned.design, cell, unseen)
+                    unseen.clear()
         except BaseException as error:
             try:
-                self._look(planned.design, cell, made)
+                self._look(planned.design, cell, unseen)
             except LambdalabError as second:
                 error.add_note(str(second))
             raise
-        self._look(planned.design, cell, made)
+        self._look(planned.design, cell, unseen)
         self._require_any(planned, made)
 
     def _look_back(self) -> None:
-        """At the calls of a cell in which this run was killed, before anybody could look."""
+        """At the calls of a cell in which this run was killed, before anybody could look.
+
+        What is not there may have been: the stack was brought up anew, or the bucket's rule has removed it.
+        """
         unseen: defaultdict[tuple[int, str, int], list[Call]] = defaultdict(list)
         for call in self._store.calls():
-            if call.found is None:
+            if call.found is None and call.finished:
                 unseen[call.block, call.cell, call.attempt].append(call)
         cells = {cell.name: cell for cell in self._manifest.protocol.cells}
         for (_, name, _), calls in unseen.items():
-            self._look(self._manifest.protocol.design(cells[name]), cells[name], calls)
+            self._look(self._manifest.protocol.design(cells[name]), cells[name], calls, late=True)
 
-    def _look(self, design: Design, cell: Cell, made: list[Call]) -> None:
+    def _look(self, design: Design, cell: Cell, made: list[Call], *, late: bool = False) -> None:
         """Whether what calls wrote is there. The emulator keeps it in memory, so that it is removed there."""
+        if not made:
+            return
         attempts = {call.call_id: call.attempt for call in made}
         with access_errors(f"what the calls of {cell.name} wrote"):
             verified = self._scenario.verify(self._target.aws, design, cell, made)
             self._store.append_findings(
-                Finding(call_id=call_id, attempt=attempts[call_id], found=found) for call_id, found in verified.items()
+                Finding(call_id=call_id, attempt=attempts[call_id], found=found, late=late)
+                for call_id, found in verified.items()
             )
             if self._target.name == "local":
                 self._scenario.remove(self._target.aws, made)
 
     def _require_any(self, planned: PlannedCell, made: Iterable[Call]) -> None:
         """A function that may not write, say, fails in every cell: that is told before a night is spent on it."""
-        if self._any_good:
+        of = planned.cell.function  # each that somebody deployed may lack something
+        if of in self._good:
             return
         reasons = [self._reason(call) for call in made]
-        self._any_good = None in reasons
-        if not self._any_good:
+        if None in reasons:
+            self._good.add(of)
+        else:
+            whose = "" if of is None else f" of {of}"
             raise InvalidRunError(
-                f"no call of the first cell, {planned.cell.name}, succeeded: {reasons[0]}",
+                f"no call of the first cell{whose}, {planned.cell.name}, succeeded: {reasons[0]}",
                 next_step="see docs of the scenario for what it means; mend that, then go on with --resume",
             )
 

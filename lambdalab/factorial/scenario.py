@@ -94,6 +94,14 @@ class CallScenario(Protocol):
     def remove(self, aws: Any, calls: list[Call]) -> None:
         """Deletes what calls wrote; only asked where an emulator keeps it in memory."""
 
+    def orphans(
+        self, aws: Any, outputs: Mapping[str, str], run_id: str, calls: list[Call], *, remove: bool
+    ) -> list[str]:
+        """What calls of a run began to write and neither ended nor answered for, such as those that ran out of time.
+
+        ``remove``: it is done away with, too.
+        """
+
     def costs_usd(self, sheet: PriceSheet, amounts: Mapping[str, int]) -> dict[str, Decimal | None]:
         """What a call costs beside Lambda and its log, by component (``requests`` …)."""
 

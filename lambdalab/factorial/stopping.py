@@ -1,7 +1,7 @@
 """When a factorial run ends before its last block: its caps, asked after whole blocks, of what is on disk."""
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from decimal import Decimal
 
@@ -9,8 +9,9 @@ import msgspec
 
 from lambdalab.cost import PriceSheet
 from lambdalab.factorial.collection import read_calls
-from lambdalab.factorial.model import CallRow
-from lambdalab.factorial.plan import call_usd
+from lambdalab.factorial.model import CallRow, FactorialManifest
+from lambdalab.factorial.plan import call_usd, make_plan
+from lambdalab.factorial.protocol import schedule
 from lambdalab.factorial.scenario import CallScenario
 from lambdalab.factorial.store import FactorialDirectory
 from lambdalab.spending import MOST_MINUTES, MOST_USD
@@ -31,11 +32,9 @@ def reached_cap(
     manifest = store.manifest()
     caps = manifest.protocol.caps
     calls = store.calls()
-    if not calls:
-        return None
     ends = [call.sent_at_ms + call.elapsed_ms for call in calls]
     begins = (manifest.started_at, *manifest.resumed_at)
-    if minutes_between(begins, ends, now_s()) >= (caps.minutes or MOST_MINUTES):
+    if calls and minutes_between(begins, ends, now_s()) >= (caps.minutes or MOST_MINUTES):
         return MINUTES_CAP
     if spends:
         spent, dearest = spent_usd(store, scenario)
@@ -45,7 +44,7 @@ def reached_cap(
 
 
 def spent_usd(store: FactorialDirectory, scenario: CallScenario) -> tuple[Decimal, Decimal]:
-    """What a run has cost so far, and what its dearest block cost.
+    """What a run has cost so far, and what its dearest whole block cost; before there is one, what is planned of one.
 
     A call whose cost is not known is taken to have run into its timeout; a throttled one is not billed.
     """
@@ -63,4 +62,14 @@ def spent_usd(store: FactorialDirectory, scenario: CallScenario) -> tuple[Decima
         if not row.throttled:
             of_block[row.block] += most(row) if row.cost_total_usd is None else row.cost_total_usd
     lab = scenario.lab_usd(msgspec.convert(manifest.prices, PriceSheet), calls=len(rows), cells=0) or Decimal()
-    return sum(of_block.values(), lab), max(of_block.values(), default=Decimal())
+    per_block = manifest.protocol.calls // manifest.protocol.blocks
+    made = Counter(call.block for call in store.calls() if call.finished and not call.warmup)
+    whole = [usd for block, usd in of_block.items() if made[block] >= per_block]
+    return sum(of_block.values(), lab), max(whole) if whole else _planned_usd(manifest, scenario, prices)
+
+
+def _planned_usd(manifest: FactorialManifest, scenario: CallScenario, prices: PriceSheet) -> Decimal:
+    """Of one block."""
+    one = msgspec.structs.replace(manifest.protocol, blocks=1)
+    cells = list(schedule(one, manifest.seed))
+    return make_plan(one, scenario, manifest.functions, prices, cells, target=manifest.target).usd

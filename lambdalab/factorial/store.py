@@ -16,7 +16,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from lambdalab.factorial.model import Call, FactorialManifest, Finding
+from lambdalab.factorial.model import INTERRUPTED, Call, FactorialManifest, Finding
 from lambdalab.record_files import append, read_lines
 from lambdalab.run_folder import RunFolder
 
@@ -57,7 +57,18 @@ class FactorialDirectory(RunFolder[FactorialManifest]):
         append(self.folder / "found.jsonl", findings)
 
     def calls(self) -> list[Call]:
-        """All calls so far, in the order they ended, with what was found of them."""
-        found = {(f.call_id, f.attempt): f.found for f in read_lines(self.folder / "found.jsonl", Finding)}
+        """All calls so far, in the order they ended, with what was found of them.
+
+        One of which nothing was found when it was too late to tell why is taken for interrupted, and is made again.
+        """
+        findings = {(f.call_id, f.attempt): f for f in read_lines(self.folder / "found.jsonl", Finding)}
         calls = read_lines(self.folder / "calls.jsonl", Call)
-        return [replace(call, found=found.get((call.call_id, call.attempt))) for call in calls]
+        return [_with(call, findings.get((call.call_id, call.attempt))) for call in calls]
+
+
+def _with(call: Call, finding: Finding | None) -> Call:
+    if finding is None:
+        return call
+    if finding.late and not finding.found:
+        return replace(call, error=f"{INTERRUPTED} before anybody looked at what it wrote, which is no longer there")
+    return replace(call, found=finding.found)

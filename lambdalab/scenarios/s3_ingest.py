@@ -6,6 +6,7 @@ The functions' own contract is docs/s3-ingest.md; 1 MB is 1,048,576 bytes.
 import math
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any, Final
 
@@ -218,7 +219,7 @@ class S3Ingest:
         parts = asked["put_requests"] - 2 if design.settings["workload"] == BATCH else 0
         answers = {call.call_id: found for call in calls if (found := _answer(call)) is not None}
         places = {(found.s3_bucket or "", (found.s3_key or "").rsplit("/", 1)[0]) for found in answers.values()}
-        left = {key for bucket, folder in places if bucket for key in _uploads(aws, bucket, f"{folder}/")}
+        left = {key for bucket, folder in places if bucket for key, _ in _uploads(aws, bucket, f"{folder}/")}
         verified = {}
         for call_id, found in answers.items():
             if found.ok:
@@ -238,7 +239,24 @@ class S3Ingest:
         for bucket, named in keys.items():
             for begin in range(0, len(named), _DELETED_AT_ONCE):
                 objects = [{"Key": key} for key in named[begin : begin + _DELETED_AT_ONCE]]
-                aws.s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
+                with suppress(aws.s3.exceptions.NoSuchBucket):  # of a stack that is gone
+                    aws.s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
+
+    def orphans(
+        self, aws: Any, outputs: Mapping[str, str], run_id: str, calls: list[Call], *, remove: bool
+    ) -> list[str]:
+        answers = [found for found in map(_answer, calls) if found is not None]
+        buckets = {outputs.get("BucketName"), *(found.s3_bucket for found in answers)} - {None}
+        known = {found.s3_key for found in answers}
+        orphans = []
+        for bucket in sorted(map(str, buckets)):
+            for key, upload_id in [*_uploads(aws, bucket, f"{BATCH}/{run_id}/")]:
+                if key in known:  # a finding of its call
+                    continue
+                orphans.append(f"the upload of {key} in bucket {bucket}")
+                if remove:
+                    aws.s3.abort_multipart_upload(Bucket=bucket, Key=key, UploadId=upload_id)
+        return orphans
 
     def costs_usd(self, sheet: PriceSheet, amounts: Mapping[str, int]) -> dict[str, Decimal | None]:
         if sheet.s3 is None:
@@ -328,10 +346,14 @@ def _object(aws: Any, bucket: str | None, key: str | None) -> tuple[int | None, 
     return found["ContentLength"], int(parts) if parts else 0
 
 
-def _uploads(aws: Any, bucket: str, prefix: str) -> Iterator[str]:
-    """Keys of multipart uploads that were begun and neither completed nor aborted."""
-    for page in aws.s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix):
-        yield from (upload["Key"] for upload in page.get("Uploads", ()))
+def _uploads(aws: Any, bucket: str, prefix: str) -> Iterator[tuple[str, str]]:
+    """Keys and ids of uploads in parts that were neither completed nor aborted; none where there is no bucket."""
+    try:
+        for page in aws.s3.get_paginator("list_multipart_uploads").paginate(Bucket=bucket, Prefix=prefix):
+            yield from ((upload["Key"], upload["UploadId"]) for upload in page.get("Uploads", ()))
+    except aws.s3.exceptions.ClientError as error:
+        if error.response["Error"]["Code"] != "NoSuchBucket":
+            raise
 
 
 SCENARIO: Final[CallScenario] = S3Ingest()

@@ -74,11 +74,12 @@ class Recorder:
                 for name, value in answer.getheaders():
                     if name.lower() not in _HOP:
                         self.send_header(name, value)
-                self.send_header("Content-Length", str(len(content)))
+                told = answer.getheader("Content-Length", "0") if self.command == "HEAD" else str(len(content))
+                self.send_header("Content-Length", told)
                 self.end_headers()
                 self.wfile.write(content)
 
-            do_GET = do_POST = do_PUT = do_DELETE = do  # noqa: N815 - the names http.server wants
+            do_GET = do_HEAD = do_POST = do_PUT = do_DELETE = do  # noqa: N815 - the names http.server wants
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002
                 pass
@@ -122,8 +123,23 @@ def _operation(service: str, method: str, path: str, headers: Any, body: bytes) 
         for name, verb, pattern in _routes(service):
             if verb == method and (matched := pattern.fullmatch(urlsplit(path).path.rstrip("/"))):
                 return name, {key: unquote(value) for key, value in matched.groupdict().items()}
+    if service == "s3":
+        return _of_s3(method, path), {}
     asked = {name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace")).items()}
     return asked.get("Action", f"{method} {path}"), asked
+
+
+def _of_s3(method: str, path: str) -> str:
+    """What IAM asks for, of reads: a HEAD of bucket or object has no action of its own (S3, "Required permissions")."""
+    place = urlsplit(path)
+    match method, "/" in place.path.strip("/"), "uploads" in parse_qs(place.query, keep_blank_values=True):
+        case "GET", False, True:
+            return "ListBucketMultipartUploads"
+        case (("GET" | "HEAD"), False, False):
+            return "ListBucket"
+        case (("GET" | "HEAD"), True, False):
+            return "GetObject"
+    return f"{method} {path}"
 
 
 @cache

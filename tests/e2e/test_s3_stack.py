@@ -1,6 +1,8 @@
 """The stack of stacks/s3-ingest.yaml as people use it here: brought up, invoked by sam, measured through the plane."""
 
+import csv
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +15,8 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
+from local.scripted_s3 import ScriptedS3
+from local.whole import ROOT
 
 from lambdalab.aws import Aws
 from lambdalab.factorial.model import NO_ANSWER, Call
@@ -21,6 +25,7 @@ from lambdalab.factorial.store import FactorialDirectory
 from lambdalab.platform_log import parse_report
 
 from .conftest import Begin, Run
+from .iam_calls import Recorder
 
 EVENTS = {"s3-events": ("events", 10 * 1024 + 9, 0), "s3-batch": ("batch", 100 * 1024 * 1024, 4)}
 
@@ -216,12 +221,14 @@ def test_the_same_run_on_what_answers_as_aws_does(
     before = settings_of(emulator)
     file = written(
         project, "aws", invocations=2, settings='workload = "events"',
-        factors='language = ["go"]\nmemory_mb = [256]\nbatch_events = [1, 2]',
+        factors='language = ["go"]\nmemory_mb = [256]\nreserved_concurrency = [3]\nbatch_events = [1, 2]',
     )  # fmt: skip
+    recorder = Recorder(s3_stack, plane)
     credentials = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
-    places = {"AWS_ENDPOINT_URL": s3_stack, "AWS_ENDPOINT_URL_LAMBDA": plane}
     target = ("--target", "aws", "--stack-name", "lambdalab-s3-local")
-    done = lambdalab("run", "s3-ingest", "--protocol", file, *target, "--yes", **credentials, **places)
+    place = {"AWS_ENDPOINT_URL": recorder.url}
+    done = lambdalab("run", "s3-ingest", "--protocol", file, *target, "--yes", **credentials, **place)
+    recorder.close()
     assert "Traceback" not in done.stderr
     assert "4 calls and 2 that warm up, 0.0 GB written to stack lambdalab-s3-local in us-east-1" in done.stderr
     store, calls = calls_of(project)
@@ -231,6 +238,18 @@ def test_the_same_run_on_what_answers_as_aws_does(
     kept = emulator.s3.list_objects_v2(Bucket=bucket, Prefix=f"events/{store.folder.name}/")["Contents"]
     assert len(kept) == 6, "the bucket's lifecycle rule removes them"
     assert settings_of(emulator) == before
+    assert {call.action for call in recorder.calls} == documented_permissions()
+
+
+def documented_permissions() -> set[str]:
+    """Those docs/s3-ingest.md lists for whoever measures on AWS; a service is named once for all that follow."""
+    text = (ROOT / "docs/s3-ingest.md").read_text()
+    (paragraph,) = re.findall(r"^Whoever runs it on AWS needs.*?\n\n", text, re.MULTILINE | re.DOTALL)
+    service, found = "", set()
+    for prefix, name in re.findall(r"`(?:(\w+):)?(\w+)`", paragraph):
+        service = prefix or service
+        found.add(f"{service}:{name}")
+    return found
 
 
 def test_a_throttled_call_is_counted_and_not_made_again(project: Path, emulator: Aws, lambdalab: Run) -> None:
@@ -251,6 +270,38 @@ def test_a_throttled_call_is_counted_and_not_made_again(project: Path, emulator:
         len(calls) - len(throttled)
     )
     assert settings_of(emulator) == before
+
+
+def test_a_part_that_fails_is_a_row_with_its_error_and_no_upload_is_left(
+    project: Path, s3_stack: str, emulator: Aws, lambdalab: Run
+) -> None:
+    name = FUNCTIONS[1]
+    before = settings_of(emulator)[name][2]
+    file = written(
+        project, "failing", invocations=2, settings='workload = "batch", object_mb = 15, multipart_mb = 5',
+        factors='language = ["go"]',
+    )  # fmt: skip
+    s3 = ScriptedS3(s3_stack)
+    s3.faults = {("Part", 2): [(403, "AccessDenied")] * 2}  # of the call that warms up, and of the first after it
+    through = before | {"AWS_ENDPOINT_URL_S3": s3.url}
+    try:
+        emulator.lambda_.update_function_configuration(FunctionName=name, Environment={"Variables": through})
+        done = lambdalab("run", "s3-ingest", "--protocol", file)
+    finally:
+        emulator.lambda_.update_function_configuration(FunctionName=name, Environment={"Variables": before})
+        s3.close()
+    assert "Traceback" not in done.stderr
+    store, calls = calls_of(project)
+    rows = {row["call_id"]: row for row in csv.DictReader((store.folder / "metrics.csv").read_text().splitlines())}
+    failed, good = rows["b01-001-0001"], rows["b01-001-0002"]
+    assert failed["reason"] == "UploadFailed: part 2 could not be uploaded: AccessDenied"
+    assert (failed["valid"], failed["latency_ms"], failed["object_bytes"]) == ("false", "", "")
+    assert (good["valid"], good["reason"], good["object_bytes"]) == ("true", "", str(15 * 2**20))
+    assert len(s3.of("Abort")) == 2
+    (bucket,) = {answer(call)["s3_bucket"] for call in calls}
+    mine = {"Bucket": bucket, "Prefix": f"batch/{store.folder.name}/"}
+    assert not emulator.s3.list_multipart_uploads(**mine).get("Uploads")
+    assert "Contents" not in emulator.s3.list_objects_v2(**mine)
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
@@ -287,7 +338,7 @@ def test_a_run_that_was_interrupted_goes_on_with_the_calls_that_are_missing(
         assert "Contents" not in emulator.s3.list_objects_v2(**mine)
         assert settings_of(emulator) == before
     else:
-        assert all(call.found is None for call in first), "nobody could look any more"
+        assert all(call.found is None for call in first if not call.warmup), "nobody could look any more"
         assert settings_of(emulator) != before
 
     done = lambdalab("run", "s3-ingest", "--resume", "latest", "--results", folder)

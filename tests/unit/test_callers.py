@@ -12,6 +12,21 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+from botocore.exceptions import (
+    BotoCoreError,
+    ConnectionClosedError,
+    ConnectTimeoutError,
+    CredentialRetrievalError,
+    IncompleteReadError,
+    NoCredentialsError,
+    ProxyConnectionError,
+    ReadTimeoutError,
+    ResponseStreamingError,
+    SSLError,
+    SSOTokenLoadError,
+    TokenRetrievalError,
+    UnauthorizedSSOTokenError,
+)
 
 from lambdalab.aws import Aws
 from lambdalab.errors import AccessError
@@ -104,6 +119,14 @@ def make(server: ScriptedLambda, *events: str, callers: int = 1, timeout_s: floa
     """Makes a call for each event; their ids are their places."""
     url = f"http://127.0.0.1:{server.server_address[1]}"
     client = Aws(endpoint_url=url, lambda_endpoint_url=url).lambda_callers(callers, timeout_s)
+    try:
+        return make_with(client, *events, callers=callers)
+    finally:
+        client.close()
+
+
+def make_with(client: Any, *events: str, callers: int = 1) -> list[Call]:
+    """Makes a call for each event; whatever ends it has what was made as ``made``."""
     made: list[Call] = []
     calls = tuple(PlannedCall(call_id=str(i), seed=i, warmup=False) for i in range(len(events)))
     cell = PlannedCell(
@@ -118,8 +141,6 @@ def make(server: ScriptedLambda, *events: str, callers: int = 1, timeout_s: floa
     except BaseException as error:
         error.made = made  # type: ignore[attr-defined]
         raise
-    finally:
-        client.close()
     return made
 
 
@@ -162,6 +183,56 @@ def test_a_refusal_that_all_would_meet_ends_it_and_that_call_is_made_again(scrip
     assert scripted.seen == {"well": 1, "denied": 1}
 
 
+class Failing:
+    """A client whose every call fails alike."""
+
+    def __init__(self, failure: BotoCoreError) -> None:
+        self.failure, self.calls = failure, 0
+
+    def invoke(self, **_: Any) -> None:
+        self.calls += 1
+        raise self.failure
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        ReadTimeoutError(endpoint_url="https://a"),
+        ConnectionClosedError(endpoint_url="https://a"),
+        ResponseStreamingError(error="cut"),
+        IncompleteReadError(actual_bytes=1, expected_bytes=2),
+    ],
+    ids=lambda failure: type(failure).__name__,
+)
+def test_a_failure_after_sending_is_of_that_call(failure: BotoCoreError) -> None:
+    made = make_with(client := Failing(failure), "a", "b")
+    assert [(call.error or "").partition(":")[0] for call in made] == [type(failure).__name__] * 2
+    assert all(call.finished for call in made)
+    assert client.calls == 2
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        CredentialRetrievalError(provider="sso", error_msg="ended"),
+        TokenRetrievalError(provider="sso", error_msg="ended"),
+        UnauthorizedSSOTokenError(),
+        SSOTokenLoadError(error_msg="no token"),
+        NoCredentialsError(),
+        ProxyConnectionError(proxy_url="http://proxy", error="refused"),
+        SSLError(endpoint_url="https://a", error=OSError("untrusted")),
+        ConnectTimeoutError(endpoint_url="https://a"),
+    ],
+    ids=lambda failure: type(failure).__name__,
+)
+def test_a_failure_that_every_call_would_meet_ends_it_and_leaves_the_call_to_be_made(failure: BotoCoreError) -> None:
+    with pytest.raises(AccessError, match="function f") as caught:
+        make_with(client := Failing(failure), "a", "b", "c")
+    made: list[Call] = caught.value.made  # type: ignore[attr-defined]
+    assert [call.finished for call in made] == [False]
+    assert client.calls == 1
+
+
 def test_an_endpoint_that_is_gone_ends_it() -> None:
     gone: Any = type("Gone", (), {"server_address": ("127.0.0.1", 1)})()
     with pytest.raises(AccessError, match=r"http://127\.0\.0\.1:1/.* does not answer for function f"):
@@ -173,6 +244,13 @@ def test_after_an_interruption_calls_under_way_are_awaited_and_then_given_up(
     scripted: ScriptedLambda, monkeypatch: pytest.MonkeyPatch, grace_s: float
 ) -> None:
     monkeypatch.setattr(callers_module, "GRACE_S", grace_s)
+    ending, end = threading.Event(), Callers._end
+
+    def ends(callers: Callers) -> None:
+        ending.set()
+        end(callers)
+
+    monkeypatch.setattr(Callers, "_end", ends)
 
     def interrupt() -> None:
         """Ctrl-C, when both callers wait for their answers."""
@@ -180,7 +258,7 @@ def test_after_an_interruption_calls_under_way_are_awaited_and_then_given_up(
             time.sleep(0.005)
         os.kill(os.getpid(), signal.SIGINT)
         if grace_s > 1:
-            time.sleep(0.05)
+            ending.wait(30)
             scripted.gate.set()
 
     threading.Thread(target=interrupt, daemon=True).start()

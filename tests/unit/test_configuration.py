@@ -1,10 +1,10 @@
-"""What is asked of Lambda to change a mapping's batch size, and to put it back: the real thing is in tests/e2e."""
+"""What is asked of Lambda to change a mapping or a function, and to put it back: the real thing is in tests/e2e."""
 
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, WaiterError
 
 from lambdalab import configuration
 from lambdalab.configuration import Configurations
@@ -74,6 +74,64 @@ def test_a_mapping_that_stays_busy_is_said(mapping: Mapping, monkeypatch: pytest
         of(mapping).batch_size("f", "arn:queue", 5)
     assert str(caught.value) == "event source mapping u is still Updating after 0 s; try it again."
     assert mapping.changes == []
+
+
+class Busy:
+    """Lambda with one function that refuses a change until the one before was waited for."""
+
+    def __init__(self, *, fails: bool) -> None:
+        self.memory_mb, self.variables = 512, {"A": "1"}
+        self.fails, self.interrupts, self.in_progress = fails, True, False
+
+    def get_function_configuration(self, **_: str) -> dict[str, Any]:
+        return {
+            "MemorySize": self.memory_mb, "Environment": {"Variables": dict(self.variables)},
+            "Architectures": ["arm64"], "CodeSha256": "0",
+        }  # fmt: skip
+
+    def update_function_configuration(
+        self, *, FunctionName: str, MemorySize: int | None = None, Environment: dict[str, Any] | None = None  # noqa: N803
+    ) -> None:  # fmt: skip
+        assert FunctionName == "f"
+        if self.in_progress:
+            raise ClientError(
+                {"Error": {"Code": "ResourceConflictException", "Message": "an update is in progress"}},
+                "UpdateFunctionConfiguration",
+            )
+        self.memory_mb = MemorySize or self.memory_mb
+        self.variables = Environment["Variables"] if Environment else self.variables
+        self.in_progress = True
+
+    def get_waiter(self, name: str) -> Any:
+        assert name == "function_updated_v2"
+        return SimpleNamespace(wait=self.wait)
+
+    def wait(self, **_: Any) -> None:
+        if self.interrupts and self.in_progress:
+            raise KeyboardInterrupt
+        failed, self.in_progress = self.in_progress and self.fails, False
+        if failed:
+            self.fails = False
+            raise WaiterError("FunctionUpdatedV2", "terminal failure", {})
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_after_an_interruption_while_a_change_was_under_way_a_function_is_put_back(fails: bool) -> None:
+    busy = Busy(fails=fails)
+    aws: Any = SimpleNamespace(lambda_=busy)
+    settings = Configurations(aws)
+    with pytest.raises(KeyboardInterrupt):
+        settings.apply("f", memory_mb=1024, package=None)
+    assert (busy.memory_mb, busy.in_progress) == (1024, True)
+    busy.interrupts = False
+    settings.restore()
+    assert (busy.memory_mb, busy.variables, busy.in_progress) == (512, {"A": "1"}, False)
+    busy.interrupts = True
+    with pytest.raises(KeyboardInterrupt):
+        settings.bump("f")
+    busy.interrupts = False
+    settings.restore()
+    assert busy.variables == {"A": "1"}
 
 
 class Three:

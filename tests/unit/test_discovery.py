@@ -102,6 +102,10 @@ del LACKING["BATCH_EVENTS"]
         ([function("f1", {}), function("f2", EVENTS)], "f1 has no WORKLOAD"),
         ([function("f1", EVENTS, Runtime="provided.al2023")], "f1 has no language"),
         ([function(f"f{n}", LACKING) for n in range(5)], "f2 has no batch_events, and 2 more functions lack something"),
+        (
+            [function("f1", EVENTS, Tags={"design": "events"}), function("f2", BATCH, Tags={"design": "events"})],
+            "f1 and f2 are both of design 'events' and have different settings; give each workload a design of its own",
+        ),
         ([function("f1", EVENTS), function("f2", EVENTS)], "f1 and f2 have the same levels"),
         ([function("f1", EVENTS, Tags={"design": "mine"})], "f1 is of design 'mine', which protocol s3-ingest has not"),
     ],

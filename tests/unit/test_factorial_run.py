@@ -21,6 +21,7 @@ from lambdalab.configuration import Configurations
 from lambdalab.cost import load_price_sheet
 from lambdalab.design import Caps
 from lambdalab.errors import AccessError, LambdalabError, PriceSheetError, StackError, UsageError
+from lambdalab.factorial import experiment
 from lambdalab.factorial.design import Design, FactorialProtocol
 from lambdalab.factorial.experiment import called_functions, cells_left, new_run, plan_run, resume_run
 from lambdalab.factorial.model import INTERRUPTED, Call, Finding
@@ -33,7 +34,7 @@ from lambdalab.scenarios import call_scenario
 from lambdalab.stack import Stack
 from lambdalab.stopping import MINUTES_CAP, USD_CAP
 from lambdalab.store import RunDirectory
-from lambdalab.target import AwsTarget
+from lambdalab.target import AwsTarget, LocalTarget
 
 __all__ = ["call_fixture", "project_fixture"]
 PRICED = load_price_sheet(ROOT / "prices" / "us-east-1.toml")
@@ -93,6 +94,44 @@ def test_a_call_that_was_given_up_is_missing_and_one_that_failed_is_not() -> Non
     assert ([call.call_id for call in left.calls][2:], attempt) == ([done[2].call_id], 2)
 
 
+class Looking:
+    """The scenario, and a target on which nothing is to be called; only calls of ``there`` wrote what is there."""
+
+    def __init__(self, there: set[str]) -> None:
+        self.there = there
+        self.scenario: Any = SimpleNamespace(verify=self.verify, remove=lambda *_: None)
+        aws = SimpleNamespace(lambda_callers=lambda *_: SimpleNamespace(close=lambda: None))
+        self.target: Any = SimpleNamespace(aws=aws, name="aws", restore=lambda: None)
+
+    def verify(self, aws: object, design: object, cell: object, calls: list[Call]) -> dict[str, bool]:
+        assert aws is self.target.aws
+        return {call.call_id: call.call_id in self.there for call in calls if call.error is None}
+
+
+def test_a_call_nobody_looked_at_whose_object_is_gone_by_now_is_made_again(tmp_path: Path) -> None:
+    manifest = sample.make_manifest((DESIGN,), blocks=1)
+    plan = list(schedule(manifest.protocol, manifest.seed))
+    done = [made(cell, number, found=None) for cell in plan for number in range(4)]
+    failed = msgspec.structs.replace(done[2], error="ReadTimeoutError: no answer")
+    seen = msgspec.structs.replace(done[6], found=False)  # looked at after its cell: a result
+    store = sample.make_run(tmp_path, manifest, [*done[:2], failed, *done[3:6], seen, *done[7:]])
+    assert cells_left(store) == []
+    looking = Looking({call.call_id for call in done} - {done[3].call_id, seen.call_id})
+    lefts: list[list[tuple[PlannedCell, int]]] = []
+
+    def left() -> list[tuple[PlannedCell, int]]:
+        lefts.append(cells_left(store))
+        return []
+
+    FactorialRunner(looking.target, looking.scenario, store, lambda _: None, lambda: None).run(left)
+    (((planned, attempt),),) = lefts
+    assert ([call.call_id for call in planned.calls if not call.warmup], attempt) == ([done[3].call_id], 2)
+    by_id = {call.call_id: call for call in store.calls()}
+    assert by_id[done[3].call_id].found is None, "what nobody knows is no result"
+    assert (by_id[failed.call_id].found, by_id[seen.call_id].found) == (None, False)
+    assert by_id[done[7].call_id].found is True
+
+
 # before the first call
 
 
@@ -107,11 +146,34 @@ class Account:
     invoke: str | None = None
     may_ask: bool = True
     timeout_s: int = 900
+    changes: list[tuple[str, object]] = dataclasses.field(init=False, default_factory=list)
+
+    variables: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    def update_function_configuration(
+        self, *, FunctionName: str, MemorySize: int | None = None, Environment: dict[str, Any] | None = None  # noqa: N803
+    ) -> None:  # fmt: skip
+        if MemorySize is not None:
+            self.memory_mb = MemorySize
+        if Environment is not None:
+            self.variables = Environment["Variables"]
+        self.changes.append((FunctionName, MemorySize or Environment))
+
+    def put_function_concurrency(self, *, ReservedConcurrentExecutions: int, **_: str) -> None:  # noqa: N803
+        self.reserved = ReservedConcurrentExecutions
+        self.changes.append(("reserved", self.reserved))
+
+    def delete_function_concurrency(self, **_: str) -> None:
+        self.reserved = None
+        self.changes.append(("reserved", None))
+
+    def get_waiter(self, _: str) -> Any:
+        return SimpleNamespace(wait=lambda **_: None)
 
     def get_function_configuration(self, **_: str) -> dict[str, Any]:
         return {
             "Runtime": "provided.al2023", "Architectures": ["arm64"], "CodeSha256": "0",
-            "MemorySize": self.memory_mb, "Timeout": self.timeout_s,
+            "MemorySize": self.memory_mb, "Timeout": self.timeout_s, "Environment": {"Variables": self.variables},
         }  # fmt: skip
 
     def get_function_concurrency(self, **_: str) -> dict[str, Any]:
@@ -142,6 +204,10 @@ class Account:
         client = SimpleNamespace(
             meta=SimpleNamespace(endpoint_url="https://lambda.us-east-1.amazonaws.com"),
             get_function_configuration=self.get_function_configuration,
+            update_function_configuration=self.update_function_configuration,
+            put_function_concurrency=self.put_function_concurrency,
+            delete_function_concurrency=self.delete_function_concurrency,
+            get_waiter=self.get_waiter,
             get_function_concurrency=self.get_function_concurrency,
             get_account_settings=self.get_account_settings,
             invoke=self.invoke_dry,
@@ -191,6 +257,16 @@ def test_a_stack_of_another_scenario_is_refused() -> None:
         )
 
 
+def test_a_container_image_is_refused(tmp_path: Path) -> None:
+    account = Account()
+    configuration = account.get_function_configuration()
+    del configuration["Runtime"]
+    account.get_function_configuration = lambda **_: configuration  # type: ignore[method-assign]
+    with pytest.raises(UsageError) as refused:
+        new_run(account.target, protocol(), tmp_path)
+    assert str(refused.value).startswith("py is a container image, which has no runtime, and only functions of a zip")
+
+
 def test_a_throttled_dry_run_and_an_account_that_may_not_be_asked_are_no_faults(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +294,66 @@ def test_what_is_asked_is_written_down_before_the_first_call(tmp_path: Path, mon
         resume_run(Account(reserved=5, timeout_s=30).target, store)
 
 
+VARIED = msgspec.structs.replace(
+    DESIGN, factors={"language": ("go",), "memory_mb": (512, 2048), "reserved_concurrency": (0, 7)}
+)
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        ({"memory_mb": 512}, None),
+        ({"memory_mb": 2048, "reserved": 7}, None),
+        ({"reserved": None}, None),
+        ({"memory_mb": 3000}, "began with go memory_mb 1024, and now it is 3000; set it back"),
+        ({"reserved": 9}, "began with go reserved_concurrency 5, and now it is 9; set it back"),
+    ],
+)
+def test_only_what_the_run_itself_left_behind_is_put_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, now: dict[str, int | None], said: str | None
+) -> None:
+    monkeypatch.chdir(ROOT)
+    account = Account(reserved=5)
+    store = new_run(account.target, protocol(VARIED), tmp_path)
+    killed = dataclasses.replace(account, **now)  # type: ignore[arg-type]
+    if said is None:
+        resume_run(killed.target, store)
+        assert (killed.memory_mb, killed.reserved) == (1024, 5)
+    else:
+        with pytest.raises(UsageError, match=said):
+            resume_run(killed.target, store)
+        assert killed.changes == []
+
+
+def test_the_marker_that_a_killed_run_left_is_taken_away_also_where_nothing_is_left_to_call(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    account = Account()
+    store = new_run(account.target, protocol(), tmp_path)
+    account.variables = {"A": "1", "LAMBDALAB_COLD_START": "7-1"}
+    target = account.target
+    resume_run(target, store)
+    target.restore()
+    assert account.variables == {"A": "1"}
+
+
+def test_resuming_a_run_with_nothing_left_undoes_no_redeployment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    store = new_run(Account().target, protocol(VARIED), tmp_path)
+    store.append_calls(
+        made(cell, number)
+        for cell in schedule(store.manifest().protocol, store.manifest().seed)
+        for number in range(len(cell.calls))
+    )
+    redeployed = Account(memory_mb=2048)
+    with pytest.raises(UsageError, match="began with go memory_mb 1024, and now it is 2048; set it back"):
+        resume_run(redeployed.target, store)
+    assert (redeployed.memory_mb, redeployed.changes) == (2048, [])
+
+
 # a cell
 
 
@@ -234,6 +370,13 @@ def test_the_first_cell_of_which_no_call_succeeds_ends_the_run(tmp_path: Path) -
         runner._require_any(planned, [refused])
     runner._require_any(planned, [refused, made(planned, 0)])
     runner._require_any(planned, [refused])  # a later cell may fail: a result, not an end
+    of_f, of_g = (
+        msgspec.structs.replace(planned, cell=msgspec.structs.replace(planned.cell, function=name)) for name in "fg"
+    )
+    runner._require_any(of_f, [made(planned, 0)])
+    runner._require_any(of_f, [refused])
+    with pytest.raises(LambdalabError, match=r"no call of the first cell of g, .*AccessDenied; see docs"):
+        runner._require_any(of_g, [refused])
 
 
 class Concurrency:
@@ -269,6 +412,68 @@ def test_reserved_concurrency_is_set_and_put_back(before: int | None, changes: l
     assert account.reserved == before
 
 
+@pytest.mark.parametrize(
+    ("place", "looks"), [("local", [["w001", "w002"], ["0001", "0002"]]), ("aws", [["w001", "w002", "0001", "0002"]])]
+)
+def test_locally_what_warmed_a_cell_up_is_removed_before_it_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str, looks: list[Any]
+) -> None:
+    store = sample.make_run(tmp_path, sample.make_manifest((DESIGN,)), [])
+    planned = next(schedule(store.manifest().protocol, store.manifest().seed))
+    calls = {call.call_id: made(planned, number, found=None) for number, call in enumerate(planned.calls)}
+    looking = Looking(set(calls))
+    looking.target.name = place
+    looking.target.configurations = SimpleNamespace(reserve=lambda *_: None, apply=lambda *_, **__: True)
+    seen: list[list[str]] = []
+    removed: list[list[str]] = []
+
+    def verify(aws: object, design: object, cell: object, calls: list[Call]) -> dict[str, bool]:
+        seen.append([call.call_id.rpartition("-")[2] for call in calls])
+        return looking.verify(aws, design, cell, calls)
+
+    class Answered:
+        def __init__(self, *arguments: Any) -> None:
+            self.done = arguments[-1]
+
+        def make(self, _: object, asked: list[Any], *__: object) -> None:
+            for call in asked:
+                self.done(calls[call.call_id])
+
+    monkeypatch.setattr("lambdalab.factorial.runner.Callers", Answered)
+    looking.scenario.verify, looking.scenario.read = verify, SCENARIO.read
+    looking.scenario.remove = lambda _, calls: removed.append([call.call_id.rpartition("-")[2] for call in calls])
+    FactorialRunner(looking.target, looking.scenario, store, lambda _: None, lambda: None)._execute(planned, 1)
+    assert seen == looks
+    assert removed == (looks if place == "local" else [])
+    assert len(store.calls()) == 4
+    assert all(call.found for call in store.calls())
+
+
+def test_a_cell_that_this_machine_cannot_keep_is_warned_of_and_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    large = msgspec.structs.replace(
+        sample.BATCH, invocations=5, factors={"language": ("go",), "memory_mb": (512,), "callers": (2,)}
+    )
+    said = (
+        "the emulator would keep 120 MB of cell batch language=go memory_mb=512 callers=2 in memory, and this machine"
+    )
+    target = Account(memory_mb=512).target
+    local = LocalTarget.__new__(LocalTarget)
+    local.aws, local.stack, local.region = target.aws, target.stack, "us-east-1"
+    monkeypatch.setattr(experiment, "free_memory_mb", lambda: 119)
+    with pytest.raises(UsageError) as refused:
+        new_run(local, protocol(large), tmp_path / "results")
+    assert (
+        str(refused.value)
+        == f"{said} has 119 MB free; ask for fewer invocations, callers or bytes, or free some memory."
+    )
+    assert plan_run(local, protocol(large), tmp_path).limits == (f"caution: {said} has 119 MB free",)
+    monkeypatch.setattr(experiment, "free_memory_mb", lambda: 120)
+    assert plan_run(local, protocol(large), tmp_path).limits == ()
+
+
 # what ends it
 
 
@@ -299,6 +504,22 @@ def test_a_run_on_aws_ends_before_the_block_that_would_pass_its_usd(tmp_path: Pa
         store.write_manifest(msgspec.structs.replace(manifest, protocol=capped))
         assert reached_cap(store, SCENARIO, spends=True, now_s=of_minutes(1)) == reason
         assert reached_cap(store, SCENARIO, spends=False, now_s=of_minutes(1)) is None
+
+
+def test_a_cap_below_one_block_ends_a_run_on_aws_before_anything_is_spent(tmp_path: Path) -> None:
+    manifest = sample.make_manifest((sample.EVENTS,), blocks=2, prices=msgspec.to_builtins(PRICED), target="aws")
+    cells = list(schedule(msgspec.structs.replace(manifest.protocol, blocks=1), manifest.seed))
+    block = make_plan(manifest.protocol, SCENARIO, manifest.functions, PRICED, cells, target="aws").usd
+    store = sample.make_run(tmp_path / "none", manifest, [])
+    partial = sample.make_run(tmp_path / "some", manifest, list(sample.make_calls(manifest))[:20])
+    spent, _ = spent_usd(partial, SCENARIO)
+    assert 0 < spent < block / 2, "what was made of the first block says too little of the next"
+    for run, most in ((store, block), (partial, spent + block)):
+        for usd, reason in ((most, None), (most - Decimal("1e-9"), USD_CAP)):
+            capped = msgspec.structs.replace(manifest.protocol, caps=Caps(usd=usd))
+            run.write_manifest(msgspec.structs.replace(manifest, protocol=capped))
+            assert reached_cap(run, SCENARIO, spends=True, now_s=of_minutes(1)) == reason
+            assert reached_cap(run, SCENARIO, spends=False, now_s=of_minutes(1)) is None
 
 
 def test_what_a_lost_call_cost_is_taken_for_the_most(tmp_path: Path) -> None:
@@ -390,6 +611,11 @@ def test_the_reader_of_one_kind_of_run_says_that_it_is_another(tmp_path: Path) -
     ("arguments", "code", "said"),
     [
         ("run s3-ingest", 3, "no local stack is up; start one with `lambdalab up --settings s3-local`, or add --up"),
+        (
+            "plan s3-ingest --protocol s3-ingest-full --blocks 1000",
+            2,
+            "with --blocks: calls is 3780000; ask for 1,000,000",
+        ),
         ("run s3-ingest --build a", 2, "--build means nothing for scenario s3-ingest, whose functions are called;"),
         ("run s3-ingest --protocol strict", 2, "protocol strict is for scenario ingest, not s3-ingest; run `lambdalab"),
         ("run --protocol s3-ingest", 2, "protocol s3-ingest is for scenario s3-ingest, not ingest; run `lambdalab run"),

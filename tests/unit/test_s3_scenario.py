@@ -65,7 +65,9 @@ def test_a_scenario_is_found_by_being_there() -> None:
 
 def test_ranges_and_memory_are_those_of_the_functions() -> None:
     text = (ROOT / "src/python/s3_ingest/request.py").read_text()
-    for name, low, high in re.findall(r'^    "(\w+)": \((\d+), (\d+)\),', text, re.MULTILINE):
+    found = re.findall(r'^    "(\w+)": \((\d+), (\d+)\),', text, re.MULTILINE)
+    assert {"batch_events", "event_bytes", "multipart_mb", "parallelism"} <= {name for name, _, _ in found}
+    for name, low, high in found:
         if name in ("batch_events", "event_bytes", "multipart_mb", "parallelism"):
             design = msgspec.structs.replace(
                 EVENTS, settings={"workload": "events" if "event" in name else "batch", "object_mb": 10_240}
@@ -147,7 +149,7 @@ def test_what_is_no_answer_is_a_fault(odd: object) -> None:
 class Bucket:
     """S3 as far as it is asked here: objects by key as size and ETag, and uploads that were left."""
 
-    exceptions = SimpleNamespace(ClientError=ClientError)
+    exceptions = SimpleNamespace(ClientError=ClientError, NoSuchBucket=type("NoSuchBucket", (ClientError,), {}))
 
     def __init__(self) -> None:
         self.objects = {"batch/r/1.bin": (20 * MB, '"abc-3"')}
@@ -155,7 +157,8 @@ class Bucket:
         self.refuses: str | None = None
 
     def head_object(self, **asked: str) -> dict[str, Any]:
-        assert asked["Bucket"] == BUCKET
+        if asked["Bucket"] != BUCKET:
+            raise ClientError({"Error": {"Code": "404", "Message": ""}}, "HeadObject")
         if self.refuses or asked["Key"] not in self.objects:
             raise ClientError({"Error": {"Code": self.refuses or "404", "Message": ""}}, "HeadObject")
         size, etag = self.objects[asked["Key"]]
@@ -170,10 +173,22 @@ class Bucket:
         return SimpleNamespace(paginate=self._pages)
 
     def _pages(self, **asked: str) -> list[dict[str, Any]]:
-        assert asked["Bucket"] == BUCKET
-        return [{}, {"Uploads": [{"Key": key} for key in self.left if key.startswith(asked["Prefix"])]}]
+        if asked["Bucket"] != BUCKET:
+            raise self.gone("ListMultipartUploads")
+        left = [key for key in self.left if key.startswith(asked["Prefix"])]
+        return [{}, {"Uploads": [{"Key": key, "UploadId": f"id-{key}"} for key in left]}]
+
+    def abort_multipart_upload(self, **asked: str) -> None:
+        assert (asked["Bucket"], asked["UploadId"]) == (BUCKET, f"id-{asked['Key']}")
+        self.left.remove(asked["Key"])
+
+    def gone(self, operation: str) -> ClientError:
+        error: ClientError = self.exceptions.NoSuchBucket({"Error": {"Code": "NoSuchBucket", "Message": ""}}, operation)
+        return error
 
     def delete_objects(self, **asked: Any) -> None:
+        if asked["Bucket"] != BUCKET:
+            raise self.gone("DeleteObjects")
         for named in asked["Delete"]["Objects"]:
             del self.objects[named["Key"]]
 
@@ -210,6 +225,26 @@ def test_a_failed_call_is_looked_at_for_what_it_left(bucket: Bucket) -> None:
     assert verify(bucket, failed(s3_key="batch/r/2.bin"), None, {"odd": 1}) == {}
     bucket.left = ["batch/r/2.bin", "batch/another/3.bin"]
     assert verify(bucket, failed(s3_key="batch/r/2.bin"), answer()) == {"c0": False, "c1": True}
+
+
+@pytest.mark.parametrize("remove", [False, True])
+@pytest.mark.parametrize("outputs", [{"BucketName": BUCKET}, {}])  # without a stack by what others answered
+def test_what_a_call_left_that_never_answered_is_found_by_its_run(
+    bucket: Bucket, outputs: dict[str, str], remove: bool
+) -> None:
+    mine, others = ["batch/r/2.bin", "batch/r/3.bin"], ["batch/r1/4.bin", "batch/r/1.bin"]
+    bucket.left = [*mine, *others]
+    timed_out = msgspec.structs.replace(call(2, {"errorMessage": "timed out"}), function_error="Unhandled")
+    found = SCENARIO.orphans(SimpleNamespace(s3=bucket), outputs, "r", [call(1, failed()), timed_out], remove=remove)
+    assert found == [f"the upload of {key} in bucket {BUCKET}" for key in mine]
+    assert bucket.left == (others if remove else [*mine, *others])
+
+
+def test_of_a_bucket_that_is_gone_nothing_is_found_and_nothing_removed(bucket: Bucket) -> None:
+    elsewhere = answer(s3_bucket="gone")
+    assert verify(bucket, elsewhere) == {"c0": False}
+    SCENARIO.remove(SimpleNamespace(s3=bucket), [call(0, elsewhere), call(1, answer())])
+    assert bucket.objects == {}
 
 
 def test_a_refusal_is_no_absence(bucket: Bucket) -> None:
