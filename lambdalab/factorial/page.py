@@ -22,7 +22,7 @@ from lambdalab.factorial.tables import (
 from lambdalab.report.drawing import Record, draw
 from lambdalab.report.html import render_template
 from lambdalab.report.panels import Panel
-from lambdalab.report.tables import ROWS_AT_MOST, Table, facts_table, plain
+from lambdalab.report.tables import ROWS_AT_MOST, Table, facts_table, functions_table, plain
 from lambdalab.report.words import p_value, quotient, usd
 
 _RAW = (
@@ -47,7 +47,7 @@ def render_page(summary: FactorialSummary, manifest: FactorialManifest, rows: Se
         designs=[Chapter(summary, group.design) for group in summary.designs],
         tables=FactorialTables(summary),
         asked=_asked(manifest),
-        functions=_functions(manifest),
+        functions=functions_table(manifest.functions),
         surroundings=facts_table(manifest, {}),
         raw=_raw(rows),
         refusals=list(refusals(summary)),
@@ -172,22 +172,6 @@ def _asked(manifest: FactorialManifest) -> Table:
                 [design.label, "calls of a cell in a block", f"{design.invocations:,}"],
             )
         ],
-    )
-
-
-def _functions(manifest: FactorialManifest) -> Table:
-    facts = manifest.functions
-    fields = [field for field in next(iter(facts.values())).__struct_fields__ if field not in ("log_group", "language")]
-    return Table(
-        name="functions",
-        caption="The functions as they were configured when the run began",
-        columns=("setting", *facts),
-        numeric=(False, *(False for _ in facts)),
-        rows=[
-            [field.replace("_", " "), *(plain(getattr(function, field)) for function in facts.values())]
-            for field in fields
-        ],
-        heads=1,
     )
 
 

@@ -1,14 +1,14 @@
 """The report's tables: every number of the summary, the run's surroundings, and the rows."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Final
 
 import msgspec
 
 from lambdalab.analysis import Summary
-from lambdalab.factorial.model import FactorialManifest
-from lambdalab.model import Estimate, InvocationRow, Manifest
+from lambdalab.factorial.model import CalledFunction, FactorialManifest
+from lambdalab.model import Estimate, FunctionFacts, InvocationRow, Manifest
 from lambdalab.report.words import (
     ABSENT,
     JOURNEY,
@@ -249,23 +249,7 @@ class Tables:
 
     @property
     def functions(self) -> Table:
-        facts = self.manifest.functions
-        fields = [
-            field
-            for field in next(iter(facts.values())).__struct_fields__
-            if field not in ("log_group", "function_name", "language")
-        ]
-        return Table(
-            name="functions",
-            caption="The functions as they were configured when the run began",
-            columns=("setting", *facts),
-            numeric=(False, *(False for _ in facts)),
-            rows=[
-                [field.replace("_", " "), *(plain(getattr(function, field)) for function in facts.values())]
-                for field in ("function_name", *fields)
-            ],
-            heads=1,
-        )
+        return functions_table(self.manifest.functions)
 
     @property
     def surroundings(self) -> Table:
@@ -285,6 +269,26 @@ class Tables:
             rows=[[plain(getattr(row, name)) for name in _RAW] for row in shown],
             heads=1,
         )
+
+
+def functions_table(functions: Mapping[str, FunctionFacts] | Mapping[str, CalledFunction]) -> Table:
+    """The functions of a run, by arm or by language."""
+    fields = [
+        field
+        for field in next(iter(functions.values())).__struct_fields__
+        if field not in ("log_group", "function_name", "language")
+    ]
+    return Table(
+        name="functions",
+        caption="The functions as they were configured when the run began",
+        columns=("setting", *functions),
+        numeric=(False, *(False for _ in functions)),
+        rows=[
+            [field.replace("_", " "), *(plain(getattr(function, field)) for function in functions.values())]
+            for field in ("function_name", *fields)
+        ],
+        heads=1,
+    )
 
 
 def facts_table(manifest: Manifest | FactorialManifest, more: dict[str, str]) -> Table:
