@@ -3,7 +3,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
-unexport PYTHONDONTWRITEBYTECODE # else sam, which has much to import, takes five times as long to start
+unexport PYTHONDONTWRITEBYTECODE # else sam, which has much to import, takes nearly three times the CPU to start
 ARGS ?=
 GO_MODULES := src/go/ingest src/go/s3ingest
 TEMPLATES := template.yaml $(wildcard stacks/*.yaml stacks/*/*.yaml)

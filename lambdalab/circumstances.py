@@ -10,6 +10,9 @@ from pathlib import Path
 from lambdalab import __version__, tools
 from lambdalab.analysis import CPU_LIMIT_UNKNOWN
 from lambdalab.aws import is_aws
+from lambdalab.errors import UsageError
+from lambdalab.factorial.model import FactorialManifest
+from lambdalab.model import Manifest
 from lambdalab.project import project_root
 from lambdalab.target import AwsTarget, LocalTarget
 
@@ -19,6 +22,20 @@ def cpu_limit(target: AwsTarget) -> str:
     if isinstance(target, LocalTarget):
         return str(target.local.status()["cpu_limit"])
     return "AWS Lambda" if is_aws(target.aws.lambda_.meta.endpoint_url) else CPU_LIMIT_UNKNOWN
+
+
+def require_same_place(manifest: Manifest | FactorialManifest, target: AwsTarget) -> None:
+    """Refuses to go on with a run elsewhere than where it was made.
+
+    Raises:
+        UsageError: the target or its stack is another.
+    """
+    if (manifest.target, manifest.stack_name) != (target.name, target.stack.name):
+        raise UsageError(
+            f"run {manifest.run_id} was made on {manifest.target} stack {manifest.stack_name}, "
+            f"not on {target.name} stack {target.stack.name}",
+            next_step="resume it where it was made, or start a new run",
+        )
 
 
 def versions(python_source: str, go_source: str, *, local: bool) -> dict[str, str]:

@@ -13,7 +13,7 @@ from lambdalab.analysis import Summary, summarise
 from lambdalab.aws import LOCAL_REGION
 from lambdalab.bill import Terms, bill_of_run
 from lambdalab.calibration import last_calibration
-from lambdalab.circumstances import cpu_limit, this_machine, versions
+from lambdalab.circumstances import cpu_limit, require_same_place, this_machine, versions
 from lambdalab.collection import read_run
 from lambdalab.comparison import Comparison
 from lambdalab.cost import load_price_sheet
@@ -81,7 +81,7 @@ def new_run(
         stack_name=target.stack.name,
         region=target.region,
         endpoint=target.aws.lambda_.meta.endpoint_url,
-        price_sheet=f"{prices.region} {prices.date}",
+        price_sheet=prices.name,
         prices=msgspec.to_builtins(prices),
         parameters=target.stack.parameters,
         functions=functions,
@@ -112,12 +112,7 @@ def resume_run(target: AwsTarget, store: RunDirectory) -> None:
             not be alike.
     """
     manifest = store.manifest()
-    if (manifest.target, manifest.stack_name) != (target.name, target.stack.name):
-        raise UsageError(
-            f"run {manifest.run_id} was made on {manifest.target} stack {manifest.stack_name}, "
-            f"not on {target.name} stack {target.stack.name}",
-            next_step="resume it where it was made, or start a new run",
-        )
+    require_same_place(manifest, target)
     latency = target.local.status()["latency"] if isinstance(target, LocalTarget) else None
     if latency != manifest.latency:
         began, now = manifest.latency_model, msgspec.structs.replace(manifest, latency=latency).latency_model

@@ -11,7 +11,7 @@ from botocore.exceptions import ClientError
 
 from lambdalab.account import require_concurrency
 from lambdalab.aws import LOCAL_REGION, access_errors
-from lambdalab.circumstances import cpu_limit, free_memory_mb, this_machine, versions
+from lambdalab.circumstances import cpu_limit, free_memory_mb, require_same_place, this_machine, versions
 from lambdalab.configuration import Configurations
 from lambdalab.cost import load_price_sheet
 from lambdalab.deployment import local_parameters
@@ -87,12 +87,7 @@ def resume_run(target: AwsTarget, store: FactorialDirectory) -> None:
         StackError, AccessError: as of ``new_run``.
     """
     manifest = store.manifest()
-    if (manifest.target, manifest.stack_name) != (target.name, target.stack.name):
-        raise UsageError(
-            f"run {manifest.run_id} was made on {manifest.target} stack {manifest.stack_name}, "
-            f"not on {target.name} stack {target.stack.name}",
-            next_step="resume it where it was made, or start a new run",
-        )
+    require_same_place(manifest, target)
     scenario = call_scenario(manifest.protocol.scenario)
     functions = called_functions(target, scenario, manifest.protocol)
     if cells_left(store) and manifest.protocol.function_prefix is None and _put_back(target, manifest, functions):
