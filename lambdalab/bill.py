@@ -237,7 +237,7 @@ def _cell(
     price = sheet.lambda_.usd_per_gb_s[function.architecture]
     billed, wru = _mean(row.billed_ms for row in mine), _mean(row.wru for row in mine)
     memory_mb = mine[0].memory_mb if mine else function.memory_mb
-    logs = _mean(row.cost_logs_usd for row in mine)
+    logs, log_bytes = _mean(row.cost_logs_usd for row in mine), _mean(row.log_bytes for row in mine)
     requests = max((sqs_requests(trial.message_bytes) for trial in sent.values()), default=None)
     gb_s = None if billed is None else billed / 1000 * memory_mb / 1024
     execution = Parts(
@@ -262,7 +262,7 @@ def _cell(
             gb_s=gb_s,
             wru=wru,
             sqs_requests=requests,
-            log_bytes=None if logs is None else logs / sheet.logs.usd_per_gb * BYTES_PER_GB,
+            log_bytes=log_bytes,
             emf_metrics=EMF_METRICS[mine[0].mode],
             free_tier=terms.free_tier,
             tracing=terms.tracing,

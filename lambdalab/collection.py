@@ -5,7 +5,7 @@ in the file, with its reasons.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
@@ -152,7 +152,8 @@ def _row(
 ) -> InvocationRow:
     report = observed.reports[0] if observed is not None and len(observed.reports) == 1 else None
     record = None if observed is None else _together(_own_records(result, observed))
-    reasons = [*known_reasons, *_faults(result, observed, report, record)]
+    modes = (arm.mode,) if manifest.load is None else tuple(Mode)  # a load run's messages each have their own
+    reasons = [*known_reasons, *_faults(arm.language, modes, result, observed, report, record)]
     function = manifest.functions[arm.name]
     cost = _cost(function.architecture, result, observed, report, record, prices)
     trial = result.trial
@@ -185,6 +186,7 @@ def _row(
         sdk_retries=None if record is None else record.sdk_retries,
         receive_count=None if record is None else record.receive_count,
         wru=None if record is None else record.consumed_wru,
+        log_bytes=None if observed is None else observed.log_bytes,
         cost_lambda_usd=cost.lambda_usd,
         cost_dynamodb_usd=cost.dynamodb_usd,
         cost_sqs_usd=cost.sqs_usd,
@@ -216,7 +218,12 @@ def _together(records: Sequence[FunctionRecord]) -> FunctionRecord | None:
 
 
 def _faults(
-    result: TrialResult, observed: Observed | None, report: PlatformReport | None, record: FunctionRecord | None
+    language: str,
+    modes: Collection[str],
+    result: TrialResult,
+    observed: Observed | None,
+    report: PlatformReport | None,
+    record: FunctionRecord | None,
 ) -> list[str]:
     """Why a sample must not be used, in words."""
     faults = [] if result.reason is None else [result.reason]
@@ -236,6 +243,7 @@ def _faults(
         faults.append(f"the batch was split, and it held {len(own)} of {result.messages} messages")
     if len(observed.records) > len(own):
         faults.append(f"{'one' if len(own) == 1 else len(own)} of {len(observed.records)} messages of its invocation")
+    faults += dict.fromkeys(said for one in own for said in _contradictions(language, modes, result, one))
     if record.error is not None:
         said = f"the function reported {record.error.code}: {record.error.message}"
         faults += [] if said == result.reason else [said]
@@ -250,6 +258,27 @@ def _faults(
     if report is not None and record.cold_start and report.start is Start.WARM and report.refused is None:
         faults.append("initialised inside the invocation, after a reset")
     return faults
+
+
+def _contradictions(
+    language: str, modes: Collection[str], result: TrialResult, record: FunctionRecord
+) -> Iterator[str]:
+    """What a record says that cannot be of the message that was sent (contracts/log_record.schema.json)."""
+    load = result.trial.load
+    for member, asked in (
+        ("lang", (language,)),
+        ("mode", modes),
+        ("label", (load.label,)),
+        ("count", (load.count,)),
+        ("size_bytes", (load.size_bytes,)),
+    ):
+        said = getattr(record, member)
+        if said is not None and said not in asked:
+            yield f"its record says {member} {str(said)[:64]!r} where {' or '.join(map(str, asked))} was asked"
+    if record.written is not None and record.written > load.count:
+        yield f"its record says {record.written} items where {load.count} were asked"
+    if record.finished_ms < record.started_ms:
+        yield f"its record says that it ended {record.started_ms - record.finished_ms} ms before it began"
 
 
 def _resent_calls(record: FunctionRecord) -> int:

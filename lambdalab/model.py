@@ -270,6 +270,7 @@ class InvocationRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     sdk_retries: int | None
     receive_count: int | None
     wru: float | None
+    log_bytes: int | None
     cost_lambda_usd: Decimal | None
     cost_dynamodb_usd: Decimal | None
     cost_sqs_usd: Decimal | None

@@ -135,7 +135,7 @@ def record_line(result: TrialResult, **changes: Any) -> str:
     count = result.trial.load.count
     record = {
         "_aws": {},
-        "lang": result.trial.arm,
+        "lang": result.trial.arm.partition("-")[0],
         "run_id": RUN_ID,
         "request_id": request_id(result),
         "batch_id": result.batch_id,

@@ -6,13 +6,23 @@ from typing import Any
 
 import msgspec
 import pytest
-from samples import PRICES, make_lines, make_manifest, make_result, make_results, make_trials
+from samples import (
+    PRICES,
+    make_lines,
+    make_manifest,
+    make_report,
+    make_result,
+    make_results,
+    make_trials,
+    record_line,
+)
 
 from lambdalab.bill import Bill, Parts, Terms, bill_of_run, month, polls_of, seed_figure
 from lambdalab.collection import join
-from lambdalab.cost import Tier, ingest_wru, init_in_billed, init_is_billed, item_bytes, tiered, write_units
+from lambdalab.cost import PriceSheet, Tier, ingest_wru, init_in_billed, init_is_billed, item_bytes, tiered, write_units
 from lambdalab.design import Factors, Load, Start
 from lambdalab.observations import observe
+from lambdalab.platform_log import render_report
 
 MANIFEST = make_manifest()
 RESULTS = make_results(MANIFEST)
@@ -221,3 +231,53 @@ def test_without_a_valid_sample_there_is_no_cost() -> None:
     found = bill_of_run(MANIFEST, RESULTS, rows, PRICES, Terms(per_month=Decimal(1)))
     assert {(cell.n, cell.execution_usd, cell.item_usd, cell.month) for cell in found.cells} == {(0, None, None, None)}
     assert found.samples_usd is None
+
+
+def test_a_price_of_zero_leaves_what_was_used_as_it_was() -> None:
+    free_logs = msgspec.structs.replace(PRICES.logs, usd_per_gb=Decimal(0))
+    sheet = msgspec.structs.replace(
+        PRICES, logs=msgspec.structs.replace(free_logs, tiers=[Tier(above=Decimal(1), usd=Decimal(2))])
+    )
+    rows = join(MANIFEST, RESULTS, observe([line for result in RESULTS for line in make_lines(result)]), sheet)
+    found = bill_of_run(MANIFEST, RESULTS, rows, sheet, Terms(per_month=Decimal(50)))
+    cell = next(cell for cell in found.cells if (cell.arm, cell.label) == ("go", "SMALL"))
+    (log_bytes,) = {row.log_bytes for row in rows if (row.arm, row.label) == ("go", "SMALL")}
+    assert log_bytes
+    assert cell.month is not None
+    assert cell.execution.logs_usd == 0
+    gb = Decimal(50 * 2_628_000 * log_bytes) / 2**30
+    assert gb > 1
+    assert cell.month.logs_usd == (gb - 1) * 2, "the first GB is free, and what is above is not"
+
+
+def test_a_sheet_of_zeros_is_a_bill_of_zeros() -> None:
+    sheet = msgspec.convert(_all_zero(msgspec.to_builtins(PRICES, builtin_types=(Decimal,))), PriceSheet)
+    rows = join(MANIFEST, RESULTS, observe([line for result in RESULTS for line in make_lines(result)]), sheet)
+    found = bill_of_run(MANIFEST, RESULTS, rows, sheet, Terms(per_month=Decimal(50), free_tier=True, tracing=True))
+    assert {cell.execution_usd for cell in found.cells} == {Decimal(0)}
+    assert {cell.million_items_usd for cell in found.cells} == {Decimal(0)}
+    assert {cell.month_usd for cell in found.cells} == {Decimal(0)}
+
+
+def _all_zero(prices: Any) -> Any:
+    """The same sheet, at which everything costs nothing."""
+    if isinstance(prices, dict):
+        return {name: _all_zero(value) for name, value in prices.items()}
+    return (
+        Decimal(0)
+        if isinstance(prices, Decimal)
+        else [_all_zero(p) for p in prices]
+        if isinstance(prices, list)
+        else prices
+    )
+
+
+def test_a_record_with_a_mode_that_there_is_not_ends_no_bill() -> None:
+    lines = [
+        line
+        for result in RESULTS
+        for line in make_lines(result, record_line(result, mode="turbo"), render_report(make_report(result)))
+    ]
+    rows = join(MANIFEST, RESULTS, observe(lines), PRICES)
+    found = bill_of_run(MANIFEST, RESULTS, rows, PRICES, Terms(per_month=Decimal(1)))
+    assert {(cell.n, cell.month) for cell in found.cells} == {(0, None)}

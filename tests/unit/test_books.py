@@ -82,6 +82,7 @@ def done(of: TrialResult, begun_s: float, took_ms: int = 100, **changes: Any) ->
         sdk_retries=0,
         receive_count=1,
         wru=20.0,
+        log_bytes=None,
         cost_lambda_usd=None,
         cost_dynamodb_usd=None,
         cost_sqs_usd=None,

@@ -20,7 +20,7 @@ from samples import (
 )
 
 from lambdalab.collection import join, missing_reports
-from lambdalab.design import Factors
+from lambdalab.design import Factors, Mode
 from lambdalab.model import InvocationRow, LogLine, TrialResult
 from lambdalab.observations import observe
 from lambdalab.platform_log import render_report, render_start
@@ -72,6 +72,7 @@ def test_a_cold_sample_exactly() -> None:
         sdk_retries=0,
         receive_count=1,
         wru=2.0,
+        log_bytes=logged,
         cost_lambda_usd=lambda_usd,
         cost_dynamodb_usd=Decimal("0.00000125"),  # 2 x 0.625 per million
         cost_sqs_usd=Decimal("0.0000012"),  # send, receive, delete: 3 x 0.40 per million
@@ -90,7 +91,7 @@ def test_a_warm_sample_has_no_init_and_shares_its_cost_among_its_items() -> None
     assert row.cost_per_item_usd == (row.cost_total_usd / 100).quantize(Decimal("1e-18"))
 
 
-BATCHED = make_manifest(factors=Factors(language=("python",), batch_size=(3,)))
+BATCHED = make_manifest(factors=Factors(language=("python",), mode=(Mode.BATCH,), batch_size=(3,)))
 THREE = make_result(make_trials(BATCHED)[1], message_bytes=300, messages=3, items_expected=300, items_found=300)
 NUMBERS: list[dict[str, Any]] = [
     {"batch_id": f"{THREE.batch_id}:{n}of3", "sent_ms": BEGAN_MS + n, "started_ms": BEGAN_MS + 60 * n,
@@ -256,8 +257,29 @@ EMULATOR = (
         pytest.param(
             WARM,
             [record_line(WARM, mode="batch", put_ms={"n": 6, "p50": 1, "p95": 1, "max": 1}), text(WARM)],
+            "its record says mode 'batch' where sequential was asked; "
             "2 calls more for items that DynamoDB left unprocessed",
             id="unprocessed items",
+        ),
+        pytest.param(
+            WARM,
+            [record_line(WARM, mode="turbo" * 20), text(WARM)],
+            f"its record says mode '{('turbo' * 20)[:64]}' where sequential was asked",
+            id="a mode that there is not",
+        ),
+        pytest.param(
+            WARM,
+            [record_line(WARM, lang="go", label="LARGE", count=99, size_bytes=1, written=101), text(WARM)],
+            "its record says lang 'go' where python was asked; its record says label 'LARGE' where SMALL was asked; "
+            "its record says count '99' where 100 was asked; its record says size_bytes '1' where 1024 was asked; "
+            "its record says 101 items where 100 were asked",
+            id="a record of another message",
+        ),
+        pytest.param(
+            WARM,
+            [record_line(WARM, finished_ms=BEGAN_MS), text(WARM)],
+            "its record says that it ended 10060 ms before it began",
+            id="an end before the begin",
         ),
         pytest.param(
             WARM, [record_line(WARM, duplicates=4), text(WARM)], "4 items were there already", id="duplicates"
