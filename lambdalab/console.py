@@ -1,6 +1,7 @@
 """What a command shows beside its result while it works: a console of the right width, steps, progress over trials."""
 
 import os
+import select
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -125,6 +126,14 @@ def _bar(console: Console) -> Progress:
         TimeElapsedColumn(),
     )
     return Progress(*columns, console=console, transient=True)
+
+
+def reader_is_gone() -> bool:
+    """True if the program that read standard output or standard error through a pipe has ended."""
+    poll = select.poll()
+    for descriptor in (1, 2):
+        poll.register(descriptor, 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
 
 
 def make_console(*, stderr: bool = False) -> Console:

@@ -51,7 +51,9 @@ def since_ms(text: str, now_ms: int) -> int:
     return max(round(moment.timestamp() * 1000), 0)  # without a zone it is this machine's own time
 
 
-def read_lines(stack: LocalStack, function: str | None, since: int, *, follow: bool) -> Iterator[Line]:
+def read_lines(
+    stack: LocalStack, function: str | None, since: int, *, follow: bool, waiting: Callable[[], None] = lambda: None
+) -> Iterator[Line]:
     """The lines of one function, or of all, by time; with ``follow`` also those that come, without an end.
 
     Args:
@@ -59,6 +61,7 @@ def read_lines(stack: LocalStack, function: str | None, since: int, *, follow: b
         function: logical id in template.yaml, or the deployed name.
         since: epoch milliseconds.
         follow: go on when there are no more.
+        waiting: called before each further look; what it raises ends the following.
 
     Raises:
         UsageError: the stack has no such function.
@@ -78,6 +81,7 @@ def read_lines(stack: LocalStack, function: str | None, since: int, *, follow: b
             yield from sorted(lines, key=lambda line: line.timestamp_ms)
             if not follow:
                 return
+            waiting()
             since = max(since, max(seen.values(), default=0) - OVERLAP_MS)
             for event_id in [event_id for event_id, timestamp_ms in seen.items() if timestamp_ms < since]:
                 del seen[event_id]

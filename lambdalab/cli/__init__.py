@@ -1,5 +1,7 @@
 """The command line. What each command does is a Python call documented where it lives."""
 
+import os
+import signal
 import sys
 from typing import Final, NoReturn
 
@@ -12,6 +14,10 @@ def main() -> NoReturn:
         from lambdalab.cli.app import run_app
 
         code = run_app()
+    except BrokenPipeError:  # of `| head`, which has read enough: end as every other program does
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+        os.kill(os.getpid(), signal.SIGPIPE)
+        raise
     except KeyboardInterrupt:
         sys.stderr.write("lambdalab: interrupted\n")
         code = EXIT_INTERRUPTED

@@ -1,5 +1,7 @@
 """What every command shares: the application, how it ends, how a failure is said."""
 
+import errno
+import os
 import signal
 import sys
 import traceback
@@ -9,14 +11,18 @@ from typing import Annotated, Final, NoReturn
 
 import typer
 from pydantic import ValidationError
+from rich.console import Console
 from typer.exceptions import TyperException
 
 from lambdalab import __version__
-from lambdalab.errors import LambdalabError, UsageError
+from lambdalab.console import reader_is_gone
+from lambdalab.errors import LambdalabError, StorageError, UsageError
 
 EXIT_VERDICT: Final = 1
 EXIT_DEFECT: Final = 70
 """EX_SOFTWARE of sysexits.h: Python's own 1 would read as a verdict."""
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a write to standard output fails with; the files of the lab are written by what names them."""
 
 app = typer.Typer(
     help="Measures what a Lambda function costs and how fast it is, in Python and in Go.",
@@ -67,22 +73,39 @@ def load_commands() -> None:
 
 
 def run_app() -> int:
-    """Runs the command line and returns its exit code; every failure is said in a sentence. SIGTERM is like Ctrl-C."""
+    """Runs the command line and returns its exit code. Says every failure in a sentence. SIGTERM is like Ctrl-C.
+
+    Raises:
+        BrokenPipeError: nothing reads the output any more.
+    """
     load_commands()
     signal.signal(signal.SIGTERM, _as_interrupt)
+    Console.on_broken_pipe = _raise_again  # type: ignore[method-assign]
     try:
-        return app(sys.argv[1:] or ["--help"], prog_name="lambdalab", standalone_mode=False) or 0
-    except TyperException as refusal:
-        error = _usage_error(refusal)
-        complain(str(error), error)
-        return error.exit_code
-    except LambdalabError as error:
-        complain(str(error), error)
-        return error.exit_code
+        code = app(sys.argv[1:] or ["--help"], prog_name="lambdalab", standalone_mode=False) or 0
+        print(end="", flush=True)
+        return code
+    except SystemExit as end:  # what typer makes of every closed pipe, with code 1, which means a verdict here
+        return _fail(end.__context__ or end)
     except Exception as error:
-        traceback.print_exc()
-        complain("this is a defect of lambdalab; report it with the lines above.", error)
-        return EXIT_DEFECT
+        return _fail(error)
+
+
+def _fail(error: BaseException) -> int:
+    """Says a failure, and returns the exit code."""
+    if isinstance(error, TyperException):
+        error = _usage_error(error)
+    elif isinstance(error, BrokenPipeError) and reader_is_gone():
+        raise error
+    elif isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else the interpreter tries again at its end
+        error = StorageError(f"the output cannot be written: {error.strerror}", next_step="free some space")
+    if isinstance(error, LambdalabError):
+        complain(str(error), error)
+        return error.exit_code
+    traceback.print_exception(error)
+    complain("this is a defect of lambdalab; report it with the lines above.", error)
+    return EXIT_DEFECT
 
 
 def _usage_error(refusal: TyperException) -> UsageError:
@@ -92,6 +115,11 @@ def _usage_error(refusal: TyperException) -> UsageError:
         said = said.replace("value", f"value {refusal.__cause__.errors()[0]['input']!r}", 1)
     command = context.command_path if (context := getattr(refusal, "ctx", None)) else "lambdalab"
     return UsageError(said[:1].lower() + said[1:], next_step=f"see `{command} --help`")
+
+
+def _raise_again(self: Console) -> NoReturn:  # noqa: ARG001 - rich names it so
+    """Keeps rich, which calls this where it has caught a closed pipe, from ending with 1: that means a verdict here."""
+    raise
 
 
 def _as_interrupt(_: int, __: FrameType | None) -> NoReturn:

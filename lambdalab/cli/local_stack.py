@@ -1,8 +1,6 @@
 """The commands of the local stack: up, status, down, invoke, sam-local, logs."""
 
 import json
-import os
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +9,7 @@ import typer
 
 from lambdalab.cli import EXIT_INTERRUPTED
 from lambdalab.cli.app import EXIT_VERDICT, app
-from lambdalab.console import make_console, print_line, say
+from lambdalab.console import make_console, print_line, reader_is_gone, say
 from lambdalab.errors import PlaneError, UsageError
 
 if TYPE_CHECKING:
@@ -168,13 +166,16 @@ def logs(
 
     begin_ms = since_ms(since, int(time.time() * 1000))
     console = make_console()
+
+    def waiting() -> None:
+        if reader_is_gone():  # of `| head`, also while no line comes
+            raise BrokenPipeError
+
     try:
-        for line in read_lines(local_stack(), function, begin_ms, follow=follow):
+        for line in read_lines(local_stack(), function, begin_ms, follow=follow, waiting=waiting):
             print_line(console, line.message, function=line.function, timestamp_ms=line.timestamp_ms)
     except KeyboardInterrupt:
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    except BrokenPipeError:  # who read it has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @app.command(epilog="Example:  lambdalab calibrate")
