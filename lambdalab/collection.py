@@ -167,7 +167,7 @@ def _row(
         language=function.language,
         mode=arm.mode.value if record is None or record.mode is None else record.mode,
         architecture=function.architecture,
-        memory_mb=function.memory_mb if report is None else report.memory_mb,
+        memory_mb=function.memory_mb if report is None or report.memory_mb is None else report.memory_mb,
         batch_size=function.batch_size,
         trial=trial.trial_id,
         block=trial.block,
@@ -176,7 +176,7 @@ def _row(
         started_at=None if record is None else _timestamp(record.started_ms),
         cold_start=None if report is None else report.start is Start.COLD,
         duration_ms=None if report is None else report.duration_ms,
-        billed_ms=None if report is None else round(report.billed_ms),
+        billed_ms=None if report is None or report.billed_ms is None else round(report.billed_ms),
         init_ms=None if report is None else report.init_ms,
         max_memory_mb=None if report is None else report.max_memory_mb,
         queue_wait_ms=_since_sent(record, None if record is None else record.started_ms),
@@ -294,6 +294,8 @@ def _report_faults(result: TrialResult, report: PlatformReport) -> list[str]:
         faults.append(" ".join(filter(None, ("ended with status", report.status, report.error_type))))
     if report.refused is not None:
         return [*faults, f"the REPORT line is no measurement: {report.refused}"]
+    if report.unpriced is not None:
+        faults.append(f"the REPORT line is not priced: {report.unpriced}")
     wanted = result.trial.load.start
     if report.start is not wanted and result.sending is None:  # under load it comes as it comes
         faults.append(f"a {report.start.value} start where the protocol wants a {wanted.value} one")
@@ -308,7 +310,7 @@ def _cost(
     record: FunctionRecord | None,
     prices: PriceSheet,
 ) -> Cost:
-    usable = report if report is not None and report.refused is None else None
+    usable = report if report is not None and report.refused is None and report.unpriced is None else None
     exact = invocation_cost(
         prices,
         architecture=architecture,

@@ -148,14 +148,20 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 class PlatformReport(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One REPORT line or ``platform.report`` record, as the platform wrote it.
 
-    ``refused`` names why the line must not be used as a measurement (written by an emulator that does not
-    measure), else None. Durations in milliseconds, memory in MB of 1,048,576 bytes.
+    Durations in milliseconds, memory in MB of 1,048,576 bytes. Reports of Lambda Managed Instances have no
+    ``billed_ms``, and may have no ``memory_mb``.
+
+    Attributes:
+        refused: why the line must not be used as a measurement, because an emulator wrote it that does not measure;
+            else None.
+        unpriced: why the prices of on-demand functions do not apply to it; else None.
+        emulated: True if the line has a form that only emulators write.
     """
 
     request_id: str
     duration_ms: float
-    billed_ms: float
-    memory_mb: int
+    billed_ms: float | None
+    memory_mb: int | None
     max_memory_mb: int | None = None
     init_ms: float | None = None
     restore_ms: float | None = None
@@ -163,6 +169,8 @@ class PlatformReport(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     status: str | None = None
     error_type: str | None = None
     refused: str | None = None
+    unpriced: str | None = None
+    emulated: bool = False
 
     @property
     def start(self) -> Start:

@@ -11,8 +11,10 @@ import msgspec
 from lambdalab.cost import LOG_EVENT_OVERHEAD_BYTES, ingested_bytes
 from lambdalab.model import FunctionRecord, LogLine, PlatformReport
 from lambdalab.platform_log import (
+    INIT_APART,
     MalformedRecordError,
     MalformedReportError,
+    beside_others,
     parse_record,
     parse_report,
     request_id_of,
@@ -48,6 +50,8 @@ class Observations:
         self.damaged_lines = 0
         self._requests: dict[str, Observed | int] = {}
         self._log_groups: list[str] = []
+        self._emulated: set[str] = set()
+        self._unpriced: dict[str, str] = {}
         self._columns = {
             name: array("q" if name in ("log_group", "began_ms", "message_bytes") else "d")
             for name in Reports.__struct_fields__[2:]
@@ -94,6 +98,17 @@ class Observations:
                         found[batch_id].append(observed)
         return dict(found)
 
+    def judge_groups(self) -> None:
+        """Judges each report by what other lines of its log group are, once all lines are here."""
+        if not self._emulated and not self._unpriced:
+            return
+        for observed in self:
+            emulated, unpriced = observed.log_group in self._emulated, self._unpriced.get(observed.log_group)
+            if emulated or unpriced is not None:
+                observed.reports = tuple(
+                    beside_others(report, emulated=emulated, unpriced=unpriced) for report in observed.reports
+                )
+
     def _add_reports(self, request_ids: Sequence[str], row: int) -> None:
         rows = list(range(row, row + len(request_ids)))
         known = list(map(self._requests.setdefault, request_ids, rows))
@@ -112,6 +127,10 @@ class Observations:
         except (MalformedReportError, MalformedRecordError) as error:
             problem = str(error)
             self.damaged_lines += 1
+        if report is not None and report.emulated:
+            self._emulated.add(line.log_group)
+        if report is not None and report.unpriced == INIT_APART:  # warm lines of such a function do not say it
+            self._unpriced[line.log_group] = INIT_APART
         request_id = request_id_of(line.message)
         if request_id is None:
             return
@@ -177,6 +196,7 @@ def observe_blocks(blocks: Iterable[Block]) -> Observations:
     try:
         for block in blocks:
             observations.add(block)
+        observations.judge_groups()
     finally:
         if collected:
             gc.enable()

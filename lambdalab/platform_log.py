@@ -37,8 +37,8 @@ _Name = Annotated[str, msgspec.Meta(min_length=1)]
 
 class _Metrics(msgspec.Struct):
     duration_ms: _Ms = msgspec.field(name="durationMs")
-    billed_ms: _Ms = msgspec.field(name="billedDurationMs")
-    memory_mb: Annotated[int, msgspec.Meta(ge=1, lt=10**12)] = msgspec.field(name="memorySizeMB")
+    billed_ms: _Ms | None = msgspec.field(name="billedDurationMs", default=None)
+    memory_mb: Annotated[int, msgspec.Meta(ge=1, lt=10**12)] | None = msgspec.field(name="memorySizeMB", default=None)
     max_memory_mb: _Mb | None = msgspec.field(name="maxMemoryUsedMB", default=None)
     init_ms: _Ms | None = msgspec.field(name="initDurationMs", default=None)
     restore_ms: _Ms | None = msgspec.field(name="restoreDurationMs", default=None)
@@ -81,7 +81,7 @@ _MB = re.compile(r"([0-9]{1,12}) MB")
 _TIMES = ("Duration", "Billed Duration", "Init Duration", "Restore Duration", "Billed Restore Duration")
 _QUANTITIES = dict.fromkeys(_TIMES, _MS) | dict.fromkeys(("Memory Size", "Max Memory Used"), _MB)
 _REQUEST = "REPORT RequestId"
-_NEEDED = ("Duration", "Billed Duration", "Memory Size")
+_NEEDED = ("Duration", "Memory Size")
 
 _UNREADABLE: Final = (ValueError, RecursionError)
 """Not JSON, or not what is wanted; a lone surrogate; JSON that nests deeper than Python's stack."""
@@ -90,6 +90,15 @@ PRINT_SLACK_MS: Final = 0.005
 """How far a time may be from the two decimals it is printed with."""
 BINARY_SLACK_MS: Final = 1e-9
 """So that binary fractions do not lift a sum over a whole millisecond."""
+
+MANAGED_INSTANCES: Final = (
+    "it has no Billed Duration, so it is of Lambda Managed Instances, which are paid by the instance"
+)
+INIT_APART: Final = (
+    "Billed Duration leaves Init Duration out, as with provisioned concurrency or before August 2025, and this lab has "
+    "only today's prices of on-demand functions"
+)
+FULL_MEMORY: Final = "Max Memory Used is the configured Memory Size, so it was not measured"
 
 
 def parse_report(message: str) -> PlatformReport | None:
@@ -104,9 +113,12 @@ def parse_report(message: str) -> PlatformReport | None:
         The report. ``refused`` is set when the line cannot be a measurement of Lambda:
 
         - Init Duration stands before Duration: the Runtime Interface Emulator, which bills without init;
-        - Max Memory Used equals Memory Size without an error status: a configured size, not a measured one;
         - Max Memory Used is 0 (then it is also None), or durations are printed in whole milliseconds: MiniStack;
-        - Billed Duration is not what the printed durations allow (lines from before August 2025 among them).
+        - Billed Duration is not what the printed durations allow.
+
+        ``unpriced`` is set when there is no Billed Duration (Lambda Managed Instances), or when it leaves Init
+        Duration out (provisioned concurrency). A function may use all its memory, so Max Memory Used that equals
+        Memory Size is a doubt only beside lines that an emulator wrote: see ``beside_others``.
 
     Raises:
         MalformedReportError: the message claims to be a report but lacks a field, repeats one with another value,
@@ -182,7 +194,7 @@ def _text_report(message: str) -> PlatformReport:
     if not numbers["Memory Size"]:
         raise MalformedReportError("Memory Size is 0", message)
 
-    doubts = []
+    doubts: list[str] = []
     labels = list(fields)
     if "Init Duration" in fields and labels.index("Init Duration") < labels.index("Duration"):
         doubts.append("Init Duration stands before Duration, as only the Runtime Interface Emulator writes it")
@@ -192,7 +204,7 @@ def _text_report(message: str) -> PlatformReport:
         PlatformReport(
             request_id=fields[_REQUEST],
             duration_ms=numbers["Duration"],
-            billed_ms=numbers["Billed Duration"],
+            billed_ms=numbers.get("Billed Duration"),
             memory_mb=int(numbers["Memory Size"]),
             max_memory_mb=int(numbers["Max Memory Used"]) if "Max Memory Used" in numbers else None,
             init_ms=numbers.get("Init Duration"),
@@ -200,6 +212,7 @@ def _text_report(message: str) -> PlatformReport:
             billed_restore_ms=numbers.get("Billed Restore Duration"),
             status=fields.get("Status"),
             error_type=fields.get("Error Type"),
+            emulated=bool(doubts),
         ),
         doubts,
     )
@@ -223,31 +236,64 @@ def _json_report(message: str) -> PlatformReport | None:
     )
 
 
+def beside_others(report: PlatformReport, *, emulated: bool, unpriced: str | None) -> PlatformReport:
+    """Judges a report by what other lines of its log group are.
+
+    The Runtime Interface Emulator prints the configured size as Max Memory Used, and a warm line of it has no other
+    sign. A warm line of provisioned concurrency looks like any other.
+
+    Args:
+        report: as ``parse_report`` read it.
+        emulated: True if a line of the group has a form that only emulators write.
+        unpriced: why a report of the group is not priced, if one is not.
+    """
+    doubts = [] if report.refused is None else [report.refused]
+    if emulated and not report.emulated and _is_full(report):
+        doubts.append(FULL_MEMORY)
+    return msgspec.structs.replace(report, refused="; ".join(doubts) or None, unpriced=report.unpriced or unpriced)
+
+
+def _is_full(report: PlatformReport) -> bool:
+    return report.max_memory_mb is not None and report.max_memory_mb == report.memory_mb and report.status is None
+
+
 def _judged(report: PlatformReport, doubts: list[str]) -> PlatformReport:
-    """Add every reason, from the format or from the numbers, not to take the report for a measurement."""
-    status = None if report.status == "success" else report.status
+    """Adds every reason, from the format or from the numbers, not to take the report for a measurement."""
+    unpriced = None
+    report = msgspec.structs.replace(report, status=None if report.status == "success" else report.status)
     if report.max_memory_mb == 0:
         doubts.append("Max Memory Used is 0 MB, so it was not measured")
-    if report.max_memory_mb == report.memory_mb and status is None:
-        doubts.append("Max Memory Used is the configured Memory Size, so it was not measured")
-    least, most = _billable(report)
-    if not least <= report.billed_ms <= most:
-        expected = f"{least}" if least == most else f"{least} or {most}"
-        doubts.append(f"Billed Duration is {report.billed_ms:g} ms where the printed durations give {expected} ms")
+    if report.emulated and _is_full(report):
+        doubts.append(FULL_MEMORY)
+    if report.billed_ms is None:
+        unpriced = MANAGED_INSTANCES
+    elif not _is_billable(report, report.init_ms):
+        if report.init_ms is not None and not report.emulated and _is_billable(report, None):
+            unpriced = INIT_APART
+        else:
+            least, most = _billable(report, report.init_ms)
+            expected = f"{least}" if least == most else f"{least} or {most}"
+            doubts.append(f"Billed Duration is {report.billed_ms:g} ms where the printed durations give {expected} ms")
     return msgspec.structs.replace(
-        report, status=status, max_memory_mb=report.max_memory_mb or None, refused="; ".join(doubts) or None
+        report, max_memory_mb=report.max_memory_mb or None, refused="; ".join(doubts) or None, unpriced=unpriced
     )
 
 
-def _billable(report: PlatformReport) -> tuple[int, int]:
+def _is_billable(report: PlatformReport, init_ms: float | None) -> bool:
+    least, most = _billable(report, init_ms)
+    return report.billed_ms is not None and least <= report.billed_ms <= most
+
+
+def _billable(report: PlatformReport, init_ms: float | None) -> tuple[int, int]:
     """Bound the whole milliseconds that the true times behind the printed ones can be billed as.
 
-    Billed is the ceiling of Duration + Init Duration (+ Billed Restore Duration, a whole number, with SnapStart).
+    Billed is the ceiling of Duration + Init Duration (+ Billed Restore Duration, a whole number, with SnapStart), where
+    provisioned concurrency leaves Init Duration out (``init_ms`` is None).
     Whether Lambda rounds up before or after it prints two decimals is not documented, so each time may be 0.005 ms
     off: a Duration of 2.00 ms was 1.995 to 2.005 and is billed as 2 or 3.
     """
-    total = report.duration_ms + (report.init_ms or 0) + (report.billed_restore_ms or 0)
-    slack = PRINT_SLACK_MS if report.init_ms is None else 2 * PRINT_SLACK_MS
+    total = report.duration_ms + (init_ms or 0) + (report.billed_restore_ms or 0)
+    slack = PRINT_SLACK_MS if init_ms is None else 2 * PRINT_SLACK_MS
     least, most = (math.ceil(total + end - BINARY_SLACK_MS) for end in (-slack, slack))
     return least, most
 
@@ -272,17 +318,17 @@ def render_end(request_id: str) -> str:
 
 
 def render_report(report: PlatformReport) -> str:
-    """Write the REPORT line: a field that is None is left out, and ``refused`` is no field.
+    """Write the REPORT line: a field that is None is left out, and what judges a line is no field.
 
     Without a status the fields end in a tab, as Lambda's do.
     """
     fields = [
         f"REPORT RequestId: {report.request_id}",
         f"Duration: {_printed(report.duration_ms)} ms",
-        f"Billed Duration: {report.billed_ms:.0f} ms",
-        f"Memory Size: {report.memory_mb} MB",
     ]
     optional = (
+        ("Billed Duration: {:.0f} ms", report.billed_ms),
+        ("Memory Size: {} MB", report.memory_mb),
         ("Max Memory Used: {} MB", report.max_memory_mb),
         ("Restore Duration: {:.2f} ms", report.restore_ms),
         ("Billed Restore Duration: {:.0f} ms", report.billed_restore_ms),

@@ -156,7 +156,6 @@ def _columns(content: bytes, places: "Integers") -> "tuple[Reports, Flags]":
         & (began_ms >= 1e12)  # JSON has no number that begins with 0
         & (memory_mb > 0)
         & (max_memory_mb > 0)
-        & (max_memory_mb != memory_mb)
         & _is_billed(duration_ms, np.where(cold, init_ms, 0), cold, billed_ms)
     )
     names, log_group = _log_groups(content, group[0][passed], group[1][passed])

@@ -17,7 +17,7 @@ from lambdalab.factorial.model import Call, CallRow, FactorialManifest, Outcome
 from lambdalab.factorial.scenario import CallScenario
 from lambdalab.factorial.store import FactorialDirectory
 from lambdalab.model import PlatformReport
-from lambdalab.platform_log import MalformedReportError, parse_report, request_id_of
+from lambdalab.platform_log import INIT_APART, MalformedReportError, beside_others, parse_report, request_id_of
 
 NO_REPORT: Final = "no REPORT line was found"
 REPEATED: Final = "repeated after an interruption"
@@ -37,6 +37,13 @@ class MeasuredCalls(NamedTuple):
     manifest: FactorialManifest
     prices: PriceSheet
     rows: list[CallRow]
+
+
+class _Reports(NamedTuple):
+    """The REPORT lines in the tail of a call's log, and what is wrong with those that cannot be read."""
+
+    reports: list[PlatformReport]
+    damaged: list[str]
 
 
 def read_calls(store: FactorialDirectory, scenario: CallScenario) -> MeasuredCalls:
@@ -78,9 +85,10 @@ def judge(
     for call in ordered:
         last[call.call_id] = max(call.attempt, last.get(call.call_id, 0))
     cells = {cell.name: cell for cell in manifest.protocol.cells}
+    platform = _beside_others([(cells[call.cell].called, _reports(call)) for call in ordered])
     return [
-        _row(manifest, cells[call.cell], call, scenario, prices, repeated=call.attempt < last[call.call_id])
-        for call in ordered
+        _row(manifest, cells[call.cell], call, found, scenario, prices, repeated=call.attempt < last[call.call_id])
+        for call, found in zip(ordered, platform, strict=True)
     ]
 
 
@@ -135,13 +143,14 @@ def _row(
     manifest: FactorialManifest,
     cell: Cell,
     call: Call,
+    found: _Reports,
     scenario: CallScenario,
     prices: PriceSheet,
     *,
     repeated: bool,
 ) -> CallRow:
     function = manifest.functions[cell.called]
-    report, faults, log_bytes = _platform(call)
+    report, faults, log_bytes = _platform(call, found)
     outcome = _outcome(call, scenario)
     if outcome is not None and outcome.fault is not None:
         faults.append(outcome.fault)
@@ -161,7 +170,7 @@ def _row(
         function_name=function.function_name,
         language=cell.language,
         architecture=function.architecture,
-        memory_mb=(cell.memory_mb or function.memory_mb) if report is None else report.memory_mb,
+        memory_mb=(None if report is None else report.memory_mb) or cell.memory_mb or function.memory_mb,
         levels=cell.levels,
         block=call.block,
         call_id=call.call_id,
@@ -184,7 +193,43 @@ def _row(
     )
 
 
-def _platform(call: Call) -> tuple[PlatformReport | None, list[str], int | None]:
+def _reports(call: Call) -> _Reports:
+    found = _Reports([], [])
+    for line in _lines(call):
+        try:
+            report = parse_report(line)
+        except MalformedReportError as problem:
+            found.damaged.append(str(problem))
+            continue
+        if report is not None and call.request_id in (None, report.request_id):
+            found.reports.append(report)
+    return found
+
+
+def _lines(call: Call) -> list[str]:
+    return [] if call.log_tail is None else call.log_tail.splitlines(keepends=True)
+
+
+def _beside_others(calls: Sequence[tuple[str, _Reports]]) -> list[_Reports]:
+    """Judges the reports of each function by each other, since its calls share a log group."""
+    of_all = [(function, report) for function, found in calls for report in found.reports]
+    emulated = {function for function, report in of_all if report.emulated}
+    unpriced = {function: INIT_APART for function, report in of_all if report.unpriced == INIT_APART}
+    if not emulated and not unpriced:
+        return [found for _, found in calls]
+    return [
+        _Reports(
+            [
+                beside_others(report, emulated=function in emulated, unpriced=unpriced.get(function))
+                for report in found.reports
+            ],
+            found.damaged,
+        )
+        for function, found in calls
+    ]
+
+
+def _platform(call: Call, found: _Reports) -> tuple[PlatformReport | None, list[str], int | None]:
     """The REPORT line of a call, what is wrong with the call as far as the platform says, and the size of its log."""
     faults = []
     if call.throttled:
@@ -193,26 +238,19 @@ def _platform(call: Call) -> tuple[PlatformReport | None, list[str], int | None]
         faults.append(call.error)
     if call.function_error is not None:
         faults.append(f"the function failed: {call.function_error}")
-    lines = [] if call.log_tail is None else call.log_tail.splitlines(keepends=True)
-    reports = []
-    for line in lines:
-        try:
-            found = parse_report(line)
-        except MalformedReportError as problem:
-            faults.append(str(problem))
-            continue
-        if found is not None and call.request_id in (None, found.request_id):
-            reports.append(found)
-    if len(reports) > 1:
-        return None, [*faults, f"{len(reports)} REPORT lines for one request"], None
-    if not reports:
+    faults += found.damaged
+    if len(found.reports) > 1:
+        return None, [*faults, f"{len(found.reports)} REPORT lines for one request"], None
+    if not found.reports:
         return None, [*faults, *([] if call.error is not None else [NO_REPORT])], None
-    report = reports[0]
+    report = found.reports[0]
     if report.status is not None:
         faults.append(" ".join(filter(None, ("ended with status", report.status, report.error_type))))
     if report.refused is not None:
         faults.append(f"the REPORT line is no measurement: {report.refused}")
-    return report, faults, _log_bytes(lines, report.request_id)
+    elif report.unpriced is not None:
+        faults.append(f"the REPORT line is not priced: {report.unpriced}")
+    return report, faults, _log_bytes(_lines(call), report.request_id)
 
 
 def _is_warm(report: PlatformReport) -> bool:
@@ -250,7 +288,7 @@ def _costs(
     scenario: CallScenario,
     prices: PriceSheet,
 ) -> dict[str, Decimal | None]:
-    usable = report if report is not None and report.refused is None else None
+    usable = report if report is not None and report.refused is None and report.unpriced is None else None
     cost = invocation_cost(
         prices,
         architecture=architecture,

@@ -195,7 +195,7 @@ class Logs:
 
     def _cost(self, found: Observed) -> Decimal | None:
         report = found.reports[0]
-        if report.refused is not None:
+        if report.refused is not None or report.unpriced is not None:
             return None
         return invocation_cost(
             self._prices,

@@ -23,7 +23,7 @@ from lambdalab.collection import join, missing_reports
 from lambdalab.design import Factors, Mode
 from lambdalab.model import InvocationRow, LogLine, TrialResult
 from lambdalab.observations import observe
-from lambdalab.platform_log import render_report, render_start
+from lambdalab.platform_log import INIT_APART, MANAGED_INSTANCES, render_report, render_start
 
 MANIFEST = make_manifest(arms=("python",))
 COLD, WARM = (make_result(trial) for trial in make_trials(MANIFEST))
@@ -333,6 +333,29 @@ def test_a_trial_without_any_line_has_a_row_in_which_nothing_is_zero() -> None:
     planned |= {"block", "label", "batch_size"}
     for column, value in msgspec.structs.asdict(row).items():
         assert (value is None) is (column not in planned | {"valid", "reason"}), column
+
+
+def test_a_function_that_uses_all_its_memory_is_a_sample() -> None:
+    row = row_of(WARM, record_line(WARM), text(WARM, max_memory_mb=128))
+    assert (row.valid, row.memory_mb, row.max_memory_mb) == (True, 128, 128)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason", "seen"),
+    [
+        ({"init_ms": 130.49}, INIT_APART, (15.74, 16, 130.49)),
+        ({"billed_ms": None}, MANAGED_INSTANCES, (15.74, None, None)),
+    ],
+    ids=["provisioned concurrency", "managed instances"],
+)
+def test_what_is_not_on_demand_is_shown_and_not_priced(
+    changes: dict[str, Any], reason: str, seen: tuple[float | None, ...]
+) -> None:
+    row = row_of(WARM, record_line(WARM), text(WARM, **changes))
+    assert not row.valid
+    assert f"the REPORT line is not priced: {reason}" in (row.reason or "")
+    assert (row.duration_ms, row.billed_ms, row.init_ms) == seen
+    assert (row.cost_lambda_usd, row.cost_total_usd) == (None, None)
 
 
 def test_what_a_refused_report_says_is_not_billed() -> None:

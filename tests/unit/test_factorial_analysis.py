@@ -25,6 +25,7 @@ from lambdalab.factorial.model import Call, CallRow, FactorialManifest
 from lambdalab.factorial.protocol import load_protocol
 from lambdalab.factorial.summary import FactorialSummary
 from lambdalab.factorial.terminal import show
+from lambdalab.platform_log import FULL_MEMORY, INIT_APART
 from lambdalab.scenarios import call_scenario
 
 SCENARIO = call_scenario("s3-ingest")
@@ -195,6 +196,28 @@ def test_two_reports_of_one_request_are_refused() -> None:
     assert good.log_tail is not None
     row = row_of(msgspec.structs.replace(good, log_tail=good.log_tail + good.log_tail))
     assert row.reason == "2 REPORT lines for one request"
+
+
+def test_full_memory_counts_unless_an_emulator_wrote_for_the_function() -> None:
+    full = with_tail("Max Memory Used: 90 MB", "Max Memory Used: 512 MB")
+    assert (row_of(full).valid, row_of(full).max_memory_mb) == (True, 512)
+    emulated = call(1, block=2)
+    assert emulated.log_tail is not None
+    tail = emulated.log_tail.replace("\tDuration", "\tInit Duration: 1.00 ms\tDuration")
+    rows = rows_of(full, msgspec.structs.replace(emulated, log_tail=tail))
+    assert [row.valid for row in rows] == [False, False]
+    assert {row.call_id: row.reason for row in rows}[
+        full.call_id
+    ] == f"the REPORT line is no measurement: {FULL_MEMORY}"
+
+
+def test_provisioned_concurrency_is_shown_and_not_priced() -> None:
+    first = with_tail(" MB\t\n", " MB\tInit Duration: 130.49 ms\t\n")
+    warm = call(1, block=2)
+    rows = rows_of(first, warm)
+    assert [row.reason for row in rows] == [f"the REPORT line is not priced: {INIT_APART}"] * 2
+    assert [(row.init_ms, row.costs_usd["lambda"]) for row in rows] == [(130.49, None), (None, None)]
+    assert rows[0].duration_ms == rows[1].duration_ms
 
 
 def test_a_call_made_again_counts_once_and_both_stay() -> None:

@@ -5,13 +5,18 @@ import random
 import re
 from collections.abc import Mapping
 
+import msgspec
 import pytest
 
 from lambdalab.design import Start
 from lambdalab.model import PlatformReport
 from lambdalab.platform_log import (
+    FULL_MEMORY,
+    INIT_APART,
+    MANAGED_INSTANCES,
     MalformedRecordError,
     MalformedReportError,
+    beside_others,
     billed_ms,
     parse_record,
     parse_report,
@@ -206,7 +211,7 @@ def without(label: str) -> str:
     "message",
     [
         pytest.param(without("Duration"), id="no duration"),
-        pytest.param(without("Billed"), id="no billed duration"),
+        pytest.param("REPORT RequestId: x\tDuration: 1.00 ms", id="cut"),
         pytest.param(without("Memory"), id="no memory size"),
         pytest.param(COLD.replace("15.74", "-15.74"), id="negative"),
         pytest.param(COLD.replace("15.74", "nan"), id="NaN"),
@@ -230,7 +235,7 @@ def without(label: str) -> str:
         pytest.param(as_json(COLD_METRICS | {"durationMs": None}), id="JSON null"),
         pytest.param(as_json(COLD_METRICS | {"memorySizeMB": 0}), id="JSON no memory"),
         pytest.param(as_json(COLD_METRICS, message_id=""), id="JSON no request id"),
-        pytest.param(as_json({"durationMs": 1.0}), id="JSON lacks fields"),
+        pytest.param(as_json({"billedDurationMs": 1}), id="JSON lacks fields"),
         pytest.param('{"type": "platform.report"}', id="JSON without record"),
     ],
 )
@@ -247,22 +252,72 @@ MINISTACK = line("Duration: 55 ms", "Billed Duration: 55 ms", "Memory Size: 128 
     ("message", "reason"),
     [
         pytest.param(RIE + "\tMax Memory Used: 60 MB", "Init Duration stands before", id="RIE order"),
-        pytest.param(WARM.replace("56 MB", "128 MB"), "configured Memory Size", id="RIE memory, warm"),
+        pytest.param(RIE + "\tMax Memory Used: 128 MB", "configured Memory Size", id="RIE memory"),
         pytest.param(MINISTACK, "whole milliseconds", id="MiniStack times"),
         pytest.param(MINISTACK, "Max Memory Used is 0 MB", id="MiniStack memory"),
         pytest.param(WARM.replace("56 MB", "0 MB"), "Max Memory Used is 0 MB", id="memory 0 alone"),
-        pytest.param(COLD.replace("147", "16"), "Billed Duration is 16 ms .* 147 ms", id="init not billed"),
+        pytest.param(COLD.replace("147", "17"), "Billed Duration is 17 ms .* 147 ms", id="part of init billed"),
         pytest.param(COLD.replace("147", "146.23"), "Billed Duration is 146.23 ms", id="billed not whole"),
         pytest.param(WARM.replace("2 ms", "100 ms"), "give 2 ms", id="billed in steps of 100 ms"),
-        pytest.param(as_json(COLD_METRICS | {"billedDurationMs": 16}), "Billed Duration is 16 ms", id="JSON billed"),
+        pytest.param(as_json(COLD_METRICS | {"billedDurationMs": 17}), "Billed Duration is 17 ms", id="JSON billed"),
         pytest.param(as_json(COLD_METRICS | {"maxMemoryUsedMB": 0}), "0 MB", id="JSON memory 0"),
-        pytest.param(as_json(COLD_METRICS | {"maxMemoryUsedMB": 128}), "configured", id="JSON memory"),
     ],
 )
 def test_a_line_nobody_measured_is_refused_with_the_reason(message: str, reason: str) -> None:
     report = parse_report(message)
     assert report is not None
     assert re.search(reason, report.refused or "nothing refused")
+
+
+FULL = WARM.replace("56 MB", "128 MB")
+
+
+@pytest.mark.parametrize(
+    "message", [FULL, COLD.replace("56 MB", "128 MB"), as_json(COLD_METRICS | {"maxMemoryUsedMB": 128})]
+)
+def test_a_function_may_use_all_its_memory(message: str) -> None:
+    report = parse_report(message)
+    assert report is not None
+    assert (report.max_memory_mb, report.refused, report.unpriced) == (128, None, None)
+
+
+def test_full_memory_is_a_doubt_beside_lines_of_an_emulator() -> None:
+    warm, cold, full = (parse_report(message) for message in (WARM, RIE + "\tMax Memory Used: 128 MB", FULL))
+    assert warm is not None
+    assert cold is not None
+    assert full is not None
+    assert (warm.emulated, cold.emulated, full.emulated) == (False, True, False)
+    beside = [beside_others(report, emulated=True, unpriced=None).refused for report in (warm, cold, full)]
+    assert beside == [None, cold.refused, FULL_MEMORY]
+    assert beside_others(full, emulated=False, unpriced="why") == msgspec.structs.replace(full, unpriced="why")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [COLD.replace("147 ms", "16 ms"), as_json(COLD_METRICS | {"billedDurationMs": 16})],
+    ids=["text", "JSON"],
+)
+def test_a_report_of_provisioned_concurrency_is_read_and_not_priced(message: str) -> None:
+    report = parse_report(message)
+    assert report is not None
+    assert (report.duration_ms, report.billed_ms, report.init_ms) == (15.74, 16, 130.49)
+    assert (report.refused, report.unpriced) == (None, INIT_APART)
+
+
+@pytest.mark.parametrize(
+    ("message", "memory_mb"),
+    [
+        (WARM.replace("\tBilled Duration: 2 ms", ""), 128),
+        (as_json({"durationMs": 1.23}), None),
+        (as_json({"durationMs": 1.23, "memorySizeMB": 4096}), 4096),
+    ],
+    ids=["text", "JSON", "JSON with memory"],
+)
+def test_a_report_of_managed_instances_is_read_and_not_priced(message: str, memory_mb: int | None) -> None:
+    report = parse_report(message)
+    assert report is not None
+    assert (report.duration_ms, report.billed_ms, report.memory_mb) == (1.23, None, memory_mb)
+    assert (report.refused, report.unpriced) == (None, MANAGED_INSTANCES)
 
 
 def test_unmeasured_memory_is_none_and_a_line_that_leaves_it_out_is_not_refused() -> None:
@@ -299,7 +354,7 @@ def test_billed_may_differ_by_what_rounding_to_two_decimals_hides(
     fields = [f"Duration: {duration} ms", f"Billed Duration: {billed} ms", "Memory Size: 128 MB"]
     report = parse_report(line(*fields, *([f"Init Duration: {init} ms"] if init else [])))
     assert report is not None
-    assert (report.refused is None) is accepted, report.refused
+    assert ((report.refused or report.unpriced) is None) is accepted, report.refused
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from lambdalab import record_files
 from lambdalab.errors import StorageError
 from lambdalab.model import LogLine
 from lambdalab.observations import Observations, Observed, observe_blocks, observe_run
+from lambdalab.platform_log import FULL_MEMORY, INIT_APART
 from lambdalab.report_lines import Block, read_block
 from lambdalab.store import RunDirectory
 
@@ -190,8 +191,33 @@ def test_a_damaged_line_is_named_by_its_number(log: Log, monkeypatch: pytest.Mon
 def test_ordinary_lines_are_read_by_the_block(log: Log) -> None:
     block = read_block(written(log.lines))
     assert block.reports is not None
-    assert len(block.reports.request_ids.split(" ")) == len(block.reports.init_ms) == 120, (
-        "three of five pass all checks"
+    assert len(block.reports.request_ids.split(" ")) == len(block.reports.init_ms) == 160, (
+        "four of five pass all checks"
     )
-    assert block.others == [line for n, line in enumerate(log.lines) if n % 5 > 2]
-    assert block.places == [n for n in range(200) if n % 5 > 2]
+    assert block.others == [line for n, line in enumerate(log.lines) if n % 5 == 3]
+    assert block.places == [n for n in range(200) if n % 5 == 3]
+
+
+def test_full_memory_is_judged_by_the_whole_group() -> None:
+    emulated = (
+        "REPORT RequestId: b\tInit Duration: 0.11 ms\tDuration: 95.41 ms\tBilled Duration: 96 ms\tMemory Size: 128 MB"
+    )
+    apart = "\t".join(["REPORT RequestId: c", *GOOD[0], "Init Duration: 130.49 ms"])
+    full = "\t".join(["REPORT RequestId: a", *GOOD[4]]) + "\t\n"
+
+    def judged(*messages: str) -> tuple[str | None, str | None]:
+        lines = [as_line(message) for message in messages]
+        both = [observe_blocks([read_block(written(lines))]), line_by_line(lines)]
+        (first, again) = ([found for found in each if found.request_id == "a"] for each in both)
+        assert first == again
+        ((observed,),) = [first]
+        (report,) = observed.reports
+        return report.refused, report.unpriced
+
+    assert judged(full) == (None, None)
+    assert judged(full, emulated) == judged(emulated, full) == (FULL_MEMORY, None)
+    assert judged(full, apart) == judged(apart, full) == (None, INIT_APART)
+
+
+def as_line(message: str) -> LogLine:
+    return LogLine(log_group="/aws/lambda/one", log_stream="s", timestamp_ms=BEGAN_MS, message=message, event_id="e")
