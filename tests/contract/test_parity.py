@@ -7,6 +7,7 @@ import base64
 import importlib
 import json
 import random
+import re
 import subprocess
 import sys
 from dataclasses import asdict
@@ -144,6 +145,20 @@ def go_test(name: str, **variables: str) -> None:
         ["go", "test", "-count=1", f"-run=^{name}$", "./internal/ingest"],
         cwd=GO_SOURCE, env=go_variables() | variables, check=True, timeout=300,
     )  # fmt: skip
+
+
+def test_both_build_their_client_in_init(tmp_path: Path) -> None:
+    """A setting that only the client reads ends both programs, though there is no runtime that could invoke them."""
+    go = tmp_path / "bootstrap"
+    subprocess.run(["go", "build", "-o", str(go), "."], cwd=GO_SOURCE, env=go_variables(), check=True, timeout=300)
+    settings = {"TABLE_NAME": "items", "AWS_REGION": "us-east-1", "AWS_DEFAULTS_MODE": "wrong"}
+    for program in ([str(go)], [sys.executable, "-c", "import handler"]):
+        ended = subprocess.run(
+            program, cwd=GO_SOURCE.parents[1] / "python/ingest", env=settings, capture_output=True, text=True,
+            timeout=60, check=False,
+        )  # fmt: skip
+        assert ended.returncode == 1
+        assert re.search(r"invalid (AWS_DEFAULTS_MODE value|defaults mode): wrong", ended.stderr), ended.stderr
 
 
 def test_both_parsers_agree_on_odd_messages(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ Python and Go pass the same tests. What they write is compared byte for byte.
 import hashlib
 import json
 import lzma
+import re
 import shutil
 import socket
 import subprocess
@@ -222,6 +223,21 @@ async def test_events_are_joined_into_one_object_of_exact_size(
     assert [record["is_cold_start"] for record in logged] == [True, False, False, False, False]
     assert ["cold_start_ms" in record for record in logged] == [True, False, False, False, False]
     assert {(record["s3_requests"], record["sdk_retries"], record["throttles"]) for record in logged} == {(1, 0, 0)}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+async def test_a_setting_that_is_not_given_has_its_default(
+    language: str, machine: Machine, specify: Specify, s3: ScriptedS3
+) -> None:
+    async with running(machine, specify(language, s3.url)) as function:
+        rows = [answer(await function.invoke(event)) for event in ({}, {}, {"workload": "batch"})]
+    defaults = {"workload": "events", "batch_events": 1, "event_bytes": 1024, "reserved_concurrency": 0}
+    assert rows[0].items() >= (defaults | {"memory_mb": 512, "object_bytes": 1024}).items()
+    large = {"multipart_part_mb": 8, "parallelism": 1, "object_bytes": 100 * MIB, "multipart_parts": 13}
+    assert rows[2].items() >= large.items()
+    for row in rows:
+        assert re.fullmatch(rf"run_{row['ts_start_ms']}_[a-z0-9]{{6}}", row["run_id"])
+    assert len({row["run_id"] for row in rows}) == len({row["seed"] for row in rows}) == len(rows)
 
 
 async def test_both_languages_write_the_same_bytes_for_a_seed_however_they_are_cut(

@@ -89,6 +89,15 @@ def test_the_bucket_is_private_encrypted_and_empties_itself() -> None:
     assert statement["Condition"] == {"Bool": {"aws:SecureTransport": "false"}}
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_logs_expire_after_a_week_and_an_invocation_has_15_minutes_by_default(language: str) -> None:
+    logs = properties(f"{language}Logs")
+    assert logs["RetentionInDays"] == {"Ref": "LogRetentionDays"}
+    assert properties(f"{language}S3Ingest")["LoggingConfig"]["LogGroup"] == {"Ref": f"{language}Logs"}
+    assert TEMPLATE["Globals"]["Function"]["Timeout"] == {"Ref": "Timeout"}
+    assert (PARAMETERS["LogRetentionDays"]["Default"], PARAMETERS["Timeout"]["Default"]) == (7, 15 * 60)
+
+
 def test_every_factor_reaches_the_functions_as_data() -> None:
     variables = TEMPLATE["Globals"]["Function"]["Environment"]["Variables"]
     assert variables == {

@@ -542,6 +542,11 @@ def test_environments_have_stacks_of_their_own() -> None:
     assert len(set(stacks)) == len(samconfig())
 
 
+def test_environments_have_one_region_and_its_prices_are_there() -> None:
+    (region,) = {settings["global"]["parameters"]["region"] for settings in samconfig().values()}
+    assert (ROOT / "prices" / f"{region}.toml").is_file()
+
+
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_what_is_billed_is_confirmed_first(environment: str) -> None:
     deploy = samconfig()[environment]["deploy"]["parameters"]
