@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from lambdalab.cost import BYTES_PER_GB, PriceSheet, ingest_wru, init_in_billed, sqs_requests, tiered
+from lambdalab.cost import BYTES_PER_GB, PriceSheet, ingest_wru, init_in_billed, shared_requests, sqs_usd, tiered
 from lambdalab.design import Arm, Load, as_cold
 from lambdalab.model import InvocationRow, Manifest, TrialResult, message_batch_ids
 
@@ -138,7 +138,7 @@ def bill_of_run(
             samples_usd=None if None in known else sum((k for k in known if k is not None), Decimal(0)),
             polling_requests=polls,
             polling_usd=None if polls is None else polls * sheet.sqs.usd_per_million_requests / MILLION,
-            assumptions=tuple(_assumptions(sheet, terms, max(arm.messages for arm in manifest.protocol.arms))),
+            assumptions=tuple(_assumptions(sheet, terms, manifest)),
             cautions=tuple(_cautions(cells)),
             seed_differences=tuple(_seed_differences(cells)) if terms.seed_formula else (),
         )
@@ -151,7 +151,7 @@ def month(
     architecture: str,
     gb_s: Decimal | None,
     wru: Decimal | None,
-    sqs_requests: int | None,
+    sqs_requests: Decimal | int | None,
     log_bytes: Decimal | None,
     emf_metrics: int,
     free_tier: bool,
@@ -238,13 +238,20 @@ def _cell(
     billed, wru = _mean(row.billed_ms for row in mine), _mean(row.wru for row in mine)
     memory_mb = mine[0].memory_mb if mine else function.memory_mb
     logs, log_bytes = _mean(row.cost_logs_usd for row in mine), _mean(row.log_bytes for row in mine)
-    requests = max((sqs_requests(trial.message_bytes) for trial in sent.values()), default=None)
+    together = manifest.sent_together(arm.messages)
+    requests = max(
+        (
+            arm.messages * shared_requests(trial.message_bytes / arm.messages, sent=together, received=arm.messages)
+            for trial in sent.values()
+        ),
+        default=None,
+    )
     gb_s = None if billed is None else billed / 1000 * memory_mb / 1024
     execution = Parts(
         lambda_compute_usd=None if gb_s is None else gb_s * price,
         lambda_requests_usd=sheet.lambda_.usd_per_million_requests / MILLION,
         dynamodb_usd=None if wru is None else wru * sheet.dynamodb.usd_per_million_wru / MILLION,
-        sqs_usd=None if requests is None else requests * sheet.sqs.usd_per_million_requests / MILLION,
+        sqs_usd=None if requests is None else sqs_usd(sheet, requests),
         polling_usd=Decimal(0),
         logs_usd=logs,
         metrics_usd=Decimal(0),
@@ -337,10 +344,14 @@ def _polling_requests(manifest: Manifest, trials: Sequence[TrialResult]) -> int 
     return len(queues) * polls_of(max(seconds, 0))
 
 
-def _assumptions(sheet: PriceSheet, terms: Terms, messages: int) -> Iterable[str]:
+def _assumptions(sheet: PriceSheet, terms: Terms, manifest: Manifest) -> Iterable[str]:
+    messages = max(arm.messages for arm in manifest.protocol.arms)
+    together = manifest.sent_together(messages)
     yield f"prices of {sheet.name}; no taxes, discounts or storage"
     yield "means of the valid samples; Billed Duration is the platform's, init inside, and never added again"
-    if messages == 1:
+    if together > messages:
+        yield f"{together} messages are sent with one request; each is received and deleted alone"
+    elif messages == 1:
         yield "each message is sent, received and deleted alone; with batches the requests are fewer"
     else:
         yield "batches are always full, and the messages of one are sent, received and deleted with one request each"

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from lambdalab.cost import PriceSheet, invocation_cost, kept_sheet, rounded
+from lambdalab.cost import PriceSheet, invocation_cost, kept_sheet, rounded, shared_requests, sqs_usd
 from lambdalab.design import Arm, Mode, Start, as_cold
 from lambdalab.errors import StorageError
 from lambdalab.load.books import Books, balance
@@ -30,6 +30,17 @@ _OF_ALL: Final[dict[str, Callable[[list[Any]], Any]]] = {
     **dict.fromkeys(("receive_count", "finished_ms"), max),
 }
 """How one number of several messages of an invocation is made."""
+
+
+class _Share(NamedTuple):
+    """A row's own messages among all that its invocation held."""
+
+    own: int
+    whole: int
+
+    def of(self, amount: Decimal | None) -> Decimal | None:
+        """Their part of an amount; all messages of an invocation have the same."""
+        return amount if amount is None or self.own == self.whole else amount * self.own / self.whole
 
 
 class MeasuredRun(NamedTuple):
@@ -151,11 +162,16 @@ def _row(
     prices: PriceSheet,
 ) -> InvocationRow:
     report = observed.reports[0] if observed is not None and len(observed.reports) == 1 else None
-    record = None if observed is None else _together(_own_records(result, observed))
+    own = [] if observed is None else _own_records(result, observed)
+    record = _together(own)
     modes = (arm.mode,) if manifest.load is None else tuple(Mode)  # a load run's messages each have their own
     reasons = [*known_reasons, *_faults(arm.language, modes, result, observed, report, record)]
     function = manifest.functions[arm.name]
-    cost = _cost(function.architecture, result, observed, report, record, prices)
+    whole = None if observed is None or record is None else _messages_of(observed)
+    share = _Share(own=len(own), whole=whole) if whole else _Share(own=result.messages, whole=result.messages)
+    cost = _cost(
+        function.architecture, result, observed, report, record, share, manifest.sent_together(result.messages), prices
+    )
     trial = result.trial
     comes_cold = manifest.load is not None and report is not None and report.start is Start.COLD
     return InvocationRow(
@@ -173,6 +189,7 @@ def _row(
         block=trial.block,
         label=as_cold(trial.load).label if comes_cold else trial.load.label,
         request_id=None if observed is None else observed.request_id,
+        invocation_messages=whole,
         started_at=None if record is None else _timestamp(record.started_ms),
         cold_start=None if report is None else report.start is Start.COLD,
         duration_ms=None if report is None else report.duration_ms,
@@ -203,6 +220,12 @@ def _own_records(result: TrialResult, observed: Observed) -> list[FunctionRecord
     return list(
         {record.batch_id: record for record in observed.records if record.batch_id in result.batch_ids}.values()
     )
+
+
+def _messages_of(observed: Observed) -> int:
+    """How many messages an invocation held, by its records; those that it refused have no name."""
+    names = [record.batch_id for record in observed.records]
+    return len(set(names) - {None}) + names.count(None)
 
 
 def _together(records: Sequence[FunctionRecord]) -> FunctionRecord | None:
@@ -308,8 +331,11 @@ def _cost(
     observed: Observed | None,
     report: PlatformReport | None,
     record: FunctionRecord | None,
+    share: _Share,
+    sent_together: int,
     prices: PriceSheet,
 ) -> Cost:
+    """What a row's own messages cost: their part of the invocation, and what they wrote themselves."""
     usable = report if report is not None and report.refused is None and report.unpriced is None else None
     exact = invocation_cost(
         prices,
@@ -317,10 +343,16 @@ def _cost(
         memory_mb=None if usable is None else usable.memory_mb,
         billed_ms=None if usable is None else usable.billed_ms,
         wru=None if record is None else record.consumed_wru,
-        sqs_bytes=None if observed is None else result.message_bytes,
+        sqs_bytes=None,
         log_bytes=None if observed is None else observed.log_bytes,
     )
-    return Cost(**{name: rounded(getattr(exact, name)) for name in Cost.__struct_fields__})
+    requests = shared_requests(result.message_bytes / result.messages, sent=sent_together, received=share.whole)
+    return Cost(
+        lambda_usd=rounded(share.of(exact.lambda_usd)),
+        dynamodb_usd=rounded(exact.dynamodb_usd),
+        sqs_usd=None if observed is None else rounded(sqs_usd(prices, share.own * requests)),
+        logs_usd=rounded(share.of(exact.logs_usd)),
+    )
 
 
 def _per_item(cost: Cost, record: FunctionRecord | None) -> Decimal | None:

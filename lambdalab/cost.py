@@ -21,6 +21,9 @@ from lambdalab.settings_file import choose, locate, read
 SQS_CHUNK_BYTES = 65_536
 """Payload that one SQS request carries; every 64 KB begun of an API call is billed as a request."""
 
+SQS_BATCH_MESSAGES = 10
+"""Messages that one request to SQS sends, receives or deletes at most (SendMessageBatch, API reference)."""
+
 LOG_EVENT_OVERHEAD_BYTES = 26
 """What CloudWatch Logs adds to the UTF-8 bytes of a message when it counts the size of an event."""
 
@@ -214,7 +217,7 @@ def invocation_cost(
         if memory is None or billed is None
         else billed / 1000 * memory / 1024 * prices[architecture] + sheet.lambda_.usd_per_million_requests / _MILLION,
         dynamodb_usd=None if units is None else units * sheet.dynamodb.usd_per_million_wru / _MILLION,
-        sqs_usd=None if message is None else sqs_requests(int(message)) * sheet.sqs.usd_per_million_requests / _MILLION,
+        sqs_usd=None if message is None else sqs_usd(sheet, sqs_requests(int(message))),
         logs_usd=None if logged is None else logged / BYTES_PER_GB * sheet.logs.usd_per_gb,
     )
 
@@ -251,6 +254,25 @@ def sqs_requests(message_bytes: int) -> int:
     """Count the billed requests for a send, a receive and a delete of so many bytes; none when there was no message."""
     chunks = math.ceil(message_bytes / SQS_CHUNK_BYTES)
     return 2 * chunks + 1 if chunks else 0
+
+
+def shared_requests(message_bytes: float, *, sent: int, received: int) -> Decimal:
+    """Count the billed requests of one message: its part of a send, of a receive and of a delete.
+
+    Args:
+        message_bytes: its size; the messages beside it are taken to be as large.
+        sent: how many messages its send held.
+        received: how many messages the invocation held. One request receives ten of them at most, and one deletes ten.
+    """
+    sending = math.ceil(message_bytes * sent / SQS_CHUNK_BYTES)
+    receiving = math.ceil(message_bytes * min(received, SQS_BATCH_MESSAGES) / SQS_CHUNK_BYTES)
+    batches = math.ceil(received / SQS_BATCH_MESSAGES)
+    return Decimal(sending) / sent + Decimal(batches * (receiving + 1)) / received
+
+
+def sqs_usd(sheet: PriceSheet, requests: Decimal | int) -> Decimal:
+    """Price requests to SQS, first tier."""
+    return requests * sheet.sqs.usd_per_million_requests / _MILLION
 
 
 def item_bytes(attributes: Mapping[str, str | int | Decimal | bool | bytes | None]) -> int:

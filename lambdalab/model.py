@@ -138,6 +138,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
         if self.latency is not None and not {"name", "date", "seed"} <= self.latency.keys():
             raise ValueError("latency has no name, date or seed")
 
+    def sent_together(self, messages: int) -> int:
+        """How many messages one request to SQS holds: all of a trial's, or in a load run as many as its plan says."""
+        return messages if self.load is None else msgspec.convert(self.load.get("batch_size", 1), int)
+
     @property
     def latency_model(self) -> str | None:
         """Name, date and seed of the latency model; None when services answered as fast as they could."""
@@ -248,7 +252,9 @@ class Cost(msgspec.Struct, frozen=True, kw_only=True):
 class InvocationRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One line of ``metrics.csv``: one invocation, or a trial for which none was found. Missing is None, never 0.
 
-    Of several messages in an invocation everything is of all of them (docs/method.md); ``batch_size`` is the mapping's.
+    Of several messages of a trial in an invocation everything is of all of them (docs/method.md). Where an invocation
+    held messages of several trials, each has a row: times, memory and ``log_bytes`` are the whole invocation's, and
+    costs are the share of the row's own messages among its ``invocation_messages``. ``batch_size`` is the mapping's.
     """
 
     run_id: str
@@ -265,6 +271,7 @@ class InvocationRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     block: int
     label: str
     request_id: str | None
+    invocation_messages: int | None
     started_at: str | None
     cold_start: bool | None
     duration_ms: float | None

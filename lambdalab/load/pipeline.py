@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from lambdalab.aws import Aws, access_errors
-from lambdalab.cost import PriceSheet, invocation_cost
+from lambdalab.cost import PriceSheet, invocation_cost, shared_requests, sqs_usd
 from lambdalab.errors import AccessError, LambdalabError
 from lambdalab.load.books import DRAIN
 from lambdalab.load.ceiling import Spent
@@ -62,6 +62,7 @@ class Pipeline:
             {of_arm.log_group: manifest.functions[arm].architecture for arm, of_arm in self._arms.items()},
             prices,
             self._times,
+            manifest.sent_together(1),
         )
         self._spent = None if isinstance(target, LocalTarget) else Spent(manifest, prices)
         self._logs_since_ms = dict.fromkeys(self.log_groups, self._began_ms - CLOCK_SKEW_MS)
@@ -154,11 +155,14 @@ class Pipeline:
 class Logs:
     """What the log lines read so far tell of times and cost."""
 
-    def __init__(self, architectures: dict[str, str], prices: PriceSheet, times: EndToEnd) -> None:
+    def __init__(
+        self, architectures: dict[str, str], prices: PriceSheet, times: EndToEnd, sent_together: int = 1
+    ) -> None:
         self.cost_usd: Decimal | None = None
         self._architectures = architectures
         self._prices = prices
         self._times = times
+        self._sent_together = sent_together
         self._seen: set[str] = set()
         self._open: dict[str, Observed] = {}
 
@@ -197,15 +201,19 @@ class Logs:
         report = found.reports[0]
         if report.refused is not None or report.unpriced is not None:
             return None
-        return invocation_cost(
+        cost = invocation_cost(
             self._prices,
             architecture=self._architectures[found.log_group],
             memory_mb=report.memory_mb,
             billed_ms=report.billed_ms,
             wru=sum(record.consumed_wru or 0.0 for record in found.records),
-            sqs_bytes=1,  # a work message is always within the 64 KB of one request
+            sqs_bytes=0,
             log_bytes=found.log_bytes,
         ).total_usd
+        messages = max(len(found.records), 1)
+        # A work message is so small that ten are always within the 64 KB of one request.
+        requests = messages * shared_requests(1, sent=self._sent_together, received=messages)
+        return None if cost is None else cost + sqs_usd(self._prices, requests)
 
 
 class PlaneCounts:

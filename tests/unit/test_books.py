@@ -64,6 +64,7 @@ def done(of: TrialResult, begun_s: float, took_ms: int = 100, **changes: Any) ->
         mode="sequential",
         architecture="x86_64",
         batch_size=1,
+        invocation_messages=1,
         memory_mb=128,
         trial=of.trial.trial_id,
         block=1,

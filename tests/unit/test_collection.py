@@ -55,6 +55,7 @@ def test_a_cold_sample_exactly() -> None:
         architecture="x86_64",
         memory_mb=128,
         batch_size=1,
+        invocation_messages=1,
         trial="b01-python-WARMUP",
         block=1,
         label="WARMUP",
@@ -155,6 +156,19 @@ def test_a_batch_that_was_split_is_a_row_for_each_of_its_invocations() -> None:
     assert [row.reason for row in rows] == [
         f"2 invocations worked on it; the batch was split, and it held {n} of 3 messages" for n in (1, 2)
     ]
+
+
+def test_the_rows_of_a_batch_that_was_split_carry_its_one_send_once() -> None:
+    lines = [*make_lines(THREE, record_line(THREE, **NUMBERS[0]), text(THREE))]
+    other = [record_line(THREE, **(number | {"request_id": "second"})) for number in NUMBERS[1:]]
+    lines += [
+        msgspec.structs.replace(line, event_id=f"second/{line.event_id}")
+        for line in make_lines(THREE, *other, text(THREE, request_id="second"))
+    ]
+    rows = join(BATCHED, [THREE], observe(lines), PRICES)
+    assert [row.invocation_messages for row in rows] == [1, 2]
+    requests = sum(row.cost_sqs_usd or 0 for row in rows) / Decimal("0.0000004")
+    assert requests == pytest.approx(5, abs=Decimal("1e-9")), "one send, two receives, two deletes"
 
 
 def test_an_invocation_that_ended_before_it_came_to_all_messages_is_not_called_a_split() -> None:

@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from lambdalab.cost import PriceSheet, ingested_bytes, invocation_cost, load_price_sheet
+from lambdalab.cost import (
+    PriceSheet,
+    ingested_bytes,
+    invocation_cost,
+    load_price_sheet,
+    shared_requests,
+    sqs_requests,
+)
 from lambdalab.errors import PriceSheetError
 from lambdalab.model import Cost
 from lambdalab.platform_log import billed_ms
@@ -120,6 +127,27 @@ def test_dynamodb_is_write_units(sheet: PriceSheet, wru: float, usd: str) -> Non
 )
 def test_sqs_is_send_receive_and_delete_in_chunks_of_64_kb(sheet: PriceSheet, sqs_bytes: int, usd: str) -> None:
     assert cost(sheet, sqs_bytes=sqs_bytes).sqs_usd == Decimal(usd)
+
+
+@pytest.mark.parametrize(
+    ("message_bytes", "sent", "received", "requests"),
+    [
+        (100, 1, 1, "3"),
+        (100, 10, 1, "2.1"),
+        (100, 1, 10, "1.2"),
+        (100, 10, 10, "0.3"),
+        (100, 1, 20, "1.2"),  # ten with each of two receives and two deletes
+        (100, 1, 11, "1.36"),  # 1 + 4 / 11
+        (65_536, 1, 1, "3"),
+        (65_537, 1, 1, "5"),
+        (6_554, 10, 10, "0.5"),  # ten are 65,540 bytes: two requests to send, two to receive, one to delete
+    ],
+)
+def test_messages_share_the_requests_they_are_in(message_bytes: int, sent: int, received: int, requests: str) -> None:
+    found = shared_requests(message_bytes, sent=sent, received=received)
+    assert found.quantize(Decimal(requests)) == Decimal(requests)
+    if sent == received == 1:
+        assert found == sqs_requests(message_bytes)
 
 
 @pytest.mark.parametrize(("log_bytes", "usd"), [(2**30, "0.50"), (2**20, "0.00048828125"), (0, "0")])

@@ -1,27 +1,43 @@
 """A load run is a run like any other: its rows, its cells, its comparisons, its report; by hand."""
 
+from decimal import Decimal
 from io import StringIO
 from typing import Any
 
 import msgspec
 import pytest
 from rich.console import Console
-from sample_load import LOAD, RATES, make_load_manifest, make_load_page, make_load_run, make_sweep
-from samples import BEGAN_MS, PRICES, make_lines, make_manifest, make_report, make_result, make_trials
+from sample_load import LOAD, RATES, make_load_manifest, make_load_page, make_load_run, make_message, make_sweep
+from samples import (
+    BEGAN_MS,
+    PRICES,
+    make_lines,
+    make_manifest,
+    make_report,
+    make_result,
+    make_trials,
+    record_line,
+)
 
 from lambdalab.analysis import summarise
+from lambdalab.bill import Terms, bill_of_run
 from lambdalab.collection import NO_REPORT, join, missing_reports
 from lambdalab.comparison import Metric
+from lambdalab.cost import ingested_bytes
 from lambdalab.errors import UsageError
 from lambdalab.experiment import trials_left
 from lambdalab.load.books import ALL, balance
 from lambdalab.load.ledger import Ending
+from lambdalab.load.messages import EndToEnd
+from lambdalab.load.pipeline import Logs
 from lambdalab.observations import observe
 from lambdalab.pairing import compare_arms, compare_runs, differences
 from lambdalab.platform_log import render_report
 from lambdalab.report.load import LoadChapter
 from lambdalab.report.terminal import render
 from lambdalab.store import RunDirectory
+
+RECORD: dict[str, Any] = {"count": 10, "written": 10, "consumed_wru": 20.0}
 
 
 def test_an_invocation_is_valid_cold_or_warm_and_cold_ones_count_apart() -> None:
@@ -51,6 +67,40 @@ def test_an_invocation_that_left_no_record_belongs_to_no_message() -> None:
     rows = join(manifest, trials, some, PRICES)
     assert [(row.trial, row.request_id, row.reason) for row in rows if not row.valid] == [("0-0", None, NO_REPORT)]
     assert [r.batch_id for r in missing_reports(manifest, trials, observe(silent))] == [r.batch_id for r in trials]
+
+
+def test_the_messages_of_an_invocation_share_its_cost() -> None:
+    """Three messages in one invocation, sent ten with a request, and a fourth of another run among them."""
+    load = {"shape": "steps", "batch_size": 10}
+    manifest = msgspec.structs.replace(make_load_manifest(), load=load)
+    trials = [make_message(number, "go", 1, BEGAN_MS) for number in range(3)]
+    request_id = "request-of-message-0"
+    records = [
+        record_line(trials[0], request_id=request_id, batch_id=batch_id, **RECORD)
+        for batch_id in (*(trial.batch_id for trial in trials), "of another run")
+    ]
+    report = make_report(trials[0], request_id=request_id, duration_ms=99.5, billed_ms=100)
+    lines = make_lines(trials[0], *records, render_report(report))
+    rows = join(manifest, trials, observe(lines), PRICES)
+
+    assert [row.reason for row in rows] == ["one of 4 messages of its invocation"] * 3
+    assert {(row.invocation_messages, row.billed_ms, row.request_id) for row in rows} == {(4, 100, request_id)}
+    lambda_usd = Decimal("0.1") * Decimal("0.125") * PRICES.lambda_.usd_per_gb_s["x86_64"] + Decimal("0.0000002")
+    logs_usd = Decimal(ingested_bytes(line.message for line in lines)) / 2**30 / 2
+    slack = Decimal("1e-17")
+    assert sum(row.cost_lambda_usd or 0 for row in rows) == pytest.approx(lambda_usd * 3 / 4, abs=slack)
+    assert sum(row.cost_logs_usd or 0 for row in rows) == pytest.approx(logs_usd * 3 / 4, abs=slack)
+    assert {row.cost_dynamodb_usd for row in rows} == {Decimal("0.0000125")}, "20 units of its own"
+    per_request = Decimal("0.0000004")
+    assert {row.cost_sqs_usd for row in rows} == {per_request / 10 + 2 * per_request / 4}
+    bill = bill_of_run(manifest, trials, rows, PRICES, Terms())
+    parts = lambda_usd + logs_usd + 4 * (per_request / 10 + 2 * per_request / 4 + Decimal("0.0000125"))
+    assert bill.samples_usd == pytest.approx(parts * 3 / 4, abs=4 * slack)
+    assert bill.assumptions[2] == "10 messages are sent with one request; each is received and deleted alone"
+
+    logs = Logs({"/aws/lambda/lab-go": "x86_64"}, PRICES, EndToEnd(), sent_together=10)
+    logs.add(lines)
+    assert logs.cost_usd == pytest.approx(parts, abs=slack), "and so does the cost that is shown while it runs"
 
 
 def test_a_block_counts_once_in_a_comparison_however_many_messages_it_holds() -> None:

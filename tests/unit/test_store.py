@@ -30,12 +30,21 @@ RESULTS = [make_result(trial) for trial in make_trials(MANIFEST)]
 COLUMNS = [
     *("run_id", "scenario", "target", "latency_model", "arm", "language", "mode", "architecture", "memory_mb"),
     *("batch_size", "trial", "block", "label"),
-    *("request_id", "started_at", "cold_start", "duration_ms", "billed_ms", "init_ms", "max_memory_mb"),
+    *(
+        "request_id",
+        "invocation_messages",
+        "started_at",
+        "cold_start",
+        "duration_ms",
+        "billed_ms",
+        "init_ms",
+        "max_memory_mb",
+    ),
     *("queue_wait_ms", "end_to_end_ms", "written", "duplicates", "sdk_retries", "receive_count", "wru", "log_bytes"),
     *("cost_lambda_usd", "cost_dynamodb_usd", "cost_sqs_usd", "cost_logs_usd", "cost_total_usd"),
     *("cost_per_item_usd", "valid", "reason"),
 ]
-"""As the design has them, in its order, ``latency_model``, ``batch_size`` and ``log_bytes``."""
+"""As the design has them, in its order, and four more."""
 
 
 @pytest.fixture
