@@ -7,6 +7,7 @@ Formats: "Lambda runtime environment" and "Log formats" in the Lambda developer 
 
 import math
 import re
+from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Final, Literal
 
@@ -33,6 +34,14 @@ class MalformedRecordError(MalformedLineError):
 _Ms = Annotated[float, msgspec.Meta(ge=0, lt=1e12)]  # twelve digits, as the patterns of text lines allow
 _Mb = Annotated[int, msgspec.Meta(ge=0, lt=10**12)]
 _Name = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class PlatformFailure(msgspec.Struct, frozen=True, kw_only=True):
+    """Why an invocation ended without the function's own answer, as Lambda logs it."""
+
+    request_id: str
+    error_type: str
+    message: str
 
 
 class _Metrics(msgspec.Struct):
@@ -76,6 +85,9 @@ class _Event(msgspec.Struct):
 _JSON_REPORT = re.compile(r'\{.*"type"\s*:\s*"platform\.report"', re.DOTALL)
 _PLATFORM = re.compile(r"(?:START|END|REPORT) RequestId: |INIT_(?:START|REPORT) |XRAY TraceId: ")
 _OF_REQUEST = re.compile(r"(?:START|END|REPORT) RequestId: (\S+)")
+_TIMED_OUT: Final = "Sandbox.Timedout"
+_TIMEOUT = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z (\S+) (Task timed out after [\d.]+ seconds)\s*")
+_CRASH = re.compile(r"RequestId: (\S+) Error: (.+)\n(\S+)\s*")
 _MS = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?) ms")
 _MB = re.compile(r"([0-9]{1,12}) MB")
 _TIMES = ("Duration", "Billed Duration", "Init Duration", "Restore Duration", "Billed Restore Duration")
@@ -135,6 +147,8 @@ def request_id_of(message: str) -> str | None:
     """Tell which invocation a START, END or REPORT line, a ``platform.*`` or a function's record belongs to."""
     if found := _OF_REQUEST.match(message):
         return found[1]
+    if (failure := parse_failure(message)) is not None:
+        return failure.request_id
     event = _event(message)
     if event is None:
         return None
@@ -145,7 +159,16 @@ def request_id_of(message: str) -> str | None:
 
 def is_platform_line(line: str) -> bool:
     """Whether Lambda wrote a line of a text log, not the function."""
-    return _PLATFORM.match(line) is not None
+    return _PLATFORM.match(line) is not None or parse_failure(line) is not None
+
+
+def parse_failure(message: str) -> PlatformFailure | None:
+    """Read the line that Lambda writes for a timeout or a crash; None when the message is anything else."""
+    if found := _TIMEOUT.fullmatch(message):
+        return PlatformFailure(request_id=found[1], error_type=_TIMED_OUT, message=found[2])
+    if found := _CRASH.fullmatch(message):
+        return PlatformFailure(request_id=found[1], error_type=found[3], message=found[2])
+    return None
 
 
 def parse_record(message: str) -> FunctionRecord | None:
@@ -315,6 +338,22 @@ def render_start(request_id: str, version: str = "$LATEST") -> str:
 def render_end(request_id: str) -> str:
     """Write the line that ends an invocation, before its REPORT."""
     return f"END RequestId: {request_id}\n"
+
+
+def render_failure(failure: PlatformFailure, at: datetime) -> str:
+    """Write the line of a timeout or a crash, which stands before END.
+
+    Source: AWS Lambda Developer Guide, "Understand the Lambda execution environment lifecycle"; the line ends as logs
+    from AWS show them.
+
+    Args:
+        failure: what happened.
+        at: when, in UTC; only a timeout's line says it.
+    """
+    if failure.error_type == _TIMED_OUT:
+        time = at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        return f"{time} {failure.request_id} {failure.message}\n\n"
+    return f"RequestId: {failure.request_id} Error: {failure.message}\n{failure.error_type}\n"
 
 
 def render_report(report: PlatformReport) -> str:

@@ -29,7 +29,15 @@ from lambdalab.local.output import Output
 from lambdalab.local.process_group import ProcessGroup
 from lambdalab.local.runtime_api import Answer, Event, InitError, RuntimeApi
 from lambdalab.model import PlatformReport
-from lambdalab.platform_log import billed_ms, render_end, render_init_report, render_report, render_start
+from lambdalab.platform_log import (
+    PlatformFailure,
+    billed_ms,
+    render_end,
+    render_failure,
+    render_init_report,
+    render_report,
+    render_start,
+)
 
 INIT_LIMIT_S: Final = 10.0
 DESCRIPTOR_LIMIT: Final = 1024
@@ -179,6 +187,9 @@ class Environment:
         if failure is not None:
             self._kill()
         self._output.flush()
+        if failure is not None and failure.payload is None:  # else the runtime client has logged it
+            said = PlatformFailure(request_id=request_id, error_type=failure.error_type, message=failure.message)
+            self._output.log(render_failure(said, datetime.now(UTC)))
         duration_ms = round(duration_ms, 2)
         report = PlatformReport(
             request_id=request_id,

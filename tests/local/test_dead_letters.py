@@ -335,7 +335,7 @@ def test_what_is_given_up_again_is_not_moved_again(aws: Aws, queue: DeadLetterQu
 def test_why_is_read_from_the_log(aws: Aws, queue: DeadLetterQueue) -> None:
     known, unknown, refused = put(aws, queue.url, '{"batch_id": "run:1"}', '{"batch_id": "run:2"}', "no json")
     sent = {letter.message_id: letter.sent_at_ms for letter in look(aws, queue, at_most=3)}
-    now = int(time.time() * 1000)
+    now = int(time.time() * 1000) + 1000
 
     def record(**members: Any) -> Any:
         common = {"_aws": {}, "request_id": "r", "lang": "go", "cold_start": False, "started_ms": now}
@@ -360,6 +360,19 @@ def test_why_is_read_from_the_log(aws: Aws, queue: DeadLetterQueue) -> None:
     assert found[unknown] == {}
     if len(set(sent.values())) == 3:  # two sent in one millisecond cannot be told apart
         assert found[refused]["code"] == "InvalidJson"
+
+    def ended(*messages: str) -> dict[str, Any]:
+        events: Any = [{"timestamp": now, "message": message} for message in messages]
+        aws.logs.put_log_events(logGroupName=GROUP, logStreamName=stream, logEvents=events)
+        return {letter.message_id: letter.error or {} for letter in look(aws, queue, at_most=3)}
+
+    timeout = "2026-11-30T10:00:00.000Z {} Task timed out after 3.00 seconds\n\n"
+    timed_out = ended(timeout.format("r1"), timeout.format("r2"))
+    assert timed_out[known]["code"] == "WriteFailed"
+    assert timed_out[unknown]["code"] == "Sandbox.Timedout"
+    assert timed_out[unknown]["message"].startswith("Task timed out after 3.00 seconds")
+    crash = "RequestId: r3 Error: Runtime exited with error: exit status 1\nRuntime.ExitError\n"
+    assert ended(crash)[unknown] == {}, "two causes: which was this message's is not known"
 
 
 def test_the_queues_of_a_stack() -> None:

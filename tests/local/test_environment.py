@@ -22,7 +22,7 @@ from lambdalab.local.environment import Outcome
 from lambdalab.local.function import FunctionSpec, environment_variables
 from lambdalab.local.output import LINE_LIMIT_BYTES
 from lambdalab.local.runtime_api import Answer
-from lambdalab.platform_log import billed_ms
+from lambdalab.platform_log import billed_ms, parse_failure
 from local.support import (
     ARN,
     CREDENTIALS,
@@ -52,6 +52,12 @@ def pid_of(function: Running) -> int:
     (found,) = function.pool.environments
     assert found.pid is not None
     return found.pid
+
+
+def causes(function: Running) -> list[tuple[str, str]]:
+    """What the platform logged of invocations that it ended."""
+    found = (parse_failure(line) for line in function.lines)
+    return [(failure.error_type, failure.message) for failure in found if failure is not None]
 
 
 async def test_first_invocation_is_cold_and_the_second_warm(machine: Machine, spec: FunctionSpec) -> None:
@@ -228,6 +234,8 @@ async def test_init_error_is_logged_tried_again_and_told_to_the_caller(
             assert error(await function.invoke({})) == (error_type, message)
     form = rf"^INIT_REPORT Init Duration: \d+\.\d\d ms\tPhase: (\w+)\tStatus: error\tError Type: {error_type}$"
     assert re.findall(form, function.text, re.MULTILINE) == ["init", "invoke", "invoke"]
+    assert function.text.count(f"[ERROR] {error_type}: ") == 3, "the runtime client says why, each time"
+    assert causes(function) == []
     assert [(r.init_ms, r.status, r.error_type) for r in function.reports] == [(None, "error", error_type)] * 2
 
 
@@ -236,6 +244,7 @@ async def test_process_that_ends_in_init(machine: Machine) -> None:
         outcome = await function.invoke({})
     assert error(outcome) == ("Runtime.ExitError", "Error: Runtime exited with error: exit status 3")
     assert function.text.count("INIT_REPORT") == 2
+    assert causes(function) == [("Runtime.ExitError", "Runtime exited with error: exit status 3")]
 
 
 async def test_init_has_ten_seconds_and_then_the_functions_own_timeout(
@@ -278,6 +287,9 @@ async def test_bootstrap_that_cannot_be_started(
     assert error_type == "Runtime.InvalidEntrypoint"
     assert re.fullmatch("Error: " + message, text)
     assert function.reports[0].error_type == "Runtime.InvalidEntrypoint"
+    ((logged_type, logged),) = causes(function)
+    assert logged_type == "Runtime.InvalidEntrypoint"
+    assert re.fullmatch(message, logged)
     assert len(open_descriptors()) <= len(before) + 1
 
 
@@ -290,6 +302,7 @@ async def test_timeout_kills_and_the_next_invocation_initialises_silently(machin
         answer(await function.invoke(do="facts"))
     assert pid is None
     assert error(outcome) == ("Sandbox.Timedout", "Error: Task timed out after 1.00 seconds")
+    assert causes(function) == [("Sandbox.Timedout", "Task timed out after 1.00 seconds")]
     first, second, third = function.reports
     assert (first.status, first.error_type) == ("timeout", None)
     assert first.init_ms is not None
@@ -314,11 +327,15 @@ async def test_crash_and_the_invocation_after_it(machine: Machine, do: dict[str,
     async with running(machine, python_spec()) as function:
         answer(await function.invoke(do="echo"))
         assert error(await function.invoke(do)) == ("Runtime.ExitError", message)
+        line = next(line for line in function.lines if parse_failure(line) is not None)
+        after = function.lines[function.lines.index(line) + 1 :]
+        assert [text.split()[0] for text in after] == ["END", "REPORT"], "the cause stands before END"
+        assert causes(function) == [("Runtime.ExitError", message.removeprefix("Error: "))]
         await asyncio.sleep(0.2)
         assert answer(await function.invoke(do="facts"))["invocations"] == 1
-    _, crashed, after = function.reports
+    _, crashed, last = function.reports
     assert (crashed.status, crashed.error_type, crashed.init_ms) == ("error", "Runtime.ExitError", None)
-    assert (after.status, after.init_ms) == (None, None)
+    assert (last.status, last.init_ms) == (None, None)
     assert function.pool.cold_starts == 1
 
 

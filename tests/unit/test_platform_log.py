@@ -4,6 +4,7 @@ import json
 import random
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 
 import msgspec
 import pytest
@@ -16,11 +17,15 @@ from lambdalab.platform_log import (
     MANAGED_INSTANCES,
     MalformedRecordError,
     MalformedReportError,
+    PlatformFailure,
     beside_others,
     billed_ms,
+    is_platform_line,
+    parse_failure,
     parse_record,
     parse_report,
     render_end,
+    render_failure,
     render_init_report,
     render_report,
     render_start,
@@ -453,12 +458,36 @@ EMF = {
         ('{"request_id": "not EMF"}', None),
         ('{"type": "platform.start", "record": [1]}', None),
         ("INIT_REPORT Init Duration: 1.00 ms\tPhase: init", None),
+        (f"RequestId: {ID} Error: Runtime exited with error: signal: killed\nRuntime.ExitError", ID),
+        (f"2024-03-04T17:22:38.033Z {ID} Task timed out after 3.00 seconds\n\n", ID),
+        (f"note: {ID} Task timed out after 3.00 seconds", None),
         ("{not JSON", None),
         (f"note: START RequestId: {ID}", None),
     ],
 )
 def test_a_line_tells_which_invocation_it_belongs_to(message: str, owner: str | None) -> None:
     assert request_id_of(message) == owner
+
+
+@pytest.mark.parametrize(
+    ("failure", "line"),
+    [
+        (
+            PlatformFailure(request_id=ID, error_type="Sandbox.Timedout", message="Task timed out after 3.00 seconds"),
+            f"2024-03-04T17:22:38.033Z {ID} Task timed out after 3.00 seconds\n\n",
+        ),
+        (
+            PlatformFailure(
+                request_id=ID, error_type="Runtime.ExitError", message="Runtime exited with error: exit status 1"
+            ),
+            f"RequestId: {ID} Error: Runtime exited with error: exit status 1\nRuntime.ExitError\n",
+        ),
+    ],
+)
+def test_the_cause_of_a_failure_is_written_as_lambda_does_and_read_back(failure: PlatformFailure, line: str) -> None:
+    assert render_failure(failure, datetime(2024, 3, 4, 17, 22, 38, 33_000, UTC)) == line
+    assert parse_failure(line) == failure
+    assert is_platform_line(line)
 
 
 def test_a_functions_record_is_read_and_unknown_members_are_passed_over() -> None:
