@@ -5,8 +5,9 @@ import io
 import os
 import sys
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -14,10 +15,17 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from lambdalab.cli.app import app
+from lambdalab.cli import EXIT_INTERRUPTED
+from lambdalab.cli.app import app, complain
 from lambdalab.cli.running import RESULTS, Results
 from lambdalab.console import make_console
 from lambdalab.errors import UsageError
+
+if TYPE_CHECKING:
+    from lambdalab.query import Answer
+
+
+_ALL: Final = "all"
 
 
 class Format(StrEnum):
@@ -32,43 +40,62 @@ class Format(StrEnum):
 def query(
     sql: Annotated[str, typer.Argument(help="One statement of DuckDB's SQL over the views metrics, trials, runs.")],
     run_id: Annotated[
-        str | None, typer.Argument(help="A run's id, its folder, or latest; all runs by default.")
-    ] = None,
+        str, typer.Argument(help="A run's id, its folder, latest, or all: every run of the results folder.")
+    ] = "latest",
     results: Results = RESULTS,
     form: Annotated[
         Format | None, typer.Option("--format", help="table on a terminal and csv where there is none, by default.")
     ] = None,
 ) -> None:
-    """Ask one run, or all, in SQL."""
+    """Query one run or all runs with SQL."""
     from lambdalab.query import query as ask
 
-    answer = ask(sql, _folders(results, run_id))
     if form is None:
         form = Format.TABLE if sys.stdout.isatty() else Format.CSV
-    if form is Format.TABLE:
-        from lambdalab.report.layout import print_whole
+    write = {Format.TABLE: _write_tables, Format.CSV: _write_csv, Format.JSON: _write_json}[form]
+    try:
+        write(ask(sql, _folders(results, run_id)))
+    except KeyboardInterrupt as problem:
+        complain("interrupted", problem)
+        os._exit(EXIT_INTERRUPTED)  # DuckDB has nothing to save, and waiting for its threads can take minutes
 
+
+def _write_tables(answer: "Answer") -> None:
+    """Prints a table for every batch, because a table needs all its rows to know how wide its columns are."""
+    from lambdalab.report.layout import print_whole
+
+    console = make_console()
+    for rows in chain([next(answer.batches, [])], answer.batches):
         table = Table(*answer.columns, box=SIMPLE_HEAD)
-        for row in answer.rows:
+        for row in rows:
             table.add_row(*("" if value is None else str(value) for value in row))
-        print_whole(make_console(), Group(table))
-    elif form is Format.CSV:
+        print_whole(console, Group(table))
+
+
+def _write_csv(answer: "Answer") -> None:
+    for rows in chain([[answer.columns]], answer.batches):
         text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(answer.columns)
-        writer.writerows(answer.rows)
+        csv.writer(text, lineterminator="\n").writerows(rows)
         typer.echo(text.getvalue(), nl=False)
-    else:
-        import msgspec
-
-        rows = [dict(zip(answer.columns, row, strict=True)) for row in answer.rows]
-        typer.echo(msgspec.json.format(msgspec.json.encode(rows)))
 
 
-def _folders(results: Path, run_id: str | None) -> list[Path]:
+def _write_json(answer: "Answer") -> None:
+    """Prints one array, laid out as if it had been written at once."""
+    import msgspec
+
+    before = "["
+    for rows in answer.batches:
+        array = [dict(zip(answer.columns, row, strict=True)) for row in rows]
+        text = msgspec.json.format(msgspec.json.encode(array)).decode()
+        typer.echo(before + text.removeprefix("[").removesuffix("\n]"), nl=False)
+        before = ","
+    typer.echo("[]" if before == "[" else "\n]")
+
+
+def _folders(results: Path, run_id: str) -> list[Path]:
     from lambdalab.store import RunDirectory
 
-    if run_id is not None:
+    if run_id != _ALL:
         folders = [RunDirectory.open(results, run_id).folder]
     else:
         folders = sorted(path.parent for path in results.glob("*/run.json") if not path.parent.is_symlink())

@@ -73,11 +73,26 @@ def test_all_runs_stand_together_also_of_another_schema_version(call: Call, meas
     table = parquet.read_table(measured.folder / "metrics.parquet").drop_columns(["arm", "mode"])
     parquet.write_table(table, old / "metrics.parquet")
     (measured.folder.parent / "not-a-run").mkdir()
-    ended = call("query", "select count(*) as n, count(arm) as arms from metrics")
+    ended = call("query", "select count(*) as n, count(arm) as arms from metrics", "all")
     assert ended.out == "n,arms\n8,4\n", "two runs, and the link latest is none"
-    versions = call("query", "select schema_version from runs order by 1")
+    versions = call("query", "select schema_version from runs order by 1", "all")
     assert versions.out == f"schema_version\n1\n{measured.manifest().schema_version}\n"
-    assert call("query", "select count(*) as n from metrics", "latest").out == "n\n4\n"
+    for newest in (["latest"], []):
+        assert call("query", "select count(*) as n from metrics", *newest).out == "n\n4\n"
+
+
+def test_an_answer_of_many_batches_is_as_if_it_came_at_once(call: Call, measured: RunDirectory) -> None:
+    many = "select range as n from range(2500)"
+    assert call("query", many).out == "n\n" + "".join(f"{n}\n" for n in range(2500))
+    numbers = [{"n": n} for n in range(2500)]
+    assert call("query", many, "--format", "json").out == json.dumps(numbers, indent=2) + "\n"
+    tables = call("query", many, "--format", "table").out.split()
+    assert [word for word in tables if word.isdigit()] == [str(n) for n in range(2500)]
+    assert tables.count("n") == 3, "a heading for every thousand rows"
+
+
+def test_a_query_that_fails_at_its_first_row_prints_no_heading(call: Call, measured: RunDirectory) -> None:
+    assert "oh no" in one_sentence(call("query", "select error('oh no') as n"))
 
 
 @pytest.mark.parametrize(
@@ -111,7 +126,7 @@ def test_what_duckdb_refuses_is_one_sentence_and_changes_nothing(
 def test_a_query_without_a_run(call: Call, measured: RunDirectory) -> None:
     ended = call("query", "select 1", "absent")
     assert (ended.code, f"the newest run in results is {RUN_ID}." in one_sentence(ended)) == (2, True)
-    ended = call("query", "select 1", "--results", "elsewhere")
+    ended = call("query", "select 1", "all", "--results", "elsewhere")
     assert (ended.code, "elsewhere has no metrics.parquet; write it with" in one_sentence(ended)) == (2, True)
     ended = call("query", "select 1", "--format", "xml")
     assert (ended.code, "'xml' is not one of 'table', 'csv', 'json'" in one_sentence(ended)) == (2, True)

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -48,6 +49,26 @@ def test_nobody_who_reads_ends_it_by_sigpipe_without_a_word(command: str, unread
     assert process.returncode == -signal.SIGPIPE, said
     assert "Traceback" not in said
     assert "Error" not in said
+
+
+@pytest.mark.usefixtures("run")
+def test_a_query_streams_ends_with_its_reader_and_by_ctrl_c_at_once() -> None:
+    assert subprocess.run([PROGRAM, "report"], stdout=subprocess.DEVNULL, check=False).returncode == 0
+    with begin("query", "select range from range(1000000000)", stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "range\n"
+        process.stdout.close()
+        assert process.stderr is not None
+        assert (process.wait(timeout=60), process.stderr.read()) == (-signal.SIGPIPE, "")
+    endless = "from range(100000000000) where range < 2000"
+    with begin("query", endless, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "range\n", "the first rows are there, and DuckDB looks for more"
+        process.send_signal(signal.SIGINT)
+        interrupted = time.monotonic()
+        _, said = process.communicate(timeout=60)
+        assert (process.returncode, said) == (130, "lambdalab: interrupted\n")
+        assert time.monotonic() - interrupted < 20
 
 
 @pytest.mark.usefixtures("project")

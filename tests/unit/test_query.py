@@ -1,5 +1,6 @@
 """SQL over run directories: what it reads, what it refuses."""
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,15 @@ from samples import PRICES, make_lines, make_manifest, make_results
 from lambdalab.collection import join
 from lambdalab.errors import UsageError
 from lambdalab.observations import observe
-from lambdalab.query import query
+from lambdalab.query import Row, query
 from lambdalab.store import RunDirectory
 
 MANIFEST = make_manifest()
 RESULTS = make_results(MANIFEST)
+
+
+def rows_of(sql: str, folders: list[Path]) -> list[Row]:
+    return [row for rows in query(sql, folders).batches for row in rows]
 
 
 @pytest.fixture
@@ -26,9 +31,9 @@ def folder(tmp_path: Path) -> Path:
 
 def test_the_three_views(folder: Path) -> None:
     answer = query("select label, count(*) as n from metrics where valid group by label order by n, label", [folder])
-    assert (answer.columns, answer.rows) == (("label", "n"), [("SMALL", 2), ("WARMUP", 2)])
-    assert query("select count(*) from trials", [folder]).rows == [(len(RESULTS),)]
-    assert query("select seed, protocol.name from runs", [folder]).rows == [(7, "tiny")]
+    assert (answer.columns, list(answer.batches)) == (("label", "n"), [[("SMALL", 2), ("WARMUP", 2)]])
+    assert rows_of("select count(*) from trials", [folder]) == [(len(RESULTS),)]
+    assert rows_of("select seed, protocol.name from runs", [folder]) == [(7, "tiny")]
 
 
 def test_runs_of_an_older_schema_have_null_for_what_they_lack(folder: Path, tmp_path: Path) -> None:
@@ -38,7 +43,7 @@ def test_runs_of_an_older_schema_have_null_for_what_they_lack(folder: Path, tmp_
     old.mkdir()
     (old / "run.json").write_text('{"run_id": "old", "schema_version": 1}')
     parquet.write_table(parquet.read_table(folder / "metrics.parquet").drop_columns(["arm"]), old / "metrics.parquet")
-    assert query("select count(*), count(arm) from metrics", [old, folder]).rows == [(8, 4)]
+    assert rows_of("select count(*), count(arm) from metrics", [old, folder]) == [(8, 4)]
 
 
 @pytest.mark.parametrize(
@@ -50,10 +55,26 @@ def test_runs_of_an_older_schema_have_null_for_what_they_lack(folder: Path, tmp_
         ("copy metrics to '/tmp/lambdalab-must-not-exist.csv'", "Permission Error"),
         ("attach '/tmp/lambdalab-must-not-exist.db'", "Permission Error"),
         ("set enable_external_access = true", "locked"),
+        ("set memory_limit = '1TB'", "locked"),
+        ("-- nothing", "empty"),
+        ("select case when range < 5000 then 1 else error('late') end from range(10000)", "late"),
     ],
 )
 def test_what_is_wrong_or_not_allowed_is_one_sentence(folder: Path, sql: str, told: str) -> None:
     with pytest.raises(UsageError, match=told) as caught:
-        query(sql, [folder])
+        rows_of(sql, [folder])
     assert "\n" not in str(caught.value)
     assert not list(Path("/tmp").glob("lambdalab-must-not-exist*"))  # noqa: S108
+
+
+def test_a_huge_answer_is_read_in_batches(folder: Path) -> None:
+    before_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    batches = query("select range from range(10000000000)", [folder]).batches
+    assert [next(batches)[0], next(batches)[0]] == [(0,), (1000,)]
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024 - before_mb < 200
+
+
+def test_a_query_that_needs_too_much_memory_is_one_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lambdalab.query._MEMORY", "200MB")
+    with pytest.raises(UsageError, match=r"^the query needs more than 200MB of memory; select fewer"):
+        rows_of("select list(range) from range(100000000)", [folder])
