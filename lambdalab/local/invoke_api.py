@@ -9,6 +9,7 @@ import base64
 import contextlib
 import json
 import logging
+import re
 import urllib.error
 import urllib.request
 import uuid
@@ -18,6 +19,7 @@ from typing import Any, Final, NoReturn, Protocol
 from urllib.parse import parse_qs, unquote
 
 from lambdalab.aws import UNRESERVED_FLOOR
+from lambdalab.errors import LambdalabError
 from lambdalab.local.async_invoke import AsyncQueue
 from lambdalab.local.concurrency import Account, ThrottledError
 from lambdalab.local.http import BODY_LIMIT_BYTES, Exchange, Request, Response
@@ -31,6 +33,8 @@ CLIENT_CONTEXT_LIMIT_BYTES: Final = 3583
 _FUNCTIONS: Final = "/2015-03-31/functions/"
 _RESERVATIONS: Final = "/2017-10-31/functions/"
 _CONTROL: Final = "/_lambdalab/"
+_LAMBDA_PATH: Final = re.compile(r"/\d{4}-\d\d-\d\d/")
+_FUNCTION_PATH: Final = re.compile(r"/\d{4}-\d\d-\d\d/functions/([^/]+)(.*)")
 REQUEST_ID: Final = "x-lambdalab-request-id"
 """The request id a caller chooses, to read the lines of its invocation while it runs."""
 _GONE_S: Final = 0.2
@@ -48,7 +52,10 @@ class Functions(Protocol):
         """Likewise its queue for asynchronous invocations."""
 
     async def follow(self) -> None:
-        """Reads the stack's configuration anew."""
+        """Reads the stack's configuration again."""
+
+    async def take_up_change(self, name: str) -> None:
+        """Reads a function again after a change; raises if it cannot be read or run."""
 
     async def debug(
         self, name: str, port: int, payload: bytes, *, request_id: str, client_context: str | None
@@ -220,8 +227,18 @@ class InvokeApi:
                 413, "RequestEntityTooLargeException", f"Request must be smaller than {BODY_LIMIT_BYTES} bytes"
             )
         response = await asyncio.get_running_loop().run_in_executor(self._executor, self._forward, request)
-        if request.method != "GET":
+        if request.method == "GET" or response.status >= 300:
+            return response
+        name = _changed(request, response)
+        if name is None:
             await self._functions.follow()
+            return response
+        try:
+            await self._functions.take_up_change(name)
+        except LambdalabError as error:  # as Lambda refuses it
+            return _error(400, "InvalidParameterValueException", str(error))
+        except Exception as error:  # the caller must not take the change for one that holds
+            return _error(500, "ServiceException", f"{name} was changed, and the plane could not read it: {error}")
         return response
 
     def _forward(self, request: Request) -> Response:
@@ -237,6 +254,21 @@ class InvokeApi:
             return _passed(error.code, error.read(), error.headers.items())
         except OSError as error:
             return _error(502, "ServiceException", f"the emulator at {self._upstream} does not answer: {error}")
+
+
+def _changed(request: Request, response: Response) -> str | None:
+    """The function that a call of Lambda's API changed, by its path or its answer; None when neither names one."""
+    named = _FUNCTION_PATH.match(unquote(request.path))
+    if named is not None:
+        return None if request.method == "DELETE" and named[2] == "" else named[1]
+    if not _LAMBDA_PATH.match(request.path):
+        return None
+    try:
+        answer = json.loads(response.body)
+    except ValueError:
+        return None
+    found = answer.get("FunctionArn") if isinstance(answer, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def _problem_of(name: str, request: Request) -> Response | None:

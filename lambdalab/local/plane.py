@@ -36,6 +36,9 @@ from lambdalab.local.worker import Worker
 from lambdalab.stack import Stack
 
 FOLLOW_S: Final = 1.0
+CHANGE_ATTEMPTS: Final = 5
+CHANGE_PAUSE_S: Final = 0.2
+"""A change through the plane's own API is answered when the plane has read it, or has failed to so often."""
 STOP_GRACE_S: Final = 5.0
 RESERVED: Final = "ReservedConcurrency"
 FOLLOW_ERRORS: Final = (BotoCoreError, ClientError, LambdalabError, OSError)
@@ -177,7 +180,7 @@ class Plane:
         }
 
     async def follow(self) -> None:
-        """Reads the stack, its functions and mappings anew and takes up what changed; what cannot be read stays."""
+        """Reads the stack, its functions and mappings again and takes up what changed; what cannot be read stays."""
         async with self._following:
             try:
                 stack = await self._deployed.stack(self._settings.stack_name)
@@ -186,13 +189,38 @@ class Plane:
                 self._told.pop(stack.name, None)
             except FOLLOW_ERRORS as error:
                 self._tell(self._settings.stack_name, error)
-            for name in self._pools:
-                try:
-                    await self._follow_function(name)
-                    await self._follow_mappings(name)
-                    self._told.pop(name, None)
-                except FOLLOW_ERRORS as error:
-                    self._tell(name, error)
+            for name in tuple(self._pools):
+                with contextlib.suppress(*FOLLOW_ERRORS):  # told already
+                    await self._follow(name)
+
+    async def take_up_change(self, name: str) -> None:
+        """Reads one function and its mappings again after a change, so that its next invocation sees the change.
+
+        Does nothing for a function that is not of the stack.
+
+        Raises:
+            LambdalabError: the changed function cannot be run.
+            BotoCoreError, ClientError, OSError: it could not be read, in several attempts.
+        """
+        async with self._following:
+            name = self._physical(name)
+            if name not in self._pools:
+                return
+            for _ in range(CHANGE_ATTEMPTS - 1):
+                with contextlib.suppress(BotoCoreError, ClientError, OSError):
+                    await self._follow(name)
+                    return
+                await asyncio.sleep(CHANGE_PAUSE_S)
+            await self._follow(name)
+
+    async def _follow(self, name: str) -> None:
+        try:
+            await self._follow_function(name)
+            await self._follow_mappings(name)
+            self._told.pop(name, None)
+        except FOLLOW_ERRORS as error:
+            self._tell(name, error)
+            raise
 
     def _tell(self, name: str, error: Exception) -> None:
         """Once, however often it is tried again."""

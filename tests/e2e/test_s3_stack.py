@@ -273,9 +273,10 @@ def test_a_throttled_call_is_counted_and_not_made_again(project: Path, emulator:
 
 
 def test_a_part_that_fails_is_a_row_with_its_error_and_no_upload_is_left(
-    project: Path, s3_stack: str, emulator: Aws, lambdalab: Run
+    project: Path, s3_stack: str, plane: str, emulator: Aws, lambdalab: Run
 ) -> None:
     name = FUNCTIONS[1]
+    change = Aws(endpoint_url=s3_stack, lambda_endpoint_url=plane).lambda_.update_function_configuration
     before = settings_of(emulator)[name][2]
     file = written(
         project, "failing", invocations=2, settings='workload = "batch", object_mb = 15, multipart_mb = 5',
@@ -285,10 +286,10 @@ def test_a_part_that_fails_is_a_row_with_its_error_and_no_upload_is_left(
     s3.faults = {("Part", 2): [(403, "AccessDenied")] * 2}  # of the call that warms up, and of the first after it
     through = before | {"AWS_ENDPOINT_URL_S3": s3.url}
     try:
-        emulator.lambda_.update_function_configuration(FunctionName=name, Environment={"Variables": through})
+        change(FunctionName=name, Environment={"Variables": through})  # the plane answers when it has read it
         done = lambdalab("run", "s3-ingest", "--protocol", file)
     finally:
-        emulator.lambda_.update_function_configuration(FunctionName=name, Environment={"Variables": before})
+        change(FunctionName=name, Environment={"Variables": before})
         s3.close()
     assert "Traceback" not in done.stderr
     store, calls = calls_of(project)

@@ -142,6 +142,9 @@ class Functions:
     async def follow(self) -> None:
         raise NotImplementedError
 
+    async def take_up_change(self, name: str) -> None:
+        raise NotImplementedError
+
     async def debug(self, *_: Any, **__: Any) -> Any:
         raise NotImplementedError
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from botocore.exceptions import ClientError
 
 from lambdalab.aws import Aws
 from lambdalab.local.plane import Settings
@@ -168,7 +169,8 @@ def test_functions_that_come_and_go_with_a_redeploy_are_followed(deployed: Deplo
 def test_mapping_that_lambda_would_refuse_is_not_run(deployed: Deployed) -> None:
     url = deployed.aws.sqs.create_queue(QueueName="short", Attributes={"VisibilityTimeout": "2"})["QueueUrl"]
     create: Any = deployed.stack.aws().lambda_.create_event_source_mapping
-    create(EventSourceArn="arn:aws:sqs:us-east-1:000000000000:short", FunctionName="first")
+    with pytest.raises(ClientError, match=r"InvalidParameterValueException.*visibility timeout of 2 s is shorter"):
+        create(EventSourceArn="arn:aws:sqs:us-east-1:000000000000:short", FunctionName="first")
     assert "visibility timeout of 2 s is shorter than the function's timeout of 3 s" in deployed.log()
     assert deployed.stack.status()["mappings"]["first"]["batch_size"] == 1
     deployed.aws.sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": "3"})
