@@ -4,15 +4,17 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 
 from lambdalab import __version__, tools
 from lambdalab.analysis import CPU_LIMIT_UNKNOWN
-from lambdalab.aws import is_aws
+from lambdalab.aws import LOCAL_REGION, Aws, is_aws
+from lambdalab.conditions import Conditions
 from lambdalab.errors import UsageError
-from lambdalab.factorial.model import FactorialManifest
-from lambdalab.model import Manifest
+from lambdalab.factorial.model import CalledFunction, FactorialManifest
+from lambdalab.model import FunctionFacts, Manifest
 from lambdalab.project import project_root
 from lambdalab.target import AwsTarget, LocalTarget
 
@@ -24,11 +26,53 @@ def cpu_limit(target: AwsTarget) -> str:
     return "AWS Lambda" if is_aws(target.aws.lambda_.meta.endpoint_url) else CPU_LIMIT_UNKNOWN
 
 
-def require_same_place(manifest: Manifest | FactorialManifest, target: AwsTarget) -> None:
-    """Refuses to go on with a run elsewhere than where it was made.
+def conditions_at(target: AwsTarget) -> Conditions:
+    """The conditions under which functions run on a target now.
 
     Raises:
-        UsageError: the target or its stack is another.
+        PlaneError: the local stack does not answer.
+    """
+    status = target.local.status() if isinstance(target, LocalTarget) else {}
+    return Conditions(
+        target=target.name,
+        region=target.region,
+        machine=this_machine(),
+        cpu_limit=cpu_limit(target),
+        cpu_scale=status.get("cpu_scale", 1.0),
+        latency=status.get("latency"),
+    )
+
+
+def conditions_without_stack() -> Conditions:
+    """The conditions of a local stack as it would be brought up; what would limit CPU is not known before."""
+    return Conditions(target=LocalTarget.name, region=LOCAL_REGION, machine=this_machine(), cpu_limit=None)
+
+
+def conditions_of_account(aws: Aws) -> Conditions:
+    """The conditions of an AWS account in which no stack was found."""
+    return Conditions(
+        target=AwsTarget.name, region=str(aws.session.region_name), machine=this_machine(), cpu_limit=None
+    )
+
+
+def interpreters(target: AwsTarget, functions: Mapping[str, FunctionFacts | CalledFunction]) -> dict[str, str]:
+    """What runs each function of a local stack: its Python, or its runtime where that is custom; none on AWS."""
+    if not isinstance(target, LocalTarget):
+        return {}
+    known = target.local.status().get("functions", {})
+    return {
+        name: known[function.function_name]["interpreter"] or function.runtime
+        for name, function in functions.items()
+        if function.function_name in known
+    }
+
+
+def require_same_place(manifest: Manifest | FactorialManifest, target: AwsTarget) -> None:
+    """Refuses to go on with a run elsewhere, or under other conditions, than it was made.
+
+    Raises:
+        UsageError: the target, its stack or a condition is another.
+        PlaneError: the local stack does not answer.
     """
     if (manifest.target, manifest.stack_name) != (target.name, target.stack.name):
         raise UsageError(
@@ -36,6 +80,36 @@ def require_same_place(manifest: Manifest | FactorialManifest, target: AwsTarget
             f"not on {target.name} stack {target.stack.name}",
             next_step="resume it where it was made, or start a new run",
         )
+    for what, before, now in conditions_at(target).changes_since(manifest):
+        raise _changed(manifest.run_id, what, before, now)
+
+
+def require_same_functions(
+    manifest: Manifest | FactorialManifest,
+    target: AwsTarget,
+    functions: Mapping[str, FunctionFacts] | Mapping[str, CalledFunction],
+) -> None:
+    """Refuses to go on with a run whose functions have changed, so that its samples would not be alike.
+
+    Raises:
+        UsageError: one has.
+        PlaneError: the local stack does not answer.
+    """
+    built = isinstance(manifest, Manifest) and manifest.protocol.factors.build
+    for name, before in manifest.functions.items():
+        for key in before.__struct_fields__:
+            if (was := getattr(before, key)) != (now := getattr(functions[name], key)):
+                set_back = "name every build as before" if built and key == "code_sha256" else "set it back"
+                raise _changed(manifest.run_id, f"{name} {key}", was, now, set_back)
+    for name, now in interpreters(target, functions).items():
+        if (was := manifest.interpreters.get(name, now)) != now:
+            raise _changed(manifest.run_id, f"{name} interpreter", was, now)
+
+
+def _changed(run_id: str, what: str, before: object, now: object, set_back: str = "set it back") -> UsageError:
+    return UsageError(
+        f"run {run_id} began with {what} {before}, and now it is {now}", next_step=f"{set_back}, or start a new run"
+    )
 
 
 def versions(python_source: str, go_source: str, *, local: bool) -> dict[str, str]:

@@ -10,12 +10,20 @@ import msgspec
 
 from lambdalab.account import account_limits
 from lambdalab.analysis import Summary, summarise
-from lambdalab.aws import LOCAL_REGION
 from lambdalab.bill import Terms, bill_of_run
 from lambdalab.calibration import last_calibration
-from lambdalab.circumstances import cpu_limit, require_same_place, this_machine, versions
+from lambdalab.circumstances import (
+    conditions_at,
+    conditions_without_stack,
+    cpu_limit,
+    interpreters,
+    require_same_functions,
+    require_same_place,
+    versions,
+)
 from lambdalab.collection import read_run
 from lambdalab.comparison import Comparison
+from lambdalab.conditions import Conditions
 from lambdalab.cost import load_price_sheet
 from lambdalab.deployment import local_parameters
 from lambdalab.design import Arm, Protocol
@@ -70,6 +78,7 @@ def new_run(
     now = datetime.now(UTC)
     prices = load_price_sheet(target.region)
     status = target.local.status() if isinstance(target, LocalTarget) else {}
+    conditions = conditions_at(target)
     functions = {arm.name: target.facts(arm) for arm in protocol.arms}
     manifest = Manifest(
         schema_version=SCHEMA_VERSION,
@@ -86,18 +95,14 @@ def new_run(
         parameters=target.stack.parameters,
         functions=functions,
         cpu_limit=cpu_limit(target),
-        latency=status.get("latency"),
-        cpu_scale=status.get("cpu_scale", 1.0),
+        latency=conditions.latency,
+        cpu_scale=conditions.cpu_scale,
         calibration=msgspec.to_builtins(last_calibration()) if status else None,
         limits={name: status[name] for name in ("controllers", "tmp_limit")} if status else {},
-        interpreters={
-            name: status["functions"][f.function_name]["interpreter"] or f.runtime for name, f in functions.items()
-        }
-        if status
-        else {},
+        interpreters=interpreters(target, functions),
         template_runtimes={arm.name: parameter_default(f"{arm.language.capitalize()}Runtime") for arm in protocol.arms},
         versions=versions("src/python/ingest", "src/go/ingest", local=bool(status)),
-        machine=this_machine(),
+        machine=conditions.machine,
         cold_mode=target.cold_mode if load is None else None,
         load=load,
     )
@@ -113,28 +118,7 @@ def resume_run(target: AwsTarget, store: RunDirectory) -> None:
     """
     manifest = store.manifest()
     require_same_place(manifest, target)
-    latency = target.local.status()["latency"] if isinstance(target, LocalTarget) else None
-    if latency != manifest.latency:
-        began, now = manifest.latency_model, msgspec.structs.replace(manifest, latency=latency).latency_model
-        changed = "another of that name" if began == now else now or "none"
-        raise UsageError(
-            f"run {manifest.run_id} began with latency model {began or 'none'}, and now it is {changed}",
-            next_step="set it back, or start a new run",
-        )
-    before = msgspec.to_builtins(manifest.functions) | {
-        "plane": {"cpu_limit": manifest.cpu_limit, "cpu_scale": manifest.cpu_scale}
-    }
-    after = {arm.name: msgspec.to_builtins(target.facts(arm)) for arm in manifest.protocol.arms}
-    scale = target.local.status()["cpu_scale"] if isinstance(target, LocalTarget) else 1.0
-    after["plane"] = {"cpu_limit": cpu_limit(target), "cpu_scale": scale}
-    for name, facts in before.items():
-        for key, value in facts.items():
-            if after[name][key] != value:
-                built = key == "code_sha256" and manifest.protocol.factors.build
-                raise UsageError(
-                    f"run {manifest.run_id} began with {name} {key} {value}, and now it is {after[name][key]}",
-                    next_step=f"{'name every build as before' if built else 'set it back'}, or start a new run",
-                )
+    require_same_functions(manifest, target, {arm.name: target.facts(arm) for arm in manifest.protocol.arms})
     if trials_left(store):
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         store.write_manifest(msgspec.structs.replace(manifest, resumed_at=(*manifest.resumed_at, now)))
@@ -265,9 +249,7 @@ def plan_run(
     """
     functions = {arm.name: target.facts(arm) for arm in protocol.arms}
     blocks = None if left is None else len({trial.block for trial in left})
-    planned = _plan(
-        protocol, functions, results, target=target.name, region=target.region, blocks=blocks, effect=effect
-    )
+    planned = _plan(protocol, functions, results, conditions_at(target), blocks=blocks, effect=effect)
     if target.name == "local":
         return planned
     limits, unchecked = account_limits(target, functions.values())
@@ -278,7 +260,7 @@ def plan_local_run(protocol: Protocol, results: Path, *, effect: float = EFFECT)
     """What a run on a local stack would ask for, when none is up: with the settings it would be brought up with."""
     settings = local_parameters({})
     functions = {arm.name: facts_of_settings(arm, settings) for arm in protocol.arms}
-    return _plan(protocol, functions, results, target=LocalTarget.name, region=LOCAL_REGION, effect=effect)
+    return _plan(protocol, functions, results, conditions_without_stack(), effect=effect)
 
 
 def facts_of_settings(arm: Arm, settings: Mapping[str, str]) -> FunctionFacts:
@@ -304,12 +286,13 @@ def _plan(
     protocol: Protocol,
     functions: dict[str, FunctionFacts],
     results: Path,
+    conditions: Conditions,
     *,
-    target: str,
-    region: str,
     effect: float,
     blocks: int | None = None,
 ) -> Plan:
-    found = find_experience(results, protocol, functions, target=target, machine=this_machine())
-    prices = load_price_sheet(region)
-    return make_plan(protocol, functions, prices, target=target, blocks=blocks, experience=found, effect=effect)
+    found = find_experience(results, protocol, functions, conditions)
+    prices = load_price_sheet(conditions.region)
+    return make_plan(
+        protocol, functions, prices, target=conditions.target, blocks=blocks, experience=found, effect=effect
+    )

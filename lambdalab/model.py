@@ -4,6 +4,7 @@ Words: a *trial* is one planned message, an *invocation* is what happened, an *e
 runs a function, a *run* is one execution of a protocol (whose own types are in ``design.py``).
 """
 
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from decimal import Decimal
 from typing import Annotated
@@ -128,15 +129,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Refuses a file whose parts do not fit each other."""
-        for moment in (self.started_at, *self.resumed_at):
-            try:
-                datetime.fromisoformat(moment)
-            except ValueError:
-                raise ValueError(f"{moment[:40]!r} is no time") from None
+        check_manifest((self.started_at, *self.resumed_at), self.latency)
         if absent := sorted({arm.name for arm in self.protocol.arms} - self.functions.keys()):
             raise ValueError(f"functions has no {absent[0][:64]!r}, which is an arm")
-        if self.latency is not None and not {"name", "date", "seed"} <= self.latency.keys():
-            raise ValueError("latency has no name, date or seed")
 
     def sent_together(self, messages: int) -> int:
         """How many messages one request to SQS holds: all of a trial's, or in a load run as many as its plan says."""
@@ -145,8 +140,27 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def latency_model(self) -> str | None:
         """Name, date and seed of the latency model; None when services answered as fast as they could."""
-        found = self.latency
-        return None if found is None else f"{found['name']} {found['date']}, seed {found['seed']}"
+        return latency_name(self.latency)
+
+
+def check_manifest(moments: Iterable[str], latency: Mapping[str, object] | None) -> None:
+    """Refuses times that are none, and a latency model that cannot be named, in the manifest of any kind of run.
+
+    Raises:
+        ValueError: what is wrong.
+    """
+    for moment in moments:
+        try:
+            datetime.fromisoformat(moment)
+        except ValueError:
+            raise ValueError(f"{moment[:40]!r} is no time") from None
+    if latency is not None and not {"name", "date", "seed"} <= latency.keys():
+        raise ValueError("latency has no name, date or seed")
+
+
+def latency_name(latency: Mapping[str, object] | None) -> str | None:
+    """Name, date and seed of a latency model as a manifest holds it; None of none."""
+    return None if latency is None else f"{latency['name']} {latency['date']}, seed {latency['seed']}"
 
 
 class PlatformReport(msgspec.Struct, frozen=True, kw_only=True, gc=False):

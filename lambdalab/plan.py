@@ -1,7 +1,7 @@
 """What a run will ask for before anything is spent: messages, minutes, money, and on what that figure rests. Pure.
 
-Times come from the newest run here that had the same loads and arms on the same target and machine; where there is
-none, from assumptions, and the plan says which.
+Times come from the newest run here of the same loads, arms and code under the same conditions; where there is none,
+from assumptions, and the plan says which.
 """
 
 import statistics
@@ -16,6 +16,7 @@ import msgspec
 
 from lambdalab.collection import MeasuredRun, read_run
 from lambdalab.comparison import MARGIN, arm_pairs, needed_blocks
+from lambdalab.conditions import Conditions, run_alike
 from lambdalab.cost import PriceSheet
 from lambdalab.design import Arm, Load, Protocol, Start
 from lambdalab.errors import LambdalabError, UsageError
@@ -178,12 +179,11 @@ def make_plan(
 
 
 def find_experience(
-    results: Path, protocol: Protocol, functions: Mapping[str, FunctionFacts], *, target: str, machine: dict[str, str]
+    results: Path, protocol: Protocol, functions: Mapping[str, FunctionFacts], conditions: Conditions
 ) -> Experience | None:
-    """The newest run in a folder that a plan can learn from; damaged and foreign runs are passed over.
+    """The newest run in a folder that a plan can learn from; damaged and unlike runs are passed over.
 
-    It has the same loads and arms, at the same memory and batch size, on the same target and, when that is local, the
-    same machine.
+    It has the same loads and arms, functions that run alike, and was made under the same conditions.
     """
     for folder in sorted((path.parent for path in results.glob("*/run.json")), reverse=True):
         if folder.is_symlink():
@@ -191,21 +191,24 @@ def find_experience(
         store = RunDirectory(folder)
         try:
             manifest = store.manifest()
-            if (manifest.target, manifest.protocol.loads) != (target, protocol.loads):
+            if manifest.load is not None or manifest.protocol.loads != protocol.loads or not conditions.allow(manifest):
                 continue
-            if target == "local" and manifest.machine != machine:
-                continue
-            settings = {arm.name: (functions[arm.name].memory_mb, arm.messages) for arm in protocol.arms}
-            theirs = {
-                arm.name: (manifest.functions[arm.name].memory_mb, arm.messages)
-                for arm in manifest.protocol.arms
-                if arm.name in manifest.functions
-            }
-            if settings.items() <= theirs.items() and (found := _experience(read_run(store), protocol)):
+            theirs = {arm.name: arm for arm in manifest.protocol.arms}
+            if all(
+                arm.name in theirs
+                and _asks_the_same(arm, theirs[arm.name])
+                and run_alike(functions[arm.name], manifest.functions[arm.name])
+                for arm in protocol.arms
+            ) and (found := _experience(read_run(store), protocol)):
                 return found
         except LambdalabError:
             continue
     return None
+
+
+def _asks_the_same(one: Arm, other: Arm) -> bool:
+    """Whether messages of two arms are the same work; their functions are compared apart."""
+    return (one.mode, one.build, one.messages) == (other.mode, other.build, other.messages)
 
 
 def _experience(run: MeasuredRun, protocol: Protocol) -> Experience | None:

@@ -1,12 +1,13 @@
 """How long a message takes a function: as the newest run here measured it, or as a plan assumes it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
+from lambdalab.conditions import Conditions, run_alike
 from lambdalab.design import Start
 from lambdalab.errors import LambdalabError
 from lambdalab.load.schedule import Message
@@ -39,23 +40,20 @@ class _Cells(msgspec.Struct, frozen=True):
     cells: tuple[_Cell, ...] = ()
 
 
-def find_duration(
-    results: Path, facts: FunctionFacts, message: Message, *, target: str, machine: Mapping[str, str]
-) -> Duration:
+def find_duration(results: Path, facts: FunctionFacts, message: Message, conditions: Conditions) -> Duration:
     """The median Duration of warm invocations with one such message in the newest run that has it, else an assumption.
 
     Args:
-        results: the folder of run directories; damaged and foreign runs are passed over.
-        facts: the function; the run's must have had the same language and memory.
+        results: the folder of run directories; damaged and unlike runs are passed over.
+        facts: the function; the run's must run alike.
         message: size, count and mode.
-        target: ``local`` or ``aws``.
-        machine: this one, which a local run must have been measured on.
+        conditions: those here, under which the run must have been made.
     """
     folders = sorted((path.parent for path in results.glob("*/summary.json")), reverse=True)
     for folder in islice((folder for folder in folders if not folder.is_symlink()), MOST_RUNS):
         try:
             manifest = RunDirectory(folder).manifest()
-            if manifest.target != target or (target == "local" and manifest.machine != machine):
+            if not conditions.allow(manifest):
                 continue
             cells = msgspec.json.decode((folder / "summary.json").read_bytes(), type=_Cells).cells
         except (LambdalabError, OSError, msgspec.DecodeError):
@@ -81,7 +79,7 @@ def _fitting(
             continue
         if (load.size_bytes, load.count) != (message.size_bytes, message.count):
             continue
-        if (theirs.language, theirs.memory_mb) != (facts.language, facts.memory_mb):
+        if not run_alike(facts, theirs):
             continue
         if manifest.load is None and arm.mode == message.mode:
             yield cell, arm.messages

@@ -8,7 +8,8 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from lambdalab.aws import Aws, access_errors
-from lambdalab.circumstances import this_machine
+from lambdalab.circumstances import conditions_at, conditions_of_account, conditions_without_stack
+from lambdalab.conditions import Conditions
 from lambdalab.deployment import local_parameters
 from lambdalab.design import Arm
 from lambdalab.doctor.aws_account import Account
@@ -57,17 +58,21 @@ def examine_local(results: Path, offered: LoadPlan | None) -> Iterator[Finding]:
     yield from machine_findings(results, local=True)
     yield from local_stack_findings()
     facts: dict[str, FunctionFacts] = {}
+    conditions = conditions_without_stack()
     stack = running_stack()
     if stack is not None and stack.emulator.alive and stack.plane.alive:
 
         def deployed() -> Iterator[Finding]:
-            yield from stack_findings(local_target(stack), facts, load=offered is not None)
+            nonlocal conditions
+            target = local_target(stack)
+            conditions = conditions_at(target)
+            yield from stack_findings(target, facts, load=offered is not None)
 
         yield from look("deployed stack", deployed)
     elif offered is not None:
         yield ok("deployed stack", "none is up: what `lambdalab up --settings load` would deploy is looked at")
     if offered is not None:
-        works = _works(offered, _complete(facts), results, "local")
+        works = _works(offered, _complete(facts), results, conditions)
         for work in works:
             yield from function_findings(work, unreserved=None, in_flight=None)
         yield from local_findings(works, len(os.sched_getaffinity(0)))
@@ -102,7 +107,9 @@ def examine_aws(stack_name: str, results: Path, offered: LoadPlan | None) -> Ite
     if target is not None:
         yield from stack_findings(target, facts, load=offered is not None)
     if offered is not None:
-        works = _works(offered, _complete(facts), results, "aws")
+        works = _works(
+            offered, _complete(facts), results, conditions_of_account(aws) if target is None else conditions_at(target)
+        )
         for work in works:
             yield from function_findings(work, unreserved=account.unreserved, in_flight=account.in_flight.value)
             yield from look(f"{work.language} table", lambda work=work: _table(aws, target, account, work))  # type: ignore[misc]
@@ -118,15 +125,10 @@ def _complete(facts: Mapping[str, FunctionFacts]) -> dict[str, FunctionFacts]:
     return planned | dict(facts)
 
 
-def _works(offered: LoadPlan, facts: Mapping[str, FunctionFacts], results: Path, target: str) -> list[Work]:
-    machine = this_machine()
-
+def _works(offered: LoadPlan, facts: Mapping[str, FunctionFacts], results: Path, conditions: Conditions) -> list[Work]:
     def work(language: str) -> Work:
         of = facts[language]
-        durations = {
-            message.label: find_duration(results, of, message, target=target, machine=machine)
-            for message in offered.mix
-        }
+        durations = {message.label: find_duration(results, of, message, conditions) for message in offered.mix}
         return work_of(offered, of, durations)
 
     return [work(language) for language in offered.languages]

@@ -4,14 +4,24 @@ import secrets
 from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 from botocore.exceptions import ClientError
 
 from lambdalab.account import require_concurrency
-from lambdalab.aws import LOCAL_REGION, access_errors
-from lambdalab.circumstances import cpu_limit, free_memory_mb, require_same_place, this_machine, versions
+from lambdalab.aws import access_errors
+from lambdalab.circumstances import (
+    conditions_at,
+    conditions_without_stack,
+    cpu_limit,
+    free_memory_mb,
+    interpreters,
+    require_same_functions,
+    require_same_place,
+    versions,
+)
+from lambdalab.conditions import Conditions
 from lambdalab.configuration import Configurations
 from lambdalab.cost import load_price_sheet
 from lambdalab.deployment import local_parameters
@@ -29,9 +39,6 @@ from lambdalab.target import AwsTarget, LocalTarget
 
 _SEED_BITS: Final = 32
 _SCENARIO_OUTPUT: Final = "Scenario"
-_COMPARED: Final = (
-    "function_name", "architecture", "runtime", "timeout_s", "memory_mb", "reserved_concurrency", "code_sha256",
-)  # fmt: skip
 
 
 def new_run(
@@ -54,6 +61,7 @@ def new_run(
     functions = called_functions(target, scenario, protocol)
     require_ready(target, scenario, protocol, functions)
     _require_memory(target, scenario, protocol)
+    conditions = conditions_at(target)
     now = datetime.now(UTC)
     prices = load_price_sheet(target.region)
     manifest = FactorialManifest(
@@ -73,8 +81,10 @@ def new_run(
         functions=functions,
         cpu_limit=cpu_limit(target),
         versions=versions(scenario.sources["python"], scenario.sources["go"], local=isinstance(target, LocalTarget)),
-        machine=this_machine(),
-        **_plane(target),
+        machine=conditions.machine,
+        latency=conditions.latency,
+        cpu_scale=conditions.cpu_scale,
+        interpreters=interpreters(target, functions),
     )
     return FactorialDirectory.create(results, manifest)
 
@@ -83,7 +93,7 @@ def resume_run(target: AwsTarget, store: FactorialDirectory) -> None:
     """Notes that a run goes on.
 
     Raises:
-        UsageError: it was made on another target or stack, or a function has changed since.
+        UsageError: it was made on another target or stack or under other conditions, or a function has changed since.
         StackError, AccessError: as of ``new_run``.
     """
     manifest = store.manifest()
@@ -92,19 +102,7 @@ def resume_run(target: AwsTarget, store: FactorialDirectory) -> None:
     functions = called_functions(target, scenario, manifest.protocol)
     if cells_left(store) and manifest.protocol.function_prefix is None and _put_back(target, manifest, functions):
         functions = called_functions(target, scenario, manifest.protocol)
-    for language, before in manifest.functions.items():
-        for key in _COMPARED:
-            if (was := getattr(before, key)) != (now := getattr(functions[language], key)):
-                raise UsageError(
-                    f"run {manifest.run_id} began with {language} {key} {was}, and now it is {now}",
-                    next_step="set it back, or start a new run",
-                )
-    for key, now in _plane(target).items():
-        if (was := getattr(manifest, key)) != now:
-            raise UsageError(
-                f"run {manifest.run_id} began with another {key.replace('_', ' ')} of the local stack",
-                next_step="bring the stack up as it was, or start a new run",
-            )
+    require_same_functions(manifest, target, functions)
     require_ready(target, scenario, manifest.protocol, functions)
     for function in functions.values():
         target.configurations.remember(function.function_name)
@@ -136,14 +134,6 @@ def _put_back(target: AwsTarget, manifest: FactorialManifest, functions: Mapping
             configurations.reserve(now.function_name, before.reserved_concurrency or 0)
             changed = True
     return changed
-
-
-def _plane(target: AwsTarget) -> dict[str, Any]:
-    """What a local plane makes of the services' times and of CPU shares."""
-    if not isinstance(target, LocalTarget):
-        return {"latency": None, "cpu_scale": 1.0}
-    status = target.local.status()
-    return {"latency": status.get("latency"), "cpu_scale": status.get("cpu_scale", 1.0)}
 
 
 def cells_left(store: FactorialDirectory) -> list[tuple[PlannedCell, int]]:
@@ -319,7 +309,7 @@ def plan_run(
     functions = called_functions(target, scenario, protocol)
     limits, unchecked = require_ready(target, scenario, protocol, functions)
     cells = list(schedule(protocol, 0) if left is None else left)
-    planned = _plan(protocol, scenario, functions, results, cells, target=target.name, region=target.region)
+    planned = _plan(protocol, scenario, functions, results, cells, conditions_at(target))
     return planned if target.name == "local" else msgspec.structs.replace(planned, limits=limits, unchecked=unchecked)
 
 
@@ -342,7 +332,7 @@ def plan_without_stack(protocol: FactorialProtocol, results: Path) -> FactorialP
         for language in dict.fromkeys(cell.language for cell in protocol.cells)
     }
     cells = list(schedule(protocol, 0))
-    return _plan(protocol, scenario, functions, results, cells, target=LocalTarget.name, region=LOCAL_REGION)
+    return _plan(protocol, scenario, functions, results, cells, conditions_without_stack())
 
 
 def _plan(
@@ -351,12 +341,10 @@ def _plan(
     functions: dict[str, CalledFunction],
     results: Path,
     left: Sequence[PlannedCell],
-    *,
-    target: str,
-    region: str,
+    conditions: Conditions,
 ) -> FactorialPlan:
-    short = _lack_of_memory(scenario, protocol) if target == LocalTarget.name else None
-    found = find_experience(results, protocol, scenario, target=target, machine=this_machine())
-    prices = load_price_sheet(region)
-    planned = make_plan(protocol, scenario, functions, prices, left, target=target, experience=found)
+    short = _lack_of_memory(scenario, protocol) if conditions.target == LocalTarget.name else None
+    found = find_experience(results, protocol, scenario, functions, conditions)
+    prices = load_price_sheet(conditions.region)
+    planned = make_plan(protocol, scenario, functions, prices, left, target=conditions.target, experience=found)
     return planned if short is None else msgspec.structs.replace(planned, limits=(f"caution: {short}",))

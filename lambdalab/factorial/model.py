@@ -6,7 +6,7 @@ from typing import Annotated, Final
 import msgspec
 
 from lambdalab.factorial.design import FactorialProtocol, Level
-from lambdalab.model import Count, EpochMs
+from lambdalab.model import Count, EpochMs, check_manifest, latency_name
 
 INTERRUPTED: Final = "interrupted"
 """What the error of a call begins with that was given up, not measured; it is made again when the run goes on."""
@@ -35,7 +35,8 @@ class FactorialManifest(msgspec.Struct, frozen=True, kw_only=True):
 
     ``kind`` tells it from the manifest of a run of messages. ``functions`` are by language, or by name where
     they were found (``Cell.called``). ``latency`` is the whole
-    model by which services took their time, None when there was none; ``cpu_scale`` what CPU shares were multiplied by.
+    model by which services took their time, None when there was none; ``cpu_scale`` what CPU shares were multiplied by;
+    ``interpreters`` the Python of each function, by language, of a local run.
     """
 
     schema_version: int
@@ -57,8 +58,18 @@ class FactorialManifest(msgspec.Struct, frozen=True, kw_only=True):
     machine: dict[str, str]
     latency: dict[str, object] | None = None
     cpu_scale: float = 1.0
+    interpreters: dict[str, str] = {}
     resumed_at: tuple[str, ...] = ()
     stopped: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuses a file whose parts do not fit each other."""
+        check_manifest((self.started_at, *self.resumed_at), self.latency)
+
+    @property
+    def latency_model(self) -> str | None:
+        """Name, date and seed of the latency model; None when services answered as fast as they could."""
+        return latency_name(self.latency)
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -1,6 +1,6 @@
 """What a factorial run will ask for before anything is spent: calls, bytes, minutes, money. Pure.
 
-Times come from the newest run here of the same designs on the same target and machine; where there is none, from
+Times come from the newest run here of the same designs and code under the same conditions; where there is none, from
 what the scenario assumes, and the plan says which.
 """
 
@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from lambdalab.conditions import Conditions, run_alike
 from lambdalab.cost import PriceSheet, invocation_cost
 from lambdalab.errors import LambdalabError, PriceSheetError
 from lambdalab.factorial.collection import counted, read_calls
@@ -136,17 +137,26 @@ def make_plan(
 
 
 def find_experience(
-    results: Path, protocol: FactorialProtocol, scenario: CallScenario, *, target: str, machine: Mapping[str, str]
+    results: Path,
+    protocol: FactorialProtocol,
+    scenario: CallScenario,
+    functions: Mapping[str, CalledFunction],
+    conditions: Conditions,
 ) -> Experience | None:
-    """The newest run in a folder that a plan can learn from; damaged and foreign runs are passed over."""
+    """The newest run in a folder that a plan can learn from; damaged and unlike runs are passed over.
+
+    It has the same designs, functions that run alike, and was made under the same conditions.
+    """
     for folder in sorted((path.parent for path in results.glob("*/run.json")), reverse=True):
         if folder.is_symlink():
             continue
         store = FactorialDirectory(folder)
         try:
             manifest = store.manifest()
-            of_machine = target == "aws" or manifest.machine == machine
-            if not of_machine or (manifest.target, manifest.protocol.designs) != (target, protocol.designs):
+            if manifest.protocol.designs != protocol.designs or not conditions.allow(manifest):
+                continue
+            theirs = manifest.functions
+            if not all(name in theirs and run_alike(of, theirs[name]) for name, of in functions.items()):
                 continue
             rows = [row for row in counted(read_calls(store, scenario).rows) if row.valid]
         except LambdalabError:

@@ -8,6 +8,7 @@ import msgspec
 import pytest
 from samples import make_facts, make_manifest
 
+from lambdalab.conditions import Conditions
 from lambdalab.design import Factors, Load, Mode, Start
 from lambdalab.doctor.durations import Duration, find_duration
 from lambdalab.doctor.examine import load_offered
@@ -164,7 +165,8 @@ def measure(results: Path, run_id: str, median_ms: float, **changes: Any) -> Non
 
 
 def duration(results: Path, message: Message = TEN, target: str = "local", **of: Any) -> Duration:
-    return find_duration(results, make_facts("go", **of), message, target=target, machine=MACHINE)
+    here = Conditions(target=target, region="us-east-1", machine=MACHINE, cpu_limit="cgroup v2")
+    return find_duration(results, make_facts("go", **of), message, here)
 
 
 def test_a_duration_is_that_of_the_newest_run_that_fits(tmp_path: Path) -> None:
@@ -177,6 +179,11 @@ def test_a_duration_is_that_of_the_newest_run_that_fits(tmp_path: Path) -> None:
     (tmp_path / "20260106-damaged" / "summary.json").write_text("{")
     measure(tmp_path, "20260107-foreign", 1)
     (tmp_path / "20260107-foreign" / "run.json").write_text("{}")
+    measure(tmp_path, "20260108-scaled", 1, cpu_scale=0.5)
+    measure(tmp_path, "20260109-slow-services", 1, latency={"name": "slow", "date": "2026-11-21", "seed": 1})
+    measure(tmp_path, "20260110-no-limit", 1, cpu_limit="none")
+    functions = {name: make_facts(name, code_sha256="other") for name in ("python", "go")}
+    measure(tmp_path, "20260111-other-code", 1, functions=functions)
     found = duration(tmp_path)
     assert (found.seconds, found.source, found.measured) == (0.08, "median of run 20260102-b", True)
     assert not duration(tmp_path, target="aws").measured

@@ -1,6 +1,7 @@
 """Around the calls of a factorial run: what is looked at before, what is left, what ends it, what is typed."""
 
 import dataclasses
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -17,6 +18,7 @@ from command_line import Call as CommandLine
 from command_line import call_fixture, one_sentence, project_fixture
 from samples import ROOT
 
+from lambdalab.conditions import Conditions
 from lambdalab.configuration import Configurations
 from lambdalab.cost import load_price_sheet
 from lambdalab.design import Caps
@@ -294,6 +296,65 @@ def test_what_is_asked_is_written_down_before_the_first_call(tmp_path: Path, mon
         resume_run(Account(reserved=5, timeout_s=30).target, store)
 
 
+def on_plane(target: AwsTarget, plane: dict[str, Any]) -> LocalTarget:
+    """The same functions on a local plane, which says of itself what a test wants."""
+    local = LocalTarget.__new__(LocalTarget)
+    local.aws, local.stack, local.region = target.aws, target.stack, "us-east-1"
+    local.configurations = target.configurations
+    local.local = SimpleNamespace(status=lambda: plane)  # type: ignore[assignment]
+    return local
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        (
+            {"cpu_limit": "none"},
+            "began with plane cpu_limit cgroup v2, and now it is none; set it back, or start a new",
+        ),
+        ({"cpu_scale": 1.0}, "began with plane cpu_scale 0.5, and now it is 1.0; set it back, or start a new run."),
+        ({"latency": None}, "began with latency model slow 2026-11-21, seed 1, and now it is none; set it back, or"),
+        (
+            {"functions": {"py": {"interpreter": "python3.11"}, "go": {"interpreter": None}}},
+            "began with python interpreter python3.12, and now it is python3.11; set it back, or start a new run.",
+        ),
+    ],
+)
+def test_a_run_of_calls_does_not_go_on_under_other_conditions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, now: dict[str, Any], said: str
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(experiment, "free_memory_mb", lambda: 100_000)
+    plane = {
+        "cpu_limit": "cgroup v2",
+        "cpu_scale": 0.5,
+        "latency": {"name": "slow", "date": "2026-11-21", "seed": 1},
+        "functions": {"py": {"interpreter": "python3.12"}, "go": {"interpreter": None}},
+    }
+    target = on_plane(Account().target, plane)
+    store = new_run(target, protocol(), tmp_path)
+    assert store.manifest().interpreters == {"python": "python3.12", "go": "provided.al2023"}
+    resume_run(target, store)
+    assert len(store.manifest().resumed_at) == 1
+    plane |= now
+    with pytest.raises(UsageError, match=re.escape(said)):
+        resume_run(target, store)
+    assert len(store.manifest().resumed_at) == 1
+
+
+@pytest.mark.parametrize("change", [{"region": "eu-west-1"}, {"machine": {"cores": "many"}}])
+def test_a_run_of_calls_does_not_go_on_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(experiment, "free_memory_mb", lambda: 100_000)
+    target = on_plane(Account().target, {"cpu_limit": "none"})
+    store = new_run(target, protocol(), tmp_path)
+    store.write_manifest(msgspec.structs.replace(store.manifest(), **change))
+    with pytest.raises(UsageError, match=r"began with (region eu-west-1, and now it is us-east-1|machine cores many)"):
+        resume_run(target, store)
+
+
 VARIED = msgspec.structs.replace(
     DESIGN, factors={"language": ("go",), "memory_mb": (512, 2048), "reserved_concurrency": (0, 7)}
 )
@@ -460,8 +521,7 @@ def test_a_cell_that_this_machine_cannot_keep_is_warned_of_and_refused(
         "the emulator would keep 120 MB of cell batch language=go memory_mb=512 callers=2 in memory, and this machine"
     )
     target = Account(memory_mb=512).target
-    local = LocalTarget.__new__(LocalTarget)
-    local.aws, local.stack, local.region = target.aws, target.stack, "us-east-1"
+    local = on_plane(target, {"cpu_limit": "none"})
     monkeypatch.setattr(experiment, "free_memory_mb", lambda: 119)
     with pytest.raises(UsageError) as refused:
         new_run(local, protocol(large), tmp_path / "results")
@@ -564,15 +624,23 @@ def test_a_plan_by_hand() -> None:
 def test_a_plan_learns_from_the_newest_run_of_the_same_designs(tmp_path: Path) -> None:
     manifest = sample.make_manifest((sample.EVENTS,), blocks=1)
     store = sample.make_run(tmp_path, manifest)
-    found = find_experience(tmp_path, manifest.protocol, SCENARIO, target="local", machine=manifest.machine)
+    here = Conditions.of(manifest)
+    found = find_experience(tmp_path, manifest.protocol, SCENARIO, manifest.functions, here)
     assert found is not None
     assert found.run_id == store.folder.name
     assert found.elapsed_ms.keys() == {cell.name for cell in manifest.protocol.cells}
-    for other in (
-        {"target": "aws", "machine": manifest.machine},
-        {"target": "local", "machine": {"system": "another"}},
+    for unlike in (
+        {"target": "aws"},
+        {"machine": {"system": "another"}},
+        {"cpu_limit": "none"},
+        {"cpu_scale": 0.5},
+        {"latency": {"name": "slow", "date": "2026-11-21", "seed": 1}},
     ):
-        assert find_experience(tmp_path, manifest.protocol, SCENARIO, **other) is None  # type: ignore[arg-type]
+        conditions = msgspec.structs.replace(here, **unlike)
+        assert find_experience(tmp_path, manifest.protocol, SCENARIO, manifest.functions, conditions) is None
+    for changed in ({"architecture": "arm64"}, {"runtime": "another"}, {"memory_mb": 2048}, {"code_sha256": "other"}):
+        functions = {name: msgspec.structs.replace(of, **changed) for name, of in manifest.functions.items()}
+        assert find_experience(tmp_path, manifest.protocol, SCENARIO, functions, here) is None
 
 
 # files

@@ -13,9 +13,10 @@ from samples import PRICES, make_facts, make_lines, make_manifest, make_result, 
 
 from lambdalab.account import UNCHECKED, account_limits
 from lambdalab.comparison import needed_blocks
-from lambdalab.design import Caps, Factors, Protocol, Stop
+from lambdalab.conditions import Conditions
+from lambdalab.design import Caps, Factors, Mode, Protocol, Stop
 from lambdalab.errors import PriceSheetError, UsageError
-from lambdalab.model import Manifest
+from lambdalab.model import FunctionFacts, Manifest
 from lambdalab.plan import Expected, Experience, Plan, find_experience, make_plan
 from lambdalab.spending import LabUse, lab_use, most_usd, read_units
 from lambdalab.store import RunDirectory
@@ -40,8 +41,16 @@ def finished_run(folder: Path, run_id: str, **changes: Any) -> Manifest:
     return manifest
 
 
-def learned(results: Path, protocol: Protocol, **changes: Any) -> Any:
-    return find_experience(results, protocol, FUNCTIONS, **{"target": "local", "machine": MACHINE} | changes)
+def learned(
+    results: Path, protocol: Protocol, functions: dict[str, FunctionFacts] | None = None, **changes: Any
+) -> Experience | None:
+    conditions = {"target": "local", "region": "us-east-1", "machine": MACHINE, "cpu_limit": "cgroup v2"} | changes
+    return find_experience(results, protocol, functions or FUNCTIONS, Conditions(**conditions))
+
+
+def learned_from(results: Path, protocol: Protocol, **changes: Any) -> str | None:
+    found = learned(results, protocol, **changes)
+    return None if found is None else found.run_id
 
 
 def test_messages_and_items_are_those_of_the_protocol() -> None:
@@ -132,6 +141,7 @@ def test_more_memory_is_assumed_to_be_faster_up_to_one_vcpu() -> None:
 def test_an_earlier_run_is_learned_from(tmp_path: Path) -> None:
     manifest = finished_run(tmp_path, "20261120-100000-ingest-aaaa")
     found = learned(tmp_path, manifest.protocol)
+    assert found is not None
     assert (found.run_id, found.blocks) == (manifest.run_id, 2)
     assert {cell.seconds for cell in found.cells.values()} == {10.0}, "from one message to the next"
     assert {cell.cv for cell in found.cells.values()} == {0.0}
@@ -157,9 +167,46 @@ def test_the_newest_run_that_fits_is_taken_and_damaged_ones_are_passed_over(tmp_
     finished_run(tmp_path, "20261126-100000-ingest-0000")
     (tmp_path / "20261126-100000-ingest-0000" / "trials.jsonl").write_text("{}\n")
     finished_run(tmp_path, "20261127-100000-ingest-1111", prices={})
-    assert learned(tmp_path, fits.protocol).run_id == fits.run_id
-    assert learned(tmp_path, fits.protocol, target="aws").run_id.endswith("cccc")
+    assert learned_from(tmp_path, fits.protocol) == fits.run_id
+    assert learned_from(tmp_path, fits.protocol, target="aws") == "20261122-100000-ingest-cccc"
     assert learned(tmp_path / "nothing", fits.protocol) is None
+
+
+LATENCY = {"name": "slow", "date": "2026-11-21", "seed": 1, "calls": []}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"factors": Factors(language=("python", "go"), mode=(Mode.BATCH,))},
+        {"factors": Factors(language=("python", "go"), build=("old",))},
+        {"functions": {name: make_facts(name, architecture="arm64") for name in FUNCTIONS}},
+        {"functions": {name: make_facts(name, runtime="another") for name in FUNCTIONS}},
+        {"functions": {name: make_facts(name, code_sha256="other code") for name in FUNCTIONS}},
+        {"cpu_scale": 0.5},
+        {"cpu_limit": "none"},
+        {"latency": LATENCY},
+        {"target": "aws", "region": "eu-west-1"},
+        {"load": {"shape": "constant"}},
+    ],
+)
+def test_a_plan_learns_nothing_from_a_run_that_is_unlike(tmp_path: Path, changes: dict[str, Any]) -> None:
+    target = changes.get("target", "local")
+    fits = finished_run(tmp_path, "20261120-100000-ingest-aaaa", target=target)
+    finished_run(tmp_path, "20261121-100000-ingest-bbbb", **changes)
+    assert learned_from(tmp_path, fits.protocol, target=target) == fits.run_id
+    only = finished_run(tmp_path / "only", "20261121-100000-ingest-bbbb", **changes)
+    assert learned(tmp_path / "only", fits.protocol, target=target) is None
+    if "load" not in changes:
+        conditions = {name: changes[name] for name in Conditions.__struct_fields__ if name in changes}
+        found = learned_from(tmp_path / "only", only.protocol, functions=only.functions, **conditions)
+        assert found == only.run_id, "it is learned from by a plan that is like it"
+
+
+def test_what_is_not_known_before_a_stack_is_up_hides_no_run(tmp_path: Path) -> None:
+    fits = finished_run(tmp_path, "20261120-100000-ingest-aaaa")
+    planned_code = {name: make_facts(name, code_sha256="") for name in FUNCTIONS}
+    assert learned_from(tmp_path, fits.protocol, functions=planned_code, cpu_limit=None) == fits.run_id
 
 
 def test_the_blocks_an_effect_needs_follow_from_the_widest_spread() -> None:
