@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import dataclasses
 import secrets
 import shutil
 import signal
@@ -11,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from chaos.faults import LONG
+from chaos.faults import LEAST_MESSAGES, long_form
 from chaos.suite import Suite
 
 
@@ -19,10 +18,10 @@ def main() -> int:
     """Runs the suite once; 0 when nothing was lost, doubled or dead-lettered that should not be, else 1."""
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
     parser.add_argument("--seed", default=secrets.token_hex(4), help="of faults and poison; drawn if not given")
-    parser.add_argument("--messages", type=int, default=LONG.messages, help="of each language, of 10 items each")
+    parser.add_argument("--messages", type=int, default=long_form().messages, help="of each language, of 10 items each")
     asked = parser.parse_args()
-    if asked.messages < 100:
-        parser.error(f"--messages is {asked.messages}; write at least 100, so that every fault finds something to hit")
+    if asked.messages < LEAST_MESSAGES:
+        parser.error(f"--messages is {asked.messages}; write at least {LEAST_MESSAGES}")
     for number in (signal.SIGINT, signal.SIGTERM):  # both end the local stack as well, in the background too
         signal.signal(number, signal.default_int_handler)
     folder = Path(tempfile.mkdtemp(prefix="lambdalab-chaos-"))
@@ -34,7 +33,7 @@ def main() -> int:
     say(f"seed {asked.seed}, evidence in {folder}")
     problems = ["it did not come to its end"]
     try:
-        result = Suite(folder, asked.seed, dataclasses.replace(LONG, messages=asked.messages), say).run()
+        result = Suite(folder, asked.seed, long_form(asked.messages), say).run()
         problems = result.problems
         print(f"\n{result.table()}\n\n{result.seconds:.0f} s, seed {asked.seed}")
     except KeyboardInterrupt:

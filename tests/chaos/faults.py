@@ -2,8 +2,8 @@
 
 import json
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 Kind = Literal["killed", "timeout", "memory", "malformed", "refused", "delayed", "plane"]
@@ -60,7 +60,7 @@ class Size:
         return 2 + sum(self.world.values())
 
 
-LONG: Final = Size(
+_LONG: Final = Size(
     messages=1000,
     poison=50,
     each=8,
@@ -72,6 +72,17 @@ LONG: Final = Size(
     cpu_scale=1,
     longest_s=600,
 )
+LEAST_MESSAGES: Final = 100
+"""Fewer would not be under way for as long as the faults of the world take."""
+
+
+def long_form(messages: int = _LONG.messages) -> Size:
+    """The long form with that many messages of each language; fewer than its own get fewer faults."""
+    share = min(1, messages / _LONG.messages)
+    world: dict[Kind, int] = {kind: max(1, round(times * share)) for kind, times in _LONG.world.items()}
+    return replace(_LONG, messages=messages, each=max(2, round(_LONG.each * share)), world=world)
+
+
 SHORT: Final = Size(
     messages=100,
     poison=10,
@@ -113,19 +124,30 @@ class Orders:
         """Orders a fault anew that something else has kept from happening."""
         self.due.insert(0, (0, kind))
 
-    def order(self, records: Sequence[Any], good: int, *, json_only: bool) -> dict[str, Any] | None:
-        """What shall become of a batch with so many messages that are no poison: None if nothing.
+    def only(self, kinds: Iterable[Kind]) -> None:
+        """Replaces what is left: each of these is due at once."""
+        self.due = [(0, kind) for kind in kinds]
 
-        Only batches of which every message comes for the first time are hit, so that none is hit twice.
+    def order(self, records: Sequence[Any], good: Collection[str], *, json_only: bool) -> dict[str, Any] | None:
+        """Draws what happens to a batch. Returns None if nothing does.
+
+        Only batches whose good messages all come for the first time are hit, so that none is hit twice.
+
+        Args:
+            records: the batch.
+            good: the ids of those of its messages that are no poison.
+            json_only: whether the function's runtime client answers with nothing but JSON.
         """
-        if any(record["attributes"]["ApproximateReceiveCount"] != "1" for record in records):
+        received = {record["messageId"]: record["attributes"]["ApproximateReceiveCount"] for record in records}
+        if any(received[message_id] != "1" for message_id in good):
             return None
-        self._fresh += good
+        self._fresh += len(good)
         if not good or not self.due or self._fresh <= self.due[0][0]:
             return None
         _, kind = self.due.pop(0)
         if kind == "killed":
-            return {"kind": kind, "put": self._random.randint(1, ITEMS * good), "before": self._random.random() < 0.5}
+            put = self._random.randint(1, ITEMS * len(good))
+            return {"kind": kind, "put": put, "before": self._random.random() < 0.5}
         after = self._random.randrange(len(records) + (kind == "malformed"))
         return {"kind": kind, "after": after, "answer": self._malformed(records, json_only=json_only)}
 

@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -31,9 +31,9 @@ _REFUSAL: Final = Response(503, b'{"__type":"ServiceUnavailable","message":"refu
 class Fault:
     """One fault that was done. Times are ``time.time()``; ``ended_s`` is when nothing more was done to what it hit.
 
-    ``hit`` are the batch ids of the messages it hit, ``calls`` how many calls of a window, by action. ``shown``
-    tells how it is known to have happened; None while it is not. What is ``doubtful`` may not have, and was
-    ordered anew.
+    ``hit`` are the batch ids of the messages it hit and ``message_ids`` their ids, both without poison; ``calls`` is
+    how many calls of a window, by action. ``shown`` tells how it is known to have happened; None while it is not. What
+    is ``doubtful`` may not have, and was ordered anew.
     """
 
     kind: Kind
@@ -166,6 +166,10 @@ class Proxy:
                 fault.doubtful = True
                 self._orders[fault.language].again(fault.kind)
 
+    def order_only(self, language: str, kinds: Iterable[Kind]) -> None:
+        """Orders these faults, one at each of the next batches of new messages, and nothing else."""
+        self._orders[language].only(kinds)
+
     def processed_s(self, language: str, batch_id: str) -> float | None:
         """When the last copy of a message was deleted."""
         witness = self.seen[language]
@@ -211,11 +215,12 @@ class Proxy:
     async def _order(self, exchange: Exchange) -> None:
         request, language = exchange.request, exchange.request.path.removeprefix(ORDERS)
         records = json.loads(request.body)["Records"]
-        message_ids = tuple(record["messageId"] for record in records)
-        hit = {self._batch_ids[message_id] for message_id in message_ids if message_id in self._batch_ids}
+        ids = [record["messageId"] for record in records]
+        good = tuple(message_id for message_id in ids if message_id in self._batch_ids)
+        hit = {self._batch_ids[message_id] for message_id in good}
         for batch_id in hit:  # what was to happen at an earlier delivery did not
             self._doomed.pop(batch_id, None)
-        order = self._orders[language].order(records, len(hit), json_only=language == "python")
+        order = self._orders[language].order(records, good, json_only=language == "python")
         if order is not None:
             fault = Fault(
                 kind=order["kind"],
@@ -224,7 +229,7 @@ class Proxy:
                 hit=hit,
                 request_id=request.headers["x-request-id"],
                 pid=int(request.headers["x-pid"]),
-                message_ids=message_ids,
+                message_ids=good,
                 order=order,
             )
             self.faults.append(fault)

@@ -5,6 +5,7 @@ that ask the proxy what shall go wrong with each batch.
 """
 
 import contextlib
+import json
 import os
 import random
 import re
@@ -115,6 +116,7 @@ class Suite:
 
     def __post_init__(self) -> None:
         self._drawn = random.Random(f"{self.seed}-windows")
+        self._asked = dict.fromkeys(LANGUAGES, self.size.messages)
 
     def run(self) -> Result:
         """Everything, from the build to the verdict; nothing is left running."""
@@ -302,18 +304,41 @@ class Suite:
             found[language] = (depths[0], depths[1])
         return found
 
+    def _send_more(self) -> bool:
+        """Sends a batch for each fault that has not happened to a language yet; False if all have.
+
+        Where batches fall is chance. So the faults drawn from the seed may all have met messages that came again.
+        """
+        self._find_reports()
+        sqs = Aws(endpoint_url=f"http://127.0.0.1:{self.proxy.port}").sqs
+        happened = {(fault.language, fault.kind) for fault in self.proxy.faults if fault.shown}
+        missing = {one: [kind for kind in self.kinds if (one, kind) not in happened] for one in LANGUAGES}
+        for language, kinds in missing.items():
+            self.proxy.order_only(language, kinds)
+            for _ in range(len(kinds) * int(self.size.parameters["BatchSize"])):
+                message = {"batch_id": f"more:{self._asked[language]}", "count": ITEMS, "size_bytes": SIZE_BYTES}
+                sqs.send_message(
+                    QueueUrl=self.arms[language].queue_url, MessageBody=json.dumps(message | {"label": MIX})
+                )
+                self._asked[language] += 1
+        sqs.close()
+        return any(missing.values())
+
     def _wait_until_quiet(self) -> None:
-        """Until the queues are empty. When only poison is left, it comes again at once until it is dead."""
+        """Until every fault has happened and the queues are empty.
+
+        When only poison is left, it comes again at once until it is dead.
+        """
         self.say("everything is sent; waiting until the queues are empty")
         deadline, told, hurried = time.monotonic() + self.size.longest_s, 0.0, False
         while True:
             left = self._left()
-            if not any(queued for queued, _ in left.values()):
+            if hurried and not any(queued for queued, _ in left.values()):
                 return
             if time.monotonic() > deadline:
                 self.problems.append(f"after {self.size.longest_s:.0f} s the queues still hold messages: {left}")
                 return
-            if not hurried and self.proxy.processed == self.proxy.sent:
+            if not hurried and self.proxy.processed == self.proxy.sent and not self._send_more():
                 hurried = True
                 self.say("every good message is processed; poison is now visible again at once")
                 for arm in self.arms.values():
@@ -325,8 +350,8 @@ class Suite:
                 told = time.monotonic()
             time.sleep(0.2)
 
-    def _confirm(self) -> None:
-        """Finds the REPORT line of every fault of a batch; a malformed answer shows in that its batch came again."""
+    def _find_reports(self) -> None:
+        """Finds the REPORT line of every fault of a batch, which shows that it happened."""
         wanted = {fault.request_id: fault for fault in self.proxy.faults if fault.kind in OF_A_BATCH}
         deadline = time.monotonic() + LOGS_S
         waits = True
@@ -344,7 +369,10 @@ class Suite:
                         fault.shown = line.strip()
                         fault.ended_s = fault.ended_s or at_s
             waits = any(fault.shown is None and not fault.doubtful for fault in wanted.values())
-        for fault in wanted.values():
+
+    def _confirm(self) -> None:
+        """Notes malformed answers whose messages did not come again."""
+        for fault in self.proxy.faults:
             if fault.kind == "malformed" and fault.shown:
                 again = {
                     receive.message_id
@@ -387,7 +415,7 @@ class Suite:
 
     def _count(self, language: str) -> tuple[set[str], set[str], set[str], dict[str, int]]:
         """Counts table and dead-letter queue; returns batch ids that lack items, were written twice, are dead."""
-        seen, arm, asked = self.proxy.seen[language], self.arms[language], self.size.messages
+        seen, arm, asked = self.proxy.seen[language], self.arms[language], self._asked[language]
         pages = self.emulator.dynamodb.get_paginator("scan").paginate(TableName=arm.table_name, ConsistentRead=True)
         items = Counter[str]()
         strange = 0
