@@ -1,5 +1,6 @@
 """Where things lie: the project a command works on, and the folders it may write."""
 
+import os
 import stat
 from pathlib import Path
 from typing import Final
@@ -7,6 +8,7 @@ from typing import Final
 from lambdalab.errors import SetupError, StorageError
 
 STATE_FOLDER: Final = ".lambdalab"
+RESULTS: Final = Path("results")
 
 
 def project_root() -> Path:
@@ -20,6 +22,14 @@ def project_root() -> Path:
         if (folder / "template.yaml").is_file() and (folder / "protocols").is_dir():
             return folder
     raise SetupError(f"no lambdalab project in {here} or above it", next_step="change to the cloned folder")
+
+
+def results_folder() -> Path:
+    """The project's folder of run directories, relative to the current folder; ``results`` outside a project."""
+    try:
+        return Path(os.path.relpath(project_root() / RESULTS))
+    except SetupError:
+        return RESULTS
 
 
 def state_folder(root: Path | None = None) -> Path:

@@ -10,7 +10,6 @@ import typer
 
 from lambdalab.cli.local_stack import local_stack
 from lambdalab.cli.running import (
-    RESULTS,
     TargetName,
     require_scenario,
     say_where,
@@ -20,6 +19,7 @@ from lambdalab.cli.running import (
 from lambdalab.cli.spending import confirm
 from lambdalab.console import cell_progress, make_console, say
 from lambdalab.errors import InvalidRunError, UsageError
+from lambdalab.project import results_folder
 
 if TYPE_CHECKING:
     from lambdalab.factorial.design import FactorialProtocol
@@ -126,7 +126,7 @@ def run_calls(
             resume_run(place, previous)
         go_on = ["lambdalab", "run", scenario_name, "--resume", store.folder.name, "--target", target.value]
         go_on += ["--stack-name", place.stack.name] if target is TargetName.AWS and not plan.function_prefix else []
-        go_on += ["--results", str(results)] if results != RESULTS else []
+        go_on += ["--results", str(results)] if results != results_folder() else []
         go_on += ["--up"] if temporary else []
         go_on += ["--latency", latency] if latency is not None else []
         go_on += ["--cpu-scale", f"{cpu_scale:g}"] if cpu_scale is not None else []

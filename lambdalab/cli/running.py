@@ -16,6 +16,8 @@ from lambdalab.cli.local_stack import local_stack
 from lambdalab.cli.spending import confirm
 from lambdalab.console import make_console, say, trial_progress
 from lambdalab.errors import InvalidRunError, LambdalabError, UsageError
+from lambdalab.project import RESULTS as RESULTS
+from lambdalab.project import results_folder
 
 if TYPE_CHECKING:
     from lambdalab import design
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from lambdalab.target import AwsTarget
 
 P = TypeVar("P", "design.Protocol", "FactorialProtocol")
-RESULTS: Final = Path("results")
 MAX_SEED: Final = 2**32 - 1
 """Of what is drawn when none is given."""
 _FIXED: Final = (
@@ -37,7 +38,17 @@ _FIXED: Final = (
     "batch_size", "max_minutes", "max_usd", "function_prefix",
 )  # fmt: skip
 """What a run that goes on has already."""
-Results = Annotated[Path, typer.Option(help="Folder of run directories.")]
+
+
+def _results(context: typer.Context, parameter: typer.CallbackParam, value: Path) -> Path:
+    """Finds the project's results from any of its folders; a path that was typed is of the current folder."""
+    source = context.get_parameter_source(parameter.name or "")
+    return results_folder() if source is not None and source.name == "DEFAULT" else value
+
+
+Results = Annotated[
+    Path, typer.Option(callback=_results, help="Folder of run directories; by default the project's results.")
+]
 ProtocolName = Annotated[str, typer.Option(help="A protocol of protocols/, or the path of one.")]
 StackName = Annotated[str, typer.Option(help="The deployed stack, for --target aws.")]
 FunctionPrefix = Annotated[
@@ -256,7 +267,7 @@ def measure(
         resume_run(target, previous)
     go_on = ["lambdalab", *command, "--resume", store.folder.name, "--target", target.name]
     go_on += ["--stack-name", target.stack.name] if target.name == TargetName.AWS else []
-    go_on += ["--results", str(results)] if results != RESULTS else []
+    go_on += ["--results", str(results)] if results != results_folder() else []
     _execute_and_show(target, store, go_on=shlex.join([*go_on, *options]), limits=limits)
 
 

@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from lambdalab.design import Mode
 from lambdalab.errors import LoadPlanError
 from lambdalab.load.schedule import Arrivals, LoadPlan, Message, Shape
+from lambdalab.project import results_folder
 from lambdalab.protocol import load_protocol
 from lambdalab.settings_file import choose
 
@@ -65,7 +66,8 @@ ARGUMENTS: Final[Mapping[str, Argument]] = {
 def add_arguments(parser: Any) -> None:
     """Adds the arguments to Locust's parser (its event ``init_command_line_parser``)."""
     for name, argument in ARGUMENTS.items():  # not in a group of their own, which the form would leave out
-        added = parser.add_argument(f"--{name}", default=argument.default, help=argument.help, choices=argument.choices)
+        default = str(results_folder()) if name == "results" else argument.default
+        added = parser.add_argument(f"--{name}", default=default, help=argument.help, choices=argument.choices)
         added.include_in_web_ui = argument.of_form  # as Locust's parser does with its own keyword
 
 
