@@ -4,8 +4,10 @@ import contextlib
 import logging
 import os
 import re
-from collections.abc import Iterator, Mapping
+import urllib.request
+from collections.abc import Iterator
 from functools import cached_property
+from http.client import HTTPResponse
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
@@ -22,6 +24,7 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
+from lambdalab import loopback
 from lambdalab.errors import AccessError
 
 if TYPE_CHECKING:
@@ -35,12 +38,8 @@ _CONFIG: Final = Config(
     retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=5, max_pool_connections=32
 )
 LONGEST_INVOCATION_S: Final = 900
-LOCAL_REGION: Final = "us-east-1"
-LOCAL_KEY: Final = "test"
-"""Access key and secret of the emulator, which checks neither."""
 UNRESERVED_FLOOR: Final = 100
 """So many environments of an account always stay unreserved (Lambda, "Configuring reserved concurrency")."""
-CREDENTIALS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN")
 _SECRETS: Final = re.compile(r"(x-amz-security-token[=:]\s*)[^\s&',;\"]+|(\bCredential=)[^\s/,]+", re.IGNORECASE)
 # At DEBUG, which Locust's --loglevel can ask for, botocore writes whole signed requests, session token and all.
 logging.getLogger("botocore").setLevel(logging.INFO)
@@ -62,22 +61,44 @@ class Aws:
     """Clients of one endpoint, made when first used.
 
     Args:
-        endpoint_url: the emulator's; None is whatever boto3 finds in the environment, on AWS usually nothing.
+        endpoint_url: the emulator's, on loopback; None is AWS, or whatever else boto3 finds in the environment.
         lambda_endpoint_url: the plane's, which stands in for Lambda.
+
+    Raises:
+        AccessError: an endpoint is not on loopback.
     """
 
     def __init__(self, *, endpoint_url: str | None = None, lambda_endpoint_url: str | None = None) -> None:
+        for url in filter(None, (endpoint_url, lambda_endpoint_url)):
+            loopback.require_loopback(url)
         self._endpoint_url = endpoint_url
         self._lambda_endpoint_url = lambda_endpoint_url or endpoint_url
 
     @cached_property
     def session(self) -> boto3.Session:
         """The emulator's fixed credentials, or the ordinary chain of environment, profile and role."""
+        if self._endpoint_url is not None:
+            return loopback.session()
+        with access_errors("the AWS credentials"):
+            # The AWS CLI and most SDKs read AWS_REGION; boto3 alone does not.
+            return boto3.Session(region_name=os.environ.get("AWS_REGION"))
+
+    def open(self, url: str, *, timeout_s: float) -> HTTPResponse:
+        """Opens a link that a service gave, such as that of a function's code.
+
+        Raises:
+            AccessError: the link of a local stack is not on loopback.
+            OSError: it cannot be opened.
+        """
+        if self._endpoint_url is not None:
+            return loopback.open_url(url, timeout_s)
+        return cast(HTTPResponse, urllib.request.urlopen(url, timeout=timeout_s))  # noqa: S310 - AWS's own link
+
+    def variables(self) -> dict[str, str]:
+        """The environment of a process that speaks to the same endpoints."""
         if self._endpoint_url is None:
-            with access_errors("the AWS credentials"):
-                # The AWS CLI and most SDKs read AWS_REGION; boto3 alone does not.
-                return boto3.Session(region_name=os.environ.get("AWS_REGION"))
-        return boto3.Session(aws_access_key_id=LOCAL_KEY, aws_secret_access_key=LOCAL_KEY, region_name=LOCAL_REGION)
+            return loopback.own_variables()
+        return loopback.variables(self._endpoint_url, self._lambda_endpoint_url)
 
     @cached_property
     def cloudformation(self) -> "CloudFormationClient":
@@ -165,11 +186,6 @@ class Aws:
             return self.session.client(  # type: ignore[call-overload]
                 service, region_name=region, endpoint_url=url, config=config
             )
-
-
-def without_credentials(variables: Mapping[str, str]) -> dict[str, str]:
-    """An environment for a process that speaks to nothing but the emulator."""
-    return {name: value for name, value in variables.items() if name not in CREDENTIALS}
 
 
 def without_secrets(text: str) -> str:

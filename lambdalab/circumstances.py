@@ -10,10 +10,11 @@ from pathlib import Path
 
 from lambdalab import __version__, tools
 from lambdalab.analysis import CPU_LIMIT_UNKNOWN
-from lambdalab.aws import LOCAL_REGION, Aws, is_aws
+from lambdalab.aws import Aws, is_aws
 from lambdalab.conditions import Conditions
 from lambdalab.errors import UsageError
 from lambdalab.factorial.model import CalledFunction, FactorialManifest
+from lambdalab.loopback import LOCAL_REGION
 from lambdalab.model import FunctionFacts, Manifest
 from lambdalab.project import project_root
 from lambdalab.target import AwsTarget, LocalTarget

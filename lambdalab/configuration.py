@@ -8,7 +8,6 @@ import base64
 import hashlib
 import io
 import time
-import urllib.request
 import zipfile
 from contextlib import suppress
 from functools import cache
@@ -79,7 +78,7 @@ class Configurations:
     """The functions of a stack under changing settings."""
 
     def __init__(self, aws: Aws) -> None:
-        self._lambda = aws.lambda_
+        self._aws, self._lambda = aws, aws.lambda_
         self._found: dict[str, _Found] = {}
         self._batch_sizes: dict[str, tuple[str, int]] = {}
         self._reserved: dict[str, int | None] = {}
@@ -242,7 +241,7 @@ class Configurations:
         """The code as it is deployed, so that it can be put back."""
         location = self._lambda.get_function(FunctionName=function_name)["Code"]["Location"]
         try:
-            with urllib.request.urlopen(location, timeout=60) as answer:  # noqa: S310 - Lambda's own link
+            with self._aws.open(location, timeout_s=60) as answer:
                 return Package(content=answer.read(), architecture=architecture)
         except OSError as error:
             raise AccessError(

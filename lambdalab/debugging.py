@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable
 from pathlib import Path
 
+from lambdalab import loopback
 from lambdalab.errors import PlaneError, SetupError
 from lambdalab.invocation import Result
 from lambdalab.live import OnLine, no_such_function, watching
@@ -55,7 +56,7 @@ def debug_local(
         headers={"Content-Type": "application/json", REQUEST_ID: request_id},
     )
     try:
-        with watching(stack, request_id, on_line), urllib.request.urlopen(request) as answer:  # noqa: S310
+        with watching(stack, request_id, on_line), loopback.open_url(request, timeout_s=None) as answer:
             return Result(
                 payload=answer.read().decode(), log="", function_error=answer.headers.get("X-Amz-Function-Error")
             )

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import platform
 import shutil
@@ -10,7 +11,7 @@ import tomllib
 from pathlib import Path
 from typing import Final
 
-from lambdalab.aws import LOCAL_KEY, LOCAL_REGION, without_credentials
+from lambdalab import loopback
 from lambdalab.design import Architecture
 from lambdalab.errors import UsageError
 from lambdalab.project import project_root, state_folder
@@ -21,6 +22,8 @@ PREFERRED_PYTHON: Final = "3.12"
 """The template's default runtime; used when this machine has it."""
 _MADE_OF: Final = "made-of"
 """In a build folder: the digest of what was built there."""
+_NEVER_AGAIN_S: Final = 4102444800.0
+"""The year 2100, in epoch seconds."""
 _NOT_LOCAL: Final = ("SavedQueries", "Alarms", "AlarmTopicArn", "Dashboard", "Tracing", "BudgetUsd", "BudgetEmail")
 """Parameters of what watches a stack on AWS. The emulator lacks some of it, and nobody looks at the rest there."""
 
@@ -33,27 +36,49 @@ def host_parameters() -> dict[str, str]:
 
 
 def go_variables() -> dict[str, str]:
-    """The environment in which Go is compiled for Lambda; whoever compiles in it shares what was compiled."""
+    """The environment in which Go is compiled for Lambda. Compilations in the same one share Go's cache."""
+    return loopback.build_variables() | _compiling()
+
+
+def build_variables() -> dict[str, str]:
+    """The environment in which sam builds, or does something else that needs no stack."""
+    return loopback.build_variables() | _compiling() | _quiet_sam()
+
+
+def local_variables(endpoint_url: str, lambda_endpoint_url: str | None = None) -> dict[str, str]:
+    """The environment in which sam works with a local stack.
+
+    Args:
+        endpoint_url: the emulator.
+        lambda_endpoint_url: the plane; by default the emulator.
+    """
+    return loopback.variables(endpoint_url, lambda_endpoint_url) | _compiling() | _quiet_sam()
+
+
+def aws_variables() -> dict[str, str]:
+    """The environment in which sam works with AWS: the user's own, and how functions are compiled."""
+    return loopback.own_variables() | _compiling() | {"SAM_CLI_TELEMETRY": "0"}
+
+
+def _compiling() -> dict[str, str]:
     # sam's Go builder has no settings for these: a static, stripped binary without the old RPC entry point.
     # With SAM_BUILD_MODE=debug, which is sam's own and switches optimisation off, the symbols stay.
     stripped = "" if os.environ.get("SAM_BUILD_MODE") == "debug" else "-ldflags=-s "
     flags = {"CGO_ENABLED": "0", "GOFLAGS": f"-trimpath {stripped}-tags=lambda.norpc"}
-    return {**os.environ, **flags, "PATH": search_path()}
+    return flags | {"PATH": search_path()}
 
 
-def variables(endpoint_url: str | None) -> dict[str, str]:
-    """The environment sam runs in; with an endpoint, the emulator's fixed credentials as well."""
-    found = go_variables() | {"SAM_CLI_TELEMETRY": "0"}
-    if endpoint_url is None:
-        return found
-    found.pop("AWS_PROFILE", None)
-    return without_credentials(found) | {
-        "AWS_ENDPOINT_URL": endpoint_url,
-        "AWS_ACCESS_KEY_ID": LOCAL_KEY,
-        "AWS_SECRET_ACCESS_KEY": LOCAL_KEY,
-        "AWS_DEFAULT_REGION": LOCAL_REGION,
-        "SAM_CLI_POLL_DELAY": "0.5",
-    }
+def _quiet_sam() -> dict[str, str]:
+    """Variables of sam's own: it sends no telemetry, polls often, and does not ask PyPI for its newest version.
+
+    For the last, sam has a date in its own folder (``samcli/lib/utils/version_checker.py``) and no variable.
+    """
+    folder = state_folder() / "sam"
+    folder.mkdir(exist_ok=True)
+    settings = folder / "metadata.json"
+    if not settings.exists():
+        settings.write_text(json.dumps({"lastVersionCheck": _NEVER_AGAIN_S}))
+    return {"SAM_CLI_TELEMETRY": "0", "SAM_CLI_POLL_DELAY": "0.5", "__SAM_CLI_APP_DIR": str(folder)}
 
 
 def is_local(environment: str) -> bool:
@@ -125,7 +150,7 @@ def build(settings: str, parameters: dict[str, str]) -> None:
         return
     arguments = [str(tool("sam")), "build", "--config-env", environment, *overrides(parameters)]
     with contextlib.chdir(project_root()):
-        run_tool(arguments, log_file=state_folder() / "sam-build.log", variables=variables(None))
+        run_tool(arguments, log_file=state_folder() / "sam-build.log", variables=build_variables())
     note.write_text(made_of)
 
 
@@ -163,5 +188,5 @@ def build_for(architecture: Architecture, parameters: dict[str, str]) -> None:
         run_tool(
             [*arguments, *overrides(parameters | {"Architecture": architecture})],
             log_file=folder.with_suffix(".log"),
-            variables=variables(None),
+            variables=build_variables(),
         )

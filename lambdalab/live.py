@@ -4,7 +4,6 @@ import json
 import re
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from lambdalab import loopback
 from lambdalab.aws import access_errors
 from lambdalab.errors import UsageError
 from lambdalab.local.stack import LocalStack
@@ -117,7 +117,7 @@ def _watch(stack: LocalStack, request_id: str, on_line: OnLine, ended: threading
         url = f"{stack.lambda_endpoint_url}/_lambdalab/invocations/{request_id}/lines?from={start}"
         was_over = ended.is_set()
         try:
-            with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 - loopback
+            with loopback.open_url(url, timeout_s=30) as answer:
                 found = json.load(answer)
         except (OSError, ValueError):
             return

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from lambdalab.console import say
-from lambdalab.deployment import is_local, local_parameters, overrides, variables
+from lambdalab.deployment import aws_variables, build_variables, is_local, local_parameters, local_variables, overrides
 from lambdalab.errors import LambdalabError, StackError, UsageError
 from lambdalab.local.containers import ensure_images, sam_local_options
 from lambdalab.local.stack import LocalStack, running_stack
@@ -67,9 +67,12 @@ def main() -> int:  # returns only when sam cannot be started, or has to be wait
             stack = _local_stack()
             images = ensure_images(stack, say)
             return asyncio.run(_in_containers([str(program), *completed], stack, images))
-        # Whatever else is asked of the local environment, it must never reach AWS.
-        offline = settings is None or command_of(given) in ("build", "validate", "local")
-        environment = variables(None) if offline else _variables_of(_local_stack())
+        if settings is None:
+            environment = aws_variables()
+        elif command_of(given) in ("build", "validate", "local"):
+            environment = build_variables()
+        else:
+            environment = _variables_of(_local_stack())
     except LambdalabError as error:
         print(f"sam: {error}", file=sys.stderr)
         return error.exit_code
@@ -79,13 +82,13 @@ def main() -> int:  # returns only when sam cannot be started, or has to be wait
 
 
 def _variables_of(stack: LocalStack) -> dict[str, str]:
-    return variables(stack.endpoint_url) | {"AWS_ENDPOINT_URL_LAMBDA": stack.lambda_endpoint_url}
+    return local_variables(stack.endpoint_url, stack.lambda_endpoint_url)
 
 
 async def _in_containers(command: Sequence[str], stack: LocalStack, images: dict[str, str]) -> int:
     """Runs ``sam local`` with a way from its containers to the emulator, and ends that way with it."""
     async with sam_local_options(stack, images) as options:
-        process = await asyncio.create_subprocess_exec(*command, *options, env=variables(stack.endpoint_url))
+        process = await asyncio.create_subprocess_exec(*command, *options, env=_variables_of(stack))
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGINT, lambda: None)  # the terminal tells sam as well, which then cleans up
 

@@ -18,12 +18,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final, Self
 
-import boto3
 import msgspec
 from botocore import UNSIGNED
 from botocore.config import Config
 
-from lambdalab.aws import LOCAL_REGION, access_errors
+from lambdalab import loopback
+from lambdalab.aws import access_errors
 from lambdalab.deployment import build, local_parameters
 from lambdalab.errors import ToolError
 from lambdalab.ingest import VARYING, batch_ids_in, items, remove_items
@@ -170,7 +170,7 @@ class _Containers:
             time.sleep(0.1)
         config = Config(signature_version=UNSIGNED, read_timeout=_INVOKE_LIMIT_S, retries={"total_max_attempts": 1})
         url = f"http://127.0.0.1:{port}"
-        self._client = boto3.client("lambda", region_name=LOCAL_REGION, endpoint_url=url, config=config)
+        self._client = loopback.session().client("lambda", endpoint_url=url, config=config)
 
     def warm(self, function: str, _: str, payload: bytes) -> Answer:
         """By ``start-lambda``, in a container that is kept."""
@@ -203,6 +203,7 @@ class _Containers:
             process = subprocess.Popen(
                 [_SAM, "local", command, *arguments, "--config-env", "local"],
                 cwd=project_root(),
+                env=loopback.build_variables(),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=log,

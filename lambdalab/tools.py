@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from lambdalab import loopback
 from lambdalab.errors import LambdalabError, ToolError
 from lambdalab.project import project_root, state_folder
 
@@ -88,7 +89,8 @@ def go_wanted() -> str:
 def go_version(program: str | Path) -> str:
     """What a ``go`` says of itself, such as ``1.26.3``; nothing when it does not work."""
     try:
-        done = subprocess.run([program, "env", "GOVERSION"], capture_output=True, text=True, check=False)
+        command, variables = [program, "env", "GOVERSION"], loopback.build_variables()
+        done = subprocess.run(command, env=variables, capture_output=True, text=True, check=False)
     except OSError:
         return ""
     found = re.search(r"go(\S+)", done.stdout)
@@ -162,7 +164,7 @@ def debugger_for(runtime: str, progress: Callable[[str], None]) -> Path:
         else:
             build = {"GOBIN": str(program.parent), "GOFLAGS": "", "CGO_ENABLED": "0", "GOOS": "", "GOARCH": ""}
             go = str(go_folder() / "go")
-            run_tool([go, "install", "-trimpath", wanted], variables={**os.environ, **build})
+            run_tool([go, "install", "-trimpath", wanted], variables=loopback.build_variables() | build)
 
     _install_once(program, wanted, stamp=_tools() / f"debugger-{runtime}", folder=_tools(), install=install)
     return program
@@ -171,7 +173,8 @@ def debugger_for(runtime: str, progress: Callable[[str], None]) -> Path:
 def find_python(version: str) -> bool:
     """Whether this machine has that Python, without fetching one."""
     command = [_uv(), "python", "find", "--quiet", "--no-python-downloads", "--system", version]
-    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+    done = subprocess.run(command, env=loopback.build_variables(), capture_output=True, check=False)
+    return done.returncode == 0
 
 
 def run_tool(command: Sequence[str], *, log_file: Path | None = None, variables: dict[str, str] | None = None) -> None:
@@ -180,7 +183,7 @@ def run_tool(command: Sequence[str], *, log_file: Path | None = None, variables:
     Args:
         command: the program and its arguments.
         log_file: where its output is kept; nowhere by default.
-        variables: its environment; this process's by default.
+        variables: its environment; by default that of a build (``loopback.build_variables``).
 
     Raises:
         ToolError: it ended badly; the message carries its last lines.
@@ -191,7 +194,7 @@ def run_tool(command: Sequence[str], *, log_file: Path | None = None, variables:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=variables,
+            env=loopback.build_variables() if variables is None else variables,
             check=False,
         )
     except OSError as error:
@@ -211,7 +214,8 @@ def _install_tool(requirement: str, program: str, *more: str) -> None:
     constraints = _constraints(program)
 
     def install() -> None:
-        variables = {**os.environ, "UV_TOOL_DIR": str(_tools()), "UV_TOOL_BIN_DIR": str(_tools() / "bin")}
+        places = {"UV_TOOL_DIR": str(_tools()), "UV_TOOL_BIN_DIR": str(_tools() / "bin")}
+        variables = loopback.build_variables() | places
         options = ["--constraints", str(constraints)] if constraints.exists() else []
         run_tool([_uv(), "tool", "install", "--quiet", "--force", *options, *more, requirement], variables=variables)
 

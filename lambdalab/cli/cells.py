@@ -48,6 +48,7 @@ def cells(
 
     from lambdalab.aws import Aws
     from lambdalab.cells import check_reservation, choose_cells, load_cells, reservable, reserve
+    from lambdalab.deployment import aws_variables, local_variables
 
     refuse_contradictions(context, target)
     found = load_cells(file)
@@ -71,7 +72,8 @@ def cells(
     check_reservation(chosen, there)
     if deploy:
         settings = found.settings if local is None else f"{found.settings}-local"
-        _deploy(chosen, settings, stack_name, None if local is None else local.endpoint_url)
+        variables = aws_variables() if local is None else local_variables(local.endpoint_url, local.lambda_endpoint_url)
+        _deploy(chosen, settings, stack_name, variables)
         if local is not None:
             reserve(local.aws(), chosen)
         typer.echo(f"{len(chosen)} functions are deployed")
@@ -103,13 +105,13 @@ def _show(functions: "Sequence[CellFunction]") -> None:
 
 
 def _deploy(
-    functions: "Sequence[CellFunction]", settings: str, stack_name: str | None, endpoint_url: str | None
+    functions: "Sequence[CellFunction]", settings: str, stack_name: str | None, variables: dict[str, str]
 ) -> None:
-    """Builds, adds the cells to what was built, and has sam deploy it, which asks as its settings say."""
+    """Builds, adds the cells to what was built, and has sam deploy it in an environment, as its settings say."""
     import yaml
 
     from lambdalab.cells import add_cells
-    from lambdalab.deployment import is_local, local_parameters, overrides, variables
+    from lambdalab.deployment import build_variables, is_local, local_parameters, overrides
     from lambdalab.project import project_root, state_folder
     from lambdalab.tools import run_tool, tool
 
@@ -119,14 +121,14 @@ def _deploy(
     with contextlib.chdir(project_root()):
         built = Path(".aws-sam") / settings
         log_file = state_folder() / "sam-build.log"
-        run_tool([sam, "build", *environment, *own], log_file=log_file, variables=variables(None))
+        run_tool([sam, "build", *environment, *own], log_file=log_file, variables=build_variables())
         template = built / "cells.yaml"
         cells_added = add_cells(yaml.safe_load((built / "template.yaml").read_text()), functions)
         template.write_text(yaml.safe_dump(cells_added, sort_keys=False))
         say(f"deploying {len(functions)} functions beside those of the template")
         command = [sam, "deploy", *environment, "--config-file", str(Path("samconfig.toml").absolute())]
         command += ["--template-file", str(template), *own, *(["--stack-name", stack_name] if stack_name else [])]
-        done = subprocess.run(command, env=variables(endpoint_url), stdout=sys.stderr, check=False)
+        done = subprocess.run(command, env=variables, stdout=sys.stderr, check=False)
     if done.returncode != 0:
         raise ToolError(
             f"`sam deploy` ended with exit code {done.returncode}", next_step="see what it said, and try again"

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from lambdalab import loopback
 from lambdalab.cli.app import app
 from lambdalab.console import say
 from lambdalab.project import project_root
@@ -31,7 +32,7 @@ def load(
     """
     command = _locust(context.args)
     if not up:
-        os.execv(command[0], command)  # noqa: S606 - Locust takes this process over, and every signal with it
+        os.execve(command[0], command, loopback.own_variables())  # noqa: S606 - Locust takes this process over, and every signal with it
     from lambdalab.local.stack import stack_for_a_while
 
     with stack_for_a_while(say, settings="load"):
@@ -55,7 +56,7 @@ def _run(command: list[str]) -> int:
 
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        process = subprocess.Popen(command)
+        process = subprocess.Popen(command, env=loopback.own_variables())
         return process.wait()
     finally:
         for number, handler in before.items():

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from lambdalab import loopback
 from lambdalab.calibration import work
 from lambdalab.deployment import ARCHITECTURES, PREFERRED_PYTHON, host_parameters
 from lambdalab.doctor.findings import Finding, look, ok, warning, wrong
@@ -81,7 +82,7 @@ def _go() -> Iterator[Finding]:
 
 
 def _sam() -> Iterator[Finding]:
-    program, variables = tool("sam"), os.environ | {"SAM_CLI_TELEMETRY": "0"}
+    program, variables = tool("sam"), loopback.build_variables() | {"SAM_CLI_TELEMETRY": "0"}
     try:
         said = subprocess.check_output(
             [program, "--version"], stderr=subprocess.PIPE, text=True, env=variables, timeout=_TOOL_LIMIT_S
@@ -261,6 +262,8 @@ def _ping(where: str) -> str:
     if url.scheme == "unix":
         connection, address = socket.socket(socket.AF_UNIX), url.path
     elif url.scheme == "tcp" and url.hostname:
+        if not loopback.is_loopback(where):
+            raise ValueError("it is another machine's, which is not asked")
         connection, address = socket.socket(), (url.hostname, url.port or 2375)  # type: ignore[assignment]
     else:
         raise ValueError(f"{url.scheme or 'nothing'} is no way this check knows")

@@ -15,7 +15,7 @@ import gevent
 import msgspec
 from flask import Blueprint, Response, abort, render_template, request, send_file
 
-from lambdalab import report
+from lambdalab import loopback, report
 from lambdalab.load.ledger import PipelineSample
 from lambdalab.load.recording import Recording
 from lambdalab.report.drawing import CONFIG, VEGA_LITE
@@ -63,7 +63,9 @@ def add_page(web_ui: "WebUI", recording: Recording | None) -> None:
     assert options is not None
     pages = Blueprint("lambdalab", "lambdalab.load", template_folder="templates", url_prefix=options.web_base_path)
     # Before any run: it takes seconds of a core.
-    making = subprocess.Popen([sys.executable, "-c", _LIBRARY], stdout=subprocess.PIPE, start_new_session=True)
+    making = subprocess.Popen(
+        [sys.executable, "-c", _LIBRARY], env=loopback.variables(), stdout=subprocess.PIPE, start_new_session=True
+    )
     library = gevent.spawn(making.communicate)
     web_ui.environment.events.quitting.add_listener(lambda **_: making.kill())
 

@@ -83,6 +83,7 @@ class Recording:
         self._told, self._seen = 0, 0
         self._process = subprocess.Popen(
             [sys.executable, "-m", "lambdalab.load.bookkeeper", str(store.folder)],
+            env=target.aws.variables(),
             stdin=subprocess.PIPE,
             start_new_session=True,  # Ctrl-C is for the sender, which then ends the run
         )

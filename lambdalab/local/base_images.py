@@ -27,6 +27,7 @@ from typing import IO, Final
 
 import msgspec
 
+from lambdalab import loopback
 from lambdalab.deployment import ARCHITECTURES
 from lambdalab.errors import ToolError
 from lambdalab.local.docker import docker
@@ -107,7 +108,11 @@ def make_image(runtime: str) -> str:
     changes = [word for line in _SETTINGS for word in ("--change", line)]
     command = ["docker", "import", *changes, "-", f"{name}:latest"]
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        command,
+        env=loopback.build_variables(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
     ) as importing:
         assert importing.stdin is not None
         assert importing.stderr is not None
@@ -160,7 +165,9 @@ def _tree(folder: Path, inside: Path, *, without: re.Pattern[str] | None = None)
 def _libraries(programs: set[Path]) -> set[Path]:
     """What programs and libraries are linked with, as the loader finds it, and what the C library opens beside that."""
     try:
-        said = subprocess.run(["ldd", *map(str, programs)], capture_output=True, text=True, check=False).stdout
+        said = subprocess.run(
+            ["ldd", *map(str, programs)], env=loopback.variables(), capture_output=True, text=True, check=False
+        ).stdout
     except OSError as error:
         raise ToolError(
             f"ldd cannot be started: {error.strerror}", next_step="install it, it comes with glibc"
@@ -187,6 +194,7 @@ def _python(runtime: str) -> _Python:
         "import json, os, sys, sysconfig as at; program = os.path.realpath(sys._base_executable); "
         "print(json.dumps([sys.version, program, at.get_path('stdlib'), at.get_path('purelib')]))"
     )
-    done = subprocess.run([interpreter_for(runtime), "-c", asked], capture_output=True, text=True, check=True)
+    command, variables = [str(interpreter_for(runtime)), "-c", asked], loopback.variables()
+    done = subprocess.run(command, env=variables, capture_output=True, text=True, check=True)
     version, program, library, packages = json.loads(done.stdout)
     return _Python(version, Path(program), Path(library), Path(packages))

@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, Protocol
 
+from lambdalab import loopback
+
 MB_PER_VCPU: Final = 1769
 PERIOD_US: Final = 20_000
 TASK_LIMIT: Final = 1024
@@ -283,7 +285,7 @@ class Cgroups:
         try:
             limits.limit_memory(128)
             limits.limit_cpu(128)
-            with subprocess.Popen(["sleep", "60"], stdin=subprocess.DEVNULL) as sleeper:
+            with subprocess.Popen(["sleep", "60"], env=loopback.variables(), stdin=subprocess.DEVNULL) as sleeper:
                 try:
                     limits.enter(sleeper.pid)
                 finally:

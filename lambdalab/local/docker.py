@@ -13,6 +13,7 @@ import subprocess
 from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
+from lambdalab import loopback
 from lambdalab.errors import PlaneError, SetupError
 
 INSTALL: Final = "install one, on Debian or Ubuntu `apt-get install docker.io`, and start it"
@@ -29,6 +30,7 @@ def docker(*arguments: str, longest_s: float = _LONGEST_CALL_S) -> "subprocess.C
     try:
         return subprocess.run(
             ["docker", *arguments],
+            env=loopback.build_variables(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

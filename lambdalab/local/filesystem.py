@@ -28,6 +28,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Final, TypeVar
 
+from lambdalab import loopback
 from lambdalab.errors import PlaneError
 
 KINDS: Final = ("image", "folder", "none")
@@ -260,6 +261,7 @@ def _run(*command: str) -> None:
     path = os.pathsep.join(("/usr/sbin", "/sbin", os.environ.get("PATH", os.defpath)))
     subprocess.run(
         [shutil.which(command[0], path=path) or command[0], *command[1:]],
+        env=loopback.variables(),
         check=True,
         capture_output=True,
         stdin=subprocess.DEVNULL,

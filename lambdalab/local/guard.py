@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from lambdalab import loopback
 from lambdalab.local.cgroup import remove_tree
 
 
@@ -20,6 +21,7 @@ class Guard:
     def __init__(self) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "lambdalab.local.guard"],
+            env=loopback.variables(),
             stdin=subprocess.PIPE,
             start_new_session=True,
             text=True,

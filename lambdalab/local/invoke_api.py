@@ -18,6 +18,7 @@ from concurrent.futures import Executor
 from typing import Any, Final, NoReturn, Protocol
 from urllib.parse import parse_qs, unquote
 
+from lambdalab import loopback
 from lambdalab.aws import UNRESERVED_FLOOR
 from lambdalab.errors import LambdalabError
 from lambdalab.local.async_invoke import AsyncQueue
@@ -248,7 +249,7 @@ class InvokeApi:
             target, data=request.body or None, headers=kept, method=request.method
         )
         try:
-            with urllib.request.urlopen(outgoing, timeout=60) as answer:  # noqa: S310
+            with loopback.open_url(outgoing, timeout_s=60) as answer:
                 return _passed(answer.status, answer.read(), answer.headers.items())
         except urllib.error.HTTPError as error:
             return _passed(error.code, error.read(), error.headers.items())

@@ -3,16 +3,17 @@
 import hashlib
 import os
 import shutil
-import urllib.request
 import zipfile
 from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 
+from lambdalab import loopback
+
 
 def unpack(location: str, folder: Path) -> Path:
     """Downloads a zip and unpacks it below ``folder``, with the execute bits it carries."""
-    with urllib.request.urlopen(location, timeout=60) as answer:  # noqa: S310 - the emulator's loopback URL
+    with loopback.open_url(location, timeout_s=60) as answer:
         content = answer.read()
 
     def fill(unfinished: Path) -> None:

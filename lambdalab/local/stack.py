@@ -17,8 +17,9 @@ from typing import Any, Final
 
 import msgspec
 
-from lambdalab.aws import Aws, without_credentials
-from lambdalab.deployment import build, local_environment, local_parameters, local_stack, overrides, variables
+from lambdalab import loopback
+from lambdalab.aws import Aws
+from lambdalab.deployment import build, local_environment, local_parameters, local_stack, local_variables, overrides
 from lambdalab.errors import PlaneError, StorageError, UsageError
 from lambdalab.latency import load_latency
 from lambdalab.local.concurrency import ACCOUNT_CONCURRENCY
@@ -98,7 +99,7 @@ class LocalStack(msgspec.Struct, frozen=True, kw_only=True):
             f"{self.lambda_endpoint_url}/_lambdalab/functions/{function_name}/recycle", method="POST"
         )
         try:
-            urllib.request.urlopen(request, timeout=10).close()  # noqa: S310
+            loopback.open_url(request, timeout_s=10).close()
         except OSError as error:
             raise PlaneError(
                 f"the plane did not recycle {function_name}: {error}", next_step="see `lambdalab status`"
@@ -320,7 +321,7 @@ def start_plane(settings: Settings, folder: Path) -> Daemon:
     command = [sys.executable, "-m", "lambdalab.local.plane", str(settings_file)]
     log_file = folder / "plane.log"
     # glibc raises this threshold by itself; bodies of megabytes then leave holes in the heap that are never given back.
-    variables = without_credentials(os.environ) | {"MALLOC_MMAP_THRESHOLD_": str(256 * 1024)}
+    variables = loopback.variables(settings.endpoint_url) | {"MALLOC_MMAP_THRESHOLD_": str(256 * 1024)}
     plane = start_daemon(command, port=settings.port, log_file=log_file, variables=variables)
     try:
         _await_answer(f"http://127.0.0.1:{settings.port}/_lambdalab/status", plane, log_file, "the plane")
@@ -333,7 +334,7 @@ def start_plane(settings: Settings, folder: Path) -> Daemon:
 def _deploy(settings: str, parameters: dict[str, str], endpoint_url: str, folder: Path) -> None:
     arguments = [str(tool("sam")), "deploy", "--config-env", local_environment(settings), *overrides(parameters)]
     with contextlib.chdir(project_root()):
-        run_tool(arguments, log_file=folder / "sam-deploy.log", variables=variables(endpoint_url))
+        run_tool(arguments, log_file=folder / "sam-deploy.log", variables=local_variables(endpoint_url))
 
 
 def _interpreters(endpoint_url: str, stack_name: str) -> dict[str, str]:
@@ -360,9 +361,8 @@ def _await_answer(url: str, daemon: Daemon, log_file: Path, name: str) -> None:
 
 
 def _get(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310 - loopback
-        content: bytes = answer.read()
-        return content
+    with loopback.open_url(url, timeout_s=5) as answer:
+        return answer.read()
 
 
 def _save(stack: LocalStack) -> None:

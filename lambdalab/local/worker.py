@@ -6,7 +6,6 @@ import secrets
 from pathlib import Path
 from typing import Any, Final
 
-from lambdalab.aws import LOCAL_KEY
 from lambdalab.latency import Draws, LatencyModel
 from lambdalab.local.cgroup import Cgroups, Limits
 from lambdalab.local.debug import Unthrottled, under_debugger
@@ -19,6 +18,7 @@ from lambdalab.local.pool import new_trace_id
 from lambdalab.local.runtime_api import Answer
 from lambdalab.local.service_time import ServiceTime
 from lambdalab.local.watch import Watches
+from lambdalab.loopback import LOCAL_KEY
 
 _MEASURED: Final = ("REPORT RequestId:", "INIT_REPORT ")
 """Lines with figures, which mean nothing of an invocation under a debugger."""

@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from sam_template import samconfig, template
 
 from lambdalab.aws import Aws
-from lambdalab.deployment import local_parameters, overrides, variables
+from lambdalab.deployment import build_variables, local_parameters, local_variables, overrides
 from lambdalab.local.stack import start_emulator
 from lambdalab.tools import tool
 
@@ -66,7 +66,7 @@ class Sam:
             ]
         return subprocess.run(
             arguments,
-            env=variables(self.aws.cloudformation.meta.endpoint_url),
+            env=local_variables(self.aws.cloudformation.meta.endpoint_url),
             capture_output=True,
             text=True,
             timeout=240,
@@ -128,7 +128,7 @@ def built(template_file: str, project: Path, folder: Path) -> Iterator[Sam]:
     build = [str(tool("sam")), "build", "--config-env", environment, "--build-dir", str(folder / "built")]
     command = [*build, *overrides(local_parameters({}, environment))]
     with contextlib.chdir(project):
-        subprocess.run(command, env=variables(None), capture_output=True, timeout=240, check=True)
+        subprocess.run(command, env=build_variables(), capture_output=True, timeout=240, check=True)
         with emulator(folder) as aws:
             yield Sam(environment, folder / "built/template.yaml", aws)
 

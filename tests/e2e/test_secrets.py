@@ -19,7 +19,7 @@ from command_line import PROTOCOL
 from load.fake_aws import FakeAws, Refusal, refusal
 from local.whole import processes_of
 
-from lambdalab.aws import CREDENTIALS
+from lambdalab.loopback import LOCAL_KEY
 
 from .conftest import Run, command
 from .iam_calls import Recorder
@@ -245,7 +245,8 @@ def test_the_stack_and_the_functions_never_have_them(scene: Scene) -> None:
     for called, environment in scene.environments.items():
         assert leaks(environment) == set(), called
         if "lambdalab.local.plane" in called:
-            assert not [name for name in CREDENTIALS if f"{name}=".encode() in environment]
+            assert f"AWS_ACCESS_KEY_ID={LOCAL_KEY}\0".encode() in environment + b"\0"
+            assert b"AWS_SESSION_TOKEN=" not in environment
 
 
 def test_temporary_files_are_private_and_have_names_nobody_can_foresee(scene: Scene) -> None:

@@ -16,10 +16,11 @@ import pytest
 from botocore.exceptions import ReadTimeoutError
 from botocore.httpsession import URLLib3Session
 
-from lambdalab.aws import LOCAL_KEY, LOCAL_REGION, Aws
+from lambdalab.aws import Aws
 from lambdalab.cli.dead_letters import _after, _noted
 from lambdalab.dead_letters import DeadLetterQueue, Redriven, dead_letter_queues, depth, look, redrive
 from lambdalab.errors import AccessError, StackError, UsageError
+from lambdalab.loopback import LOCAL_KEY, LOCAL_REGION
 from lambdalab.stack import Stack, find_stack
 from local.support import Emulated
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from lambdalab.deployment import local_parameters, overrides, variables
+from lambdalab.deployment import build_variables, local_parameters, overrides
 from lambdalab.local.cgroup import Unlimited
 from lambdalab.local.debug import Unthrottled, has_debug_information
 from lambdalab.tools import debugger_for, tool
@@ -161,7 +161,7 @@ def go_with_symbols(up: Up) -> Iterator[None]:
     with contextlib.chdir(up.project), pytest.MonkeyPatch.context() as patch:
         patch.setenv("SAM_BUILD_MODE", "debug")
         subprocess.run(
-            [*command, *overrides(local_parameters({}))], env=variables(None), check=True, capture_output=True
+            [*command, *overrides(local_parameters({}))], env=build_variables(), check=True, capture_output=True
         )
 
     def deploy(source: Path) -> None:
@@ -269,7 +269,7 @@ def test_debug_information_is_found_where_it_is(tmp_path: Path, go_package: Path
 
 def test_only_debugging_keeps_symbols(monkeypatch: pytest.MonkeyPatch) -> None:
     def flags() -> Any:
-        return variables(None)["GOFLAGS"]
+        return build_variables()["GOFLAGS"]
 
     monkeypatch.setenv("SAM_BUILD_MODE", "debug")
     assert flags() == "-trimpath -tags=lambda.norpc"

@@ -16,10 +16,11 @@ import msgspec
 import pytest
 from botocore.exceptions import ClientError
 
-from lambdalab.aws import LOCAL_KEY, LOCAL_REGION, Aws
+from lambdalab.aws import Aws
 from lambdalab.cli.destroy import _show_leftovers
 from lambdalab.deletion import BUCKET, MARK, Doomed, Owned, delete, empty_bucket, find_doomed, leftovers
 from lambdalab.errors import AccessError, StackError
+from lambdalab.loopback import LOCAL_KEY, LOCAL_REGION
 from lambdalab.project import project_root
 from lambdalab.stack import stack_description
 from lambdalab.template import read_template

@@ -223,11 +223,15 @@ def test_a_docker_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer
     assert found.verdict.value == verdict
 
 
-@pytest.mark.parametrize("where", ["unix:///nowhere.sock", "ssh://host", "nonsense", "tcp://127.0.0.1:1", ""])
+@pytest.mark.parametrize(
+    "where", ["unix:///nowhere.sock", "ssh://host", "nonsense", "tcp://127.0.0.1:1", "tcp://192.0.2.1:2375", ""]
+)
 def test_no_docker_engine(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     monkeypatch.setenv("DOCKER_HOST", where)
     (found,) = machine._docker()
     assert found.verdict is Verdict.WARNING
+    if "192.0.2.1" in where:
+        assert "another machine's, which is not asked" in found.found
 
 
 def test_no_browser(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

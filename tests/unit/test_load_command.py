@@ -16,7 +16,7 @@ from lambdalab.local import stack
 
 
 class TakenOver(BaseException):
-    """What ``execv`` does not do: come back."""
+    """What ``execve`` does not do: come back."""
 
 
 def test_it_becomes_locust_with_every_other_argument(
@@ -24,12 +24,13 @@ def test_it_becomes_locust_with_every_other_argument(
 ) -> None:
     calls: list[list[str]] = []
 
-    def execv(program: str, arguments: list[str]) -> None:
+    def execve(program: str, arguments: list[str], variables: dict[str, str]) -> None:
         assert program == arguments[0]
+        assert variables == dict(os.environ), "its page and its options choose between the local stack and AWS"
         calls.append(arguments)
         raise TakenOver
 
-    monkeypatch.setattr(os, "execv", execv)
+    monkeypatch.setattr(os, "execve", execve)
     with pytest.raises(TakenOver):
         call("load", "--headless", "--rate", "50", "-P", "8090", "--languages", "go")
     ((program, *arguments),) = calls

@@ -85,7 +85,9 @@ def never_start(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(os, "execve", start)
     monkeypatch.setattr(sam, "tool", lambda name: Path("/tools") / name)
-    monkeypatch.setattr(sam, "variables", lambda endpoint_url: {"endpoint": str(endpoint_url)})
+    monkeypatch.setattr(sam, "aws_variables", lambda: {"for": "AWS"})
+    monkeypatch.setattr(sam, "build_variables", lambda: {"for": "a build"})
+    monkeypatch.setattr(sam, "local_variables", lambda url, lambda_url: {"emulator": url, "plane": lambda_url})
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -99,7 +101,7 @@ def test_what_speaks_to_no_stack_needs_none(monkeypatch: pytest.MonkeyPatch, com
     monkeypatch.setattr(sam, "running_stack", lambda: None)
     with pytest.raises(Started) as started:
         call(monkeypatch, *command.split(), "--config-env", "local")
-    assert started.value.variables == {"endpoint": "None"}
+    assert started.value.variables == {"for": "a build"}
     assert started.value.command[0] == "/tools/sam"
 
 
@@ -137,8 +139,8 @@ def test_the_local_environment_asks_the_emulator_and_for_lambda_the_plane(
     with pytest.raises(Started) as started:
         call(monkeypatch, command, "--config-env", "local")
     assert started.value.variables == {
-        "endpoint": "http://127.0.0.1:4566",
-        "AWS_ENDPOINT_URL_LAMBDA": "http://127.0.0.1:4567",
+        "emulator": "http://127.0.0.1:4566",
+        "plane": "http://127.0.0.1:4567",
     }
 
 
@@ -146,7 +148,7 @@ def test_the_local_environment_asks_the_emulator_and_for_lambda_the_plane(
 def test_a_deploy_to_aws_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Started) as started:
         call(monkeypatch, "deploy")
-    assert started.value.variables == {"endpoint": "None"}
+    assert started.value.variables == {"for": "AWS"}
     assert started.value.command == ["/tools/sam", "deploy"]
 
 

@@ -6,7 +6,7 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
-from lambdalab.aws import CREDENTIALS, access_errors, without_credentials, without_secrets
+from lambdalab.aws import access_errors, without_secrets
 from lambdalab.errors import AccessError
 
 TOKEN = "IQoJb3JpZ2luX2VjE+/abc123=="
@@ -49,8 +49,3 @@ def test_botocore_does_not_write_requests_even_if_everything_is_at_debug() -> No
         assert not logging.getLogger("botocore.endpoint").isEnabledFor(logging.DEBUG)
     finally:
         root.setLevel(before)
-
-
-def test_a_process_without_credentials_keeps_everything_else() -> None:
-    kept = {"PATH": "/bin", "AWS_REGION": "eu-central-1", "AWS_PROFILE": "p"}
-    assert without_credentials(kept | dict.fromkeys(CREDENTIALS, "x")) == kept
