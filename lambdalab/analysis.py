@@ -287,6 +287,7 @@ def _cautions(manifest: Manifest, summary: Summary) -> Iterable[str]:
             f"{len(short)} of {len(summary.cells)} cells have fewer than {smallest_n(LEVEL)} valid samples, "
             f"so their medians have no {LEVEL:.0%} interval"
         )
+    yield from _too_few_blocks(summary.comparisons)
     for drift in summary.drift:
         if _is_notable(drift):
             yield (
@@ -298,7 +299,17 @@ def _cautions(manifest: Manifest, summary: Summary) -> Iterable[str]:
     if summary.damaged_lines:
         yield f"{summary.damaged_lines} log lines are damaged and could not be read"
     if summary.rows_valid < summary.rows_total:
-        yield f"{summary.rows_total - summary.rows_valid} of {summary.rows_total} samples are not valid; why:"
+        yield f"{summary.rows_total - summary.rows_valid} of {summary.rows_total} samples are not valid"
+
+
+def _too_few_blocks(comparisons: Iterable[Comparison]) -> Iterable[str]:
+    """Says that no difference can be found in this run, however large, if so."""
+    short = [one for one in comparisons if one.lacks_blocks and one.n_blocks < one.fewest_blocks]
+    if short:
+        yield (
+            f"{min(one.n_blocks for one in short)} blocks find no difference, however large: {len(short)} comparisons "
+            f"need at least {short[0].fewest_blocks}"
+        )
 
 
 def _is_notable(drift: Drift) -> bool:

@@ -1,8 +1,8 @@
-"""Verdicts: whether one arm is slower or dearer than another by more than noise. Pure; docs/method.md has the rules.
+"""Verdicts: whether an arm is slower or costs more than another by more than noise. Pure; docs/method.md has the rules.
 
 An effect first: the ratio of medians, with a bootstrap interval over whole blocks. Then a test (Wilcoxon signed-rank on
-log ratios when paired by block, else Mann-Whitney), adjusted by Holm for every comparison made. A difference is claimed
-when both agree and it is at least the margin, and never below what an A/A run of this machine could resolve.
+log ratios when paired by block, else Mann-Whitney), adjusted by Holm for every judged comparison. A difference is
+claimed when both agree and it is at least the margin, and never below what an A/A run of this machine could resolve.
 scipy.stats takes 1.7 s to import, so it is imported where it is used.
 """
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 RESAMPLES: Final = 10_000
 MARGIN: Final = 0.025
-"""Half of the 5 % that a gate shall find: then such a change is claimed by its size as often as by its significance."""
+"""Half of the 5 % that a gate must find: then such a change is claimed by its size as often as by its significance."""
 _MOST_BLOCKS: Final = 1_000_000
 _RESAMPLES_AT_ONCE: Final = 1000
 _MOST_DRAWS: Final = 10_000_000
@@ -45,23 +45,26 @@ class Metric(StrEnum):
 class Verdict(StrEnum):
     """What a comparison found.
 
-    ``slower`` and ``faster``, of cost ``dearer`` and ``cheaper``, are of arms that are not two builds of one function.
+    ``slower`` and ``faster``, of cost ``more expensive`` and ``cheaper``, are of arms that are not two builds of one
+    function. ``not judged`` is what is shown beside the family of judged comparisons (docs/method.md).
     """
 
     REGRESSION = "regression"
     IMPROVEMENT = "improvement"
     SLOWER = "slower"
     FASTER = "faster"
-    DEARER = "dearer"
+    MORE_EXPENSIVE = "more expensive"
     CHEAPER = "cheaper"
     NO_CHANGE = "no change"
     INCONCLUSIVE = "inconclusive"
+    NOT_JUDGED = "not judged"
 
 
 class Samples(NamedTuple):
     """What one comparison is made from: valid values by block, of the candidate and of what it is compared with.
 
     ``resolution`` is the smallest difference that an A/A run of this machine and design can tell from none.
+    ``is_judged`` False: shown without a verdict, so that it costs the others no power.
     """
 
     label: str
@@ -71,21 +74,25 @@ class Samples(NamedTuple):
     values: Mapping[int, float]
     base: Mapping[int, float]
     resolution: float | None = None
+    is_judged: bool = True
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """One arm against another under one load: ``ratio`` is median of ``arm`` over median of ``over``.
 
-    ``n_blocks`` counts the pairs, or the smaller side when there are none. What cannot be known is None: no interval
-    and no test below 6 blocks, no test when a value is not above 0. ``needed_blocks`` is about how many would decide:
-    let Holm's method claim anything at all, and bring the interval inside the margin. ``effect`` runs from -1, all
-    smaller, to 1, all larger.
+    The medians are ``arm_median`` and ``over_median``, in ms, or USD per execution. ``n_blocks`` counts the pairs, or
+    the smaller side when there are none. What cannot be known is None: no interval and no test below 6 blocks, no test
+    when a value is not above 0. ``fewest_blocks`` is the least with which any difference can be claimed,
+    ``needed_blocks`` about how many would decide: tell the measured difference from noise, or, where it is within the
+    margin, bring the interval inside the margin. ``effect`` runs from -1, all smaller, to 1, all larger.
     """
 
     label: str
     metric: Metric
     arm: str
     over: str
+    arm_median: float | None
+    over_median: float | None
     ratio: float | None
     low: float | None
     high: float | None
@@ -94,11 +101,22 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     effect_name: str
     effect: float | None
     n_blocks: int
+    fewest_blocks: int
     needed_blocks: int
     margin: float
     resolution: float | None
     verdict: Verdict
     is_paired: bool = True
+
+    @property
+    def lacks_blocks(self) -> bool:
+        """Whether more blocks would decide: none can be claimed with so few, or twice the margin was measured.
+
+        Twice the margin is what a gate must find. A smaller difference without a verdict is within the noise.
+        """
+        if self.verdict is not Verdict.INCONCLUSIVE or self.ratio is None:
+            return False
+        return self.n_blocks < self.fewest_blocks or abs(math.log(self.ratio)) >= math.log1p(2 * self.margin)
 
 
 def arm_pairs(arms: Sequence[Arm]) -> list[tuple[Arm, Arm]]:
@@ -127,7 +145,7 @@ def compare(
     margin: float = MARGIN,
     resamples: int = RESAMPLES,
 ) -> tuple[Comparison, ...]:
-    """Compare, and judge all together: p-values are adjusted for the number of comparisons by Holm's method.
+    """Compare, and judge all together: p-values are adjusted for the number of judged comparisons by Holm's method.
 
     Args:
         samples: one comparison each.
@@ -137,14 +155,20 @@ def compare(
         margin: the smallest change that matters, as a share; 0.025 is 2.5 %.
         resamples: of the bootstrap.
     """
+    samples = list(samples)
     measured = [_measure(of, seed, margin, paired=paired, resamples=resamples) for of in samples]
-    fewest = fewest_blocks(len(measured)) if paired and measured else smallest_n(LEVEL)
-    adjusted = iter(holm([one.p_value for one in measured if one.p_value is not None]))
+    family = [one for of, one in zip(samples, measured, strict=True) if of.is_judged]
+    fewest = fewest_blocks(max(1, len(family)), paired=paired)
+    adjusted = iter(holm([1.0 if one.p_value is None else one.p_value for one in family]))
     judged = []
-    for one in measured:
-        p_adjusted = None if one.p_value is None else next(adjusted)
-        one = msgspec.structs.replace(one, p_adjusted=p_adjusted, needed_blocks=max(fewest, one.needed_blocks or 0))
-        judged.append(msgspec.structs.replace(one, verdict=_verdict(one, gate=gate)))
+    for of, one in zip(samples, measured, strict=True):
+        one = msgspec.structs.replace(one, fewest_blocks=fewest)
+        if of.is_judged:
+            p_adjusted = next(adjusted)
+            one = msgspec.structs.replace(one, p_adjusted=None if one.p_value is None else p_adjusted)
+            one = msgspec.structs.replace(one, verdict=_verdict(one, gate=gate))
+            one = msgspec.structs.replace(one, needed_blocks=_blocks_to_decide(one, len(family)))
+        judged.append(one)
     return tuple(judged)
 
 
@@ -228,9 +252,16 @@ def needed_blocks(cv: float, effect: float, power: float = 0.8, *, comparisons: 
     return bisect_left(range(_MOST_BLOCKS), True, lo=fewest_blocks(comparisons), key=is_enough)
 
 
-def fewest_blocks(comparisons: int) -> int:
-    """Find how many blocks a claim needs, however large the difference: n know no exact p below 2^(1 - n)."""
-    return max(smallest_n(LEVEL), 1 + math.ceil(math.log2(comparisons / (1 - LEVEL))))
+def fewest_blocks(comparisons: int, *, paired: bool = True) -> int:
+    """Find how many blocks a claim needs, however large the difference.
+
+    The exact tests of n blocks have a smallest p: 2^(1 - n) of Wilcoxon's, 2 / C(2n, n) of Mann and Whitney's. Holm's
+    first step multiplies it by the number of comparisons.
+    """
+    n = smallest_n(LEVEL)
+    while comparisons * (2.0 ** (1 - n) if paired else 2 / math.comb(2 * n, n)) >= 1 - LEVEL:
+        n += 1
+    return n
 
 
 def _measure(of: Samples, seed: int, margin: float, *, paired: bool, resamples: int) -> Comparison:
@@ -253,6 +284,8 @@ def _measure(of: Samples, seed: int, margin: float, *, paired: bool, resamples: 
         metric=of.metric,
         arm=of.arm,
         over=of.over,
+        arm_median=float(np.median(values)) if n else None,
+        over_median=float(np.median(base)) if n else None,
         ratio=ratio,
         low=low,
         high=high,
@@ -261,10 +294,11 @@ def _measure(of: Samples, seed: int, margin: float, *, paired: bool, resamples: 
         effect_name="rank-biserial correlation" if paired else "Cliff's delta",
         effect=effect,
         n_blocks=n,
-        needed_blocks=_blocks_for_margin(n, low, high, margin),
+        fewest_blocks=0,
+        needed_blocks=0,
         margin=margin,
         resolution=of.resolution,
-        verdict=Verdict.INCONCLUSIVE,
+        verdict=Verdict.INCONCLUSIVE if of.is_judged else Verdict.NOT_JUDGED,
         is_paired=paired,
     )
 
@@ -297,11 +331,26 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _blocks_for_margin(n: int, low: float | None, high: float | None, margin: float) -> int:
-    """How many blocks make the interval half as wide as the margin either side: its width shrinks with 1/sqrt(n)."""
-    if low is None or high is None or not margin:
-        return 0
-    return max(smallest_n(LEVEL), math.ceil(n * (math.log(high / low) / 2 / math.log1p(margin)) ** 2))
+def _blocks_to_decide(of: Comparison, comparisons: int) -> int:
+    """About how many blocks give a verdict, if the medians stay what they are: intervals shrink with 1/sqrt(n).
+
+    A difference beyond the margin is claimed when the interval leaves out 1, at the level of Holm's first step, and
+    when it is beyond the resolution. One within the margin is no change when the interval is no wider than the margins.
+    """
+    if of.ratio is None or of.low is None or of.high is None or not of.margin:
+        return of.fewest_blocks
+    from scipy.special import ndtri
+
+    change = abs(math.log(of.ratio))
+    if change >= math.log1p(of.margin):
+        alpha = (1 - LEVEL) / 2
+        reach = math.log(of.ratio / of.low) if of.ratio > 1 else math.log(of.high / of.ratio)
+        adjusted = reach * float(ndtri(alpha / comparisons) / ndtri(alpha))
+        share = max(adjusted, math.log1p(of.resolution or 0)) / change
+    else:
+        share = math.log(of.high / of.low) / 2 / math.log1p(of.margin)
+    more = of.n_blocks + 1 if of.verdict is Verdict.INCONCLUSIVE else 0
+    return max(of.fewest_blocks, more, math.ceil(of.n_blocks * share**2))
 
 
 def _verdict(of: Comparison, *, gate: bool) -> Verdict:
@@ -311,7 +360,7 @@ def _verdict(of: Comparison, *, gate: bool) -> Verdict:
     least = 1 + max(of.margin, of.resolution or 0)
     significant = of.p_adjusted < 1 - LEVEL
     if significant and of.low > 1 and of.ratio >= least:
-        return Verdict.REGRESSION if gate else Verdict.DEARER if of.metric is Metric.COST else Verdict.SLOWER
+        return Verdict.REGRESSION if gate else Verdict.MORE_EXPENSIVE if of.metric is Metric.COST else Verdict.SLOWER
     if significant and of.high < 1 and of.ratio <= 1 / least:
         return Verdict.IMPROVEMENT if gate else Verdict.CHEAPER if of.metric is Metric.COST else Verdict.FASTER
     if of.low >= 1 / (1 + of.margin) and of.high <= 1 + of.margin:

@@ -7,7 +7,7 @@ from statistics import median
 from typing import Final
 
 from lambdalab.comparison import MARGIN, Comparison, Metric, Samples, Verdict, arm_pairs, compare
-from lambdalab.design import Load, Start
+from lambdalab.design import Load, Protocol, Start
 from lambdalab.model import InvocationRow, Manifest
 
 Resolutions = Mapping[tuple[str, str, Metric], float]
@@ -24,12 +24,15 @@ _BY_WEIGHT: Final = (
     Verdict.REGRESSION,
     Verdict.SLOWER,
     Verdict.FASTER,
-    Verdict.DEARER,
+    Verdict.MORE_EXPENSIVE,
     Verdict.CHEAPER,
     Verdict.INCONCLUSIVE,
     Verdict.IMPROVEMENT,
     Verdict.NO_CHANGE,
+    Verdict.NOT_JUDGED,
 )
+_JUDGED: Final = (Metric.DURATION, Metric.COST)
+"""Metrics with a verdict under warm loads. Billed repeats Duration, end to end adds the queue: both are only shown."""
 _Cells = dict[tuple[str, str], list[InvocationRow]]
 
 
@@ -58,12 +61,39 @@ def compare_arms(
             values=_by_block(cells, arm.name, load.label, metric),
             base=_by_block(cells, over.name, load.label, metric),
             resolution=_larger(resolutions or {}, [arm.name, over.name], load.label, metric),
+            is_judged=is_judged(metric, load, protocol.loads, gate=is_gate(protocol)),
         )
         for load in protocol.loads
         for arm, over in arm_pairs(protocol.arms)
         for metric in _metrics_of(load)
     ]
-    return compare(samples, seed=manifest.seed, gate=len(protocol.factors.build) > 1, margin=margin)
+    return compare(samples, seed=manifest.seed, gate=is_gate(protocol), margin=margin)
+
+
+def is_gate(protocol: Protocol) -> bool:
+    """Whether a run compares builds of one function, so that a change is a regression or an improvement."""
+    return len(protocol.factors.build) > 1
+
+
+def is_judged(metric: Metric, load: Load, loads: Sequence[Load], *, gate: bool) -> bool:
+    """Whether a comparison has a verdict: Duration and cost of warm work, and Init of different things.
+
+    The family is small because every comparison in it costs the others power. A protocol without a warm load is judged
+    by its cold one. Init of two builds has no verdict: a local init lacks Lambda's own part, so its ratio is too large.
+    """
+    if metric in _JUDGED:
+        return load.start is Start.WARM or all(other.start is Start.COLD for other in loads)
+    return metric is Metric.INIT and not gate
+
+
+def judged_comparisons(protocol: Protocol) -> int:
+    """How many comparisons of a run have a verdict."""
+    of_pair = sum(
+        is_judged(metric, load, protocol.loads, gate=is_gate(protocol))
+        for load in protocol.loads
+        for metric in _metrics_of(load)
+    )
+    return len(arm_pairs(protocol.arms)) * of_pair
 
 
 def compare_runs(
@@ -93,6 +123,7 @@ def compare_runs(
             over=f"{arm.name} A",
             values=_by_block(after_cells, arm.name, load.label, metric),
             base=_by_block(before_cells, arm.name, load.label, metric),
+            is_judged=is_judged(metric, load, after.protocol.loads, gate=True),
         )
         for load in after.protocol.loads
         for arm in after.protocol.arms
@@ -103,7 +134,7 @@ def compare_runs(
 
 
 def differences(base: Manifest, candidate: Manifest) -> Iterator[str]:
-    """Say in what two runs are unlike, so that their times or costs must not be set beside each other."""
+    """Say in what two runs are unlike, so that their times or costs are not comparable."""
     for what, one, two in (
         ("machine", _machine(base), _machine(candidate)),
         ("target", base.target, candidate.target),
@@ -135,20 +166,33 @@ def differences(base: Manifest, candidate: Manifest) -> Iterator[str]:
 
 def in_a_sentence(comparisons: Sequence[Comparison]) -> str:
     """Say the verdict of all: a regression first, then what could not be decided, then the rest."""
-    if not comparisons:
+    judged = [one for one in comparisons if one.verdict is not Verdict.NOT_JUDGED]
+    if not judged:
         return "there are no two arms to compare"
-    counts = Counter(one.verdict for one in comparisons)
-    if len(counts) == 1 and not counts.keys() - {Verdict.NO_CHANGE, Verdict.INCONCLUSIVE}:
-        return f"{comparisons[0].verdict} in all {len(comparisons)} comparisons"
+    counts = Counter(one.verdict for one in judged)
+    worst = min(judged, key=lambda one: (_BY_WEIGHT.index(one.verdict), -_distance(one.ratio)))
     of_each = ", ".join(f"{counts[verdict]} {verdict}" for verdict in _BY_WEIGHT if verdict in counts)
-    worst = min(comparisons, key=lambda one: (_BY_WEIGHT.index(one.verdict), -_distance(one.ratio)))
-    sentence = f"of {len(comparisons)} comparisons {of_each}"
-    if worst.verdict in (Verdict.NO_CHANGE, Verdict.INCONCLUSIVE):
-        return f"{worst.verdict}: {sentence}"
-    return (
-        f"{worst.verdict}: {worst.arm} has {worst.ratio:.3f} times the {worst.metric.replace('_', ' ')} of "
-        f"{worst.over} under {worst.label} ({worst.low:.3f} to {worst.high:.3f}); {sentence}"
-    )
+    sentence = f"of {len(judged)} comparisons {of_each}"
+    if len(counts) == 1:
+        sentence = (
+            f"{worst.verdict} in {'the only comparison' if len(judged) == 1 else f'all {len(judged)} comparisons'}"
+        )
+    elif worst.verdict is Verdict.REGRESSION:
+        sentence = (
+            f"regression: {worst.arm} has {worst.ratio:.3f} times the {worst.metric} of {worst.over} under "
+            f"{worst.label} ({worst.low:.3f} to {worst.high:.3f}); {sentence}"
+        )
+    else:
+        sentence = f"{worst.verdict}: {sentence}"
+    if (needed := blocks_that_decide(judged)) is not None:
+        there = min(one.n_blocks for one in judged if one.lacks_blocks)
+        return f"{sentence}; about {needed:,} blocks would decide what is inconclusive, there are {there:,}"
+    return sentence
+
+
+def blocks_that_decide(comparisons: Iterable[Comparison]) -> int | None:
+    """About how many blocks a run needs to decide what it left open only for the lack of them; None: it lacks none."""
+    return max((one.needed_blocks for one in comparisons if one.lacks_blocks), default=None)
 
 
 def _cells(rows: Iterable[InvocationRow]) -> _Cells:

@@ -15,12 +15,13 @@ from typing import Final
 import msgspec
 
 from lambdalab.collection import MeasuredRun, read_run
-from lambdalab.comparison import MARGIN, arm_pairs, needed_blocks
+from lambdalab.comparison import MARGIN, fewest_blocks, needed_blocks
 from lambdalab.conditions import Conditions, run_alike
 from lambdalab.cost import PriceSheet
 from lambdalab.design import Arm, Load, Protocol, Start
 from lambdalab.errors import LambdalabError, UsageError
 from lambdalab.model import FunctionFacts, TrialResult
+from lambdalab.pairing import is_gate, judged_comparisons
 from lambdalab.spending import DRAIN_GRACE_S, MOST_MINUTES, MOST_USD, invocation_usd, lab_use, most_usd
 from lambdalab.store import RunDirectory
 
@@ -100,6 +101,10 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     lab_usd: Decimal
     lab_usd_at_most: Decimal
     arms: tuple[PlannedArm, ...]
+    fewest_blocks: int | None
+    """Of blocks with which any difference can be found, however large; None when there is nothing to compare."""
+    comparisons: int
+    """How many have a verdict."""
     needed: tuple[Needed, ...]
     """Empty when there is nothing to compare."""
     assumptions: tuple[str, ...]
@@ -153,6 +158,7 @@ def make_plan(
     queues = len({function.log_group for function in functions.values()})
     lab = lab_use(loads, blocks=most, minutes=minutes_most, queues=queues).usd(prices)
     lab_at_most = lab_use(loads, blocks=most, minutes=most * most_s / 60, queues=queues, at_most=True).usd(prices)
+    comparisons = judged_comparisons(protocol)
     messages, items = sum(arm.messages for arm in arms), sum(arm.items for arm in arms)
     return Plan(
         scenario=protocol.scenario,
@@ -173,6 +179,8 @@ def make_plan(
         lab_usd=lab,
         lab_usd_at_most=lab_at_most,
         arms=arms,
+        fewest_blocks=fewest_blocks(comparisons) if comparisons else None,
+        comparisons=comparisons,
         needed=tuple(_needed(protocol, experience, effect)),
         assumptions=tuple(_assumptions(protocol, target, experience)),
     )
@@ -242,6 +250,37 @@ def _seconds(trials: Iterable[TrialResult]) -> dict[tuple[str, str], list[float]
     return found
 
 
+def with_enough_blocks(protocol: Protocol, *, asked: bool) -> Protocol:
+    """The protocol with at least the blocks that its comparisons of builds need to find any difference.
+
+    Args:
+        protocol: what is asked; without several builds it stays as it is.
+        asked: whether its blocks were asked for, so that they must not be changed.
+
+    Raises:
+        UsageError: fewer were asked for, or a cap ends the run before.
+    """
+    if not is_gate(protocol):
+        return protocol
+    comparisons = judged_comparisons(protocol)
+    needed = fewest_blocks(comparisons)
+    why = f"{comparisons} comparisons of builds find no difference, however large, in fewer than {needed}"
+    for name in ("samples", "attempts"):
+        cap = getattr(protocol.caps, name)
+        if cap is not None and cap < needed:
+            raise UsageError(
+                f"protocol {protocol.name}: caps.{name} is {cap} blocks, and {why}",
+                next_step=f"write {needed} or more, or leave it out",
+            )
+    if protocol.blocks < needed and asked:
+        raise UsageError(f"--blocks is {protocol.blocks}, and {why}", next_step=f"ask for {needed} or more")
+    enough = msgspec.structs.replace(protocol, blocks=max(needed, protocol.blocks))
+    if protocol.stop is None:
+        return enough
+    stop = msgspec.structs.replace(protocol.stop, min_blocks=max(needed, protocol.stop.min_blocks))
+    return msgspec.structs.replace(enough, stop=stop)
+
+
 def _most_blocks(protocol: Protocol) -> int:
     """Every block is an attempt of every cell; what does not count as a sample may need another."""
     return min(protocol.blocks, protocol.caps.attempts or protocol.blocks)
@@ -276,7 +315,7 @@ def _planned_arm(
 
 
 def _needed(protocol: Protocol, experience: Experience | None, effect: float) -> Iterable[Needed]:
-    comparisons = len(arm_pairs(protocol.arms)) * len(protocol.loads)
+    comparisons = judged_comparisons(protocol)
     if not comparisons:
         return
     for load in protocol.loads:

@@ -47,7 +47,7 @@ class Resolved(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """What the A/A runs of one design gave: one entry of ``aa.json``."""
+    """What the A/A runs of one design gave: one entry of ``aa.json``. ``comparisons`` counts those with a verdict."""
 
     design: Design
     runs: tuple[str, ...]
@@ -107,7 +107,7 @@ def make_record(design: Design, runs: Mapping[str, Sequence[Comparison]]) -> Rec
         design=design,
         runs=tuple(runs),
         false_differences=sum(one.verdict in _CLAIMS for found in runs.values() for one in found),
-        comparisons=sum(map(len, runs.values())),
+        comparisons=sum(one.verdict is not Verdict.NOT_JUDGED for found in runs.values() for one in found),
         resolved=tuple(
             Resolved(label=label, metric=metric, difference=median(of)) for (label, metric), of in widths.items()
         ),

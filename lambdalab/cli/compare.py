@@ -15,9 +15,11 @@ from lambdalab.cli.running import (
     Results,
     TargetName,
     chosen_protocol,
+    end_by_verdict,
     execute_visibly,
     refuse_invalid,
     target_of,
+    with_enough_blocks,
 )
 from lambdalab.console import make_console
 from lambdalab.errors import InvalidRunError, UsageError
@@ -48,18 +50,19 @@ def compare(
     ] = False,
     results: Results = RESULTS,
 ) -> None:
-    """Judge B against A, or the arms of one run; exit 1 for a regression and for nothing else."""
-    from lambdalab.comparison import Verdict
-
-    first = _measured(results, base)
-    found, notes = (
-        _of_arms(results, base, first, margin)
-        if candidate is None
-        else _of_runs(first, _measured(results, candidate), margin, allow_unlike=allow_unlike)
-    )
+    """Judge B against A, or the arms of one run; exits 1 only on a regression, 4 if too few blocks decide nothing."""
+    first, cautions = _measured(results, base)
+    if candidate is None:
+        found, notes = _of_arms(results, base, first, margin)
+        notes += [f"caution: {caution}" for caution in cautions]
+    else:
+        second, others = _measured(results, candidate)
+        found, notes = _of_runs(first, second, margin, allow_unlike=allow_unlike)
+        of_both = {caution: "" for caution in cautions if caution in others}
+        of_one = {caution: run for run, said in (("A: ", cautions), ("B: ", others)) for caution in said}
+        notes += [f"caution: {run}{caution}" for caution, run in (of_one | of_both).items()]
     _print(found, notes, markdown=markdown)
-    if any(of.verdict is Verdict.REGRESSION for of in found):
-        raise typer.Exit(EXIT_VERDICT)
+    end_by_verdict(found)
 
 
 @app.command(epilog="Example:  lambdalab aa --language go --runs 2 --up")
@@ -86,6 +89,7 @@ def aa(
     from lambdalab.resolution import most_allowed, runs_that_differ
 
     design = _against_itself(chosen_protocol(scenario, protocol, blocks), language)
+    design = with_enough_blocks(design, asked=blocks is not None)
     with target_of(TargetName.LOCAL, "", design, temporary=temporary) as target:
         stores = [_run(target, design, results) for _ in range(count)]
     record, found = conclude_aa(stores)
@@ -158,8 +162,8 @@ def _print(found: "tuple[Comparison, ...]", notes: list[str], *, markdown: bool)
         typer.echo(note)
 
 
-def _measured(results: Path, run_id: str) -> "MeasuredRun":
-    """A run that may be used."""
+def _measured(results: Path, run_id: str) -> "tuple[MeasuredRun, tuple[str, ...]]":
+    """A run that may be used, and the cautions with which to read it."""
     from lambdalab.analysis import summarise
     from lambdalab.collection import read_run
     from lambdalab.store import RunDirectory
@@ -168,7 +172,7 @@ def _measured(results: Path, run_id: str) -> "MeasuredRun":
     run = read_run(store)
     summary = summarise(run.manifest, run.trials, run.rows, damaged_lines=run.damaged_lines, books=run.books)
     _refuse_invalid(summary, store)
-    return run
+    return run, summary.cautions
 
 
 def _against_itself(protocol: "Protocol", language: str) -> "Protocol":

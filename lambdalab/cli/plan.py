@@ -95,6 +95,11 @@ def _show(found: "Plan", console: "Console") -> None:
         table.add_row(arm.arm, *numbers, f"{arm.usd:.6f}", f"{arm.usd_at_most:.6f}", f"{arm.cv:.0%}")
     console.print(table)
     console.print()
+    if found.fewest_blocks is not None:
+        few = "" if found.blocks_most >= found.fewest_blocks else "; too few are planned"
+        console.print(
+            f"{found.fewest_blocks} blocks at least to find any difference in {found.comparisons} comparisons{few}"
+        )
     for need in found.needed:
         console.print(
             f"{need.blocks:,} blocks to find a change of {need.effect:.1%} under {need.label} (spread {need.cv:.0%})"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
 
-from lambdalab.cli.app import complain
+from lambdalab.cli.app import EXIT_VERDICT, complain
 from lambdalab.cli.local_stack import local_stack
 from lambdalab.cli.spending import confirm
 from lambdalab.console import make_console, say, trial_progress
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lambdalab import design
     from lambdalab.analysis import Summary
     from lambdalab.bill import Terms
+    from lambdalab.comparison import Comparison
     from lambdalab.design import Architecture
     from lambdalab.factorial.design import FactorialProtocol
     from lambdalab.frontier import Limits
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from lambdalab.target import AwsTarget
 
 P = TypeVar("P", "design.Protocol", "FactorialProtocol")
+MOST_BLOCKS: Final = 10_000
+"""What --blocks takes."""
 MAX_SEED: Final = 2**32 - 1
 """Of what is drawn when none is given."""
 _FIXED: Final = (
@@ -59,9 +62,8 @@ FunctionPrefix = Annotated[
     ),
 ]
 Blocks = Annotated[
-    int | None, typer.Option(min=1, max=10_000, help="How often every arm runs; the protocol's own by default.")
+    int | None, typer.Option(min=1, max=MOST_BLOCKS, help="How often every arm runs; the protocol's own by default.")
 ]
-
 MaxMinutes = Annotated[
     float | None,
     typer.Option(min=0.1, max=10_000, help="End after the block in which so many are over; 1440 by default."),
@@ -138,6 +140,20 @@ def chosen_protocol(scenario: str, name: str, blocks: int | None, builds: tuple[
         plan = replace(plan, factors=replace(plan.factors, build=builds))
         check_protocol(plan, f"protocol {plan.name} with --build")
     return plan
+
+
+def with_enough_blocks(protocol: "design.Protocol", *, asked: bool) -> "design.Protocol":
+    """The protocol with the blocks that a comparison of builds needs; says when that is more than it has.
+
+    Raises:
+        UsageError: fewer were asked for.
+    """
+    from lambdalab import plan
+
+    enough = plan.with_enough_blocks(protocol, asked=asked)
+    if enough.blocks > protocol.blocks:
+        say(f"{enough.blocks} blocks instead of {protocol.blocks}: fewer find no difference between these builds")
+    return enough
 
 
 def refuse_prefix(prefix: str | None, scenario: str) -> None:
@@ -288,11 +304,36 @@ def _execute_and_show(
         go_on: the command with which an interrupted run goes on.
         limits: of a sweep.
     """
+    from lambdalab.pairing import is_gate
+
     with shown_also_after_a_failure(
         store.folder, go_on=go_on, measured=lambda: bool(store.trials()), show=lambda: _conclude(store, limits=limits)
     ):
         execute_visibly(target, store)
-    show_result(store, limits=limits)
+    summary = show_result(store, limits=limits)
+    if is_gate(store.manifest().protocol):
+        end_by_verdict(summary.comparisons)
+
+
+def end_by_verdict(comparisons: "Sequence[Comparison]") -> None:
+    """Ends with 1 for a regression.
+
+    Raises:
+        InvalidRunError: there are too few blocks to decide.
+    """
+    from lambdalab.comparison import Verdict
+    from lambdalab.pairing import blocks_that_decide
+
+    if any(of.verdict is Verdict.REGRESSION for of in comparisons):
+        raise typer.Exit(EXIT_VERDICT)
+    needed = blocks_that_decide(comparisons)
+    if needed is not None:
+        there = min(of.n_blocks for of in comparisons if of.lacks_blocks)
+        enough = f"measure at least {needed:,} blocks"
+        raise InvalidRunError(
+            f"{there:,} blocks are too few to decide; about {needed:,} would decide",
+            next_step=enough if needed <= MOST_BLOCKS else "measure on a quieter machine, or accept a larger --margin",
+        )
 
 
 @contextmanager
@@ -322,7 +363,7 @@ def execute_visibly(target: "AwsTarget", store: "RunDirectory") -> None:
         execute(target, store, progress.trial, progress.standing)
 
 
-def show_result(store: "RunDirectory", terms: "Terms | None" = None, limits: "Limits | None" = None) -> None:
+def show_result(store: "RunDirectory", terms: "Terms | None" = None, limits: "Limits | None" = None) -> "Summary":
     """Writes the result of a run and shows it.
 
     Raises:
@@ -330,6 +371,7 @@ def show_result(store: "RunDirectory", terms: "Terms | None" = None, limits: "Li
     """
     summary = _conclude(store, terms, limits)
     refuse_invalid(summary, next_step=f"read the reasons in {store.folder / 'metrics.csv'} and run it again")
+    return summary
 
 
 def refuse_invalid(summary: "Summary", *, next_step: str) -> None:

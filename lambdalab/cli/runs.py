@@ -31,6 +31,7 @@ from lambdalab.cli.running import (
     target_of,
     typed,
     with_ceilings,
+    with_enough_blocks,
 )
 from lambdalab.errors import UsageError
 
@@ -106,6 +107,7 @@ def run(
     previous = None if resume is None else RunDirectory.open(results, resume)
     if previous is None:
         plan = with_ceilings(chosen_protocol(scenario, protocol, blocks, tuple(builds)), max_minutes, max_usd)
+        plan = with_enough_blocks(plan, asked=blocks is not None)
     else:
         plan = previous.manifest().protocol
         _refuse_unknown_builds(builds, plan, previous.folder.name)

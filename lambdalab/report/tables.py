@@ -45,7 +45,7 @@ _RAW: Final = (
     "request_id",
 )
 _TEXT_COLUMNS: Final = {"trial", "label", "arm", "cold_start", "valid", "reason", "request_id"}
-_BLOCKS: Final = ("blocks", "for the margin")
+_BLOCKS: Final = ("blocks", "to decide")
 _SPREAD: Final = ("q1", "q3", "minimum", "maximum")
 
 
@@ -91,7 +91,7 @@ class Tables:
                     p_value(one.p_adjusted),
                     ABSENT if one.effect is None else f"{one.effect:+.2f}",
                     f"{one.n_blocks:,}",
-                    ABSENT if one.needed_blocks is None else f"{one.needed_blocks:,}",
+                    f"{one.needed_blocks:,}" if one.needed_blocks else ABSENT,
                     resolution(one.resolution),
                 ]
                 for one in compared

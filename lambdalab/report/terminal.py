@@ -91,13 +91,15 @@ def _judged_by(comparisons: Sequence[Comparison], *, is_aa: bool) -> Iterator[Te
     yield Text(f"a change below {margin:.1%} is not claimed")
     if not is_aa and all(of.is_paired and of.resolution is None for of in comparisons):
         yield Text(f"A/A: {NO_RESOLUTION}")
-    undecided = [of for of in comparisons if of.verdict is Verdict.INCONCLUSIVE and of.needed_blocks > of.n_blocks]
-    if undecided:
-        most = max(undecided, key=lambda of: of.needed_blocks)
-        yield Text(
-            f"inconclusive: about {most.needed_blocks:,} blocks would decide, by {most.metric.replace('_', ' ')} of "
-            f"{most.label}, where there are {most.n_blocks}"
-        )
+    undecided = [of for of in comparisons if of.verdict is Verdict.INCONCLUSIVE and of.ratio is not None]
+    for lacks_blocks, said in ((True, "decide"), (False, "show that there is no difference")):
+        group = [of for of in undecided if of.lacks_blocks is lacks_blocks]
+        if group:
+            most = max(group, key=lambda of: of.needed_blocks)
+            yield Text(
+                f"inconclusive: about {most.needed_blocks:,} blocks would {said}, by {most.metric} of {most.label}, "
+                f"where there are {most.n_blocks}"
+            )
 
 
 def _table(title: str, columns: Sequence[CellColumn], summary: Summary) -> Iterator[RenderableType]:

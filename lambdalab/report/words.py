@@ -43,12 +43,13 @@ METRICS: Final = {
 MARKS: Final = {
     "regression": "▲",
     "slower": "▲",
-    "dearer": "▲",
+    "more expensive": "▲",
     "improvement": "▼",
     "faster": "▼",
     "cheaper": "▼",
     "no change": "■",
     "inconclusive": "○",
+    "not judged": "·",
 }
 """Verdicts have a mark beside their word, the same in tables and figures."""
 

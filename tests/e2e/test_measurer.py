@@ -87,7 +87,7 @@ def recorder(lambdalab: Run, project: Path, tiny: str) -> Iterator[tuple[Recorde
     for name in ("PythonIngest", "GoIngest"):
         (project / "other-build" / name / "marker").touch()  # makes it another package
     ended += [
-        lambdalab("run", "--protocol", tiny, "--build", "a", "--build", "b=other-build", *one, **variables),
+        lambdalab("run", "--protocol", tiny, "--build", "b=other-build", *one, **variables),
         lambdalab(
             "sweep", "--memory", "256", "--batch-size", "2", "--count", "1", "--language", "go", *one, **variables
         ),

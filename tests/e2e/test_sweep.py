@@ -18,6 +18,8 @@ from .test_aws_target import clients
 from .test_bench import rows_of, wait_for_trials
 
 BURNT_MS = 200
+BLOCKS = 7
+"""The fewest for 2 comparisons, Duration and cost of one warm load."""
 CANDIDATE = f"""
 
 import time
@@ -36,7 +38,7 @@ PROTOCOL = """
 name = "builds"
 scenario = "ingest"
 description = "For tests."
-blocks = 2
+blocks = 1
 [factors]
 language = ["python"]
 [[loads]]
@@ -60,7 +62,9 @@ def settings(variables: dict[str, str], language: str) -> dict[str, Any]:
     return named | {"BatchSize": mapping["BatchSize"]}
 
 
-def test_two_builds_are_measured_in_one_run(lambdalab: Run, project: Path, local_stack: dict[str, str]) -> None:
+def test_a_slower_build_is_a_regression_with_default_settings(
+    lambdalab: Run, project: Path, local_stack: dict[str, str]
+) -> None:
     before = settings(local_stack, "python")
     shutil.copytree(project / ".aws-sam" / "local", project / "candidate")
     with (project / "candidate" / "PythonIngest" / "handler.py").open("a") as file:
@@ -69,24 +73,27 @@ def test_two_builds_are_measured_in_one_run(lambdalab: Run, project: Path, local
 
     done = lambdalab("run", "--protocol", "builds.toml", "--build", "baseline", "--build", "candidate=candidate")
 
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert f"{BLOCKS} blocks instead of 1" in done.stderr
+    assert "Verdict: regression: python-candidate has " in done.stdout
+    judged = lambdalab("compare", "latest", "--markdown")
+    assert (judged.returncode, judged.stdout.startswith("**regression: ")) == (1, True), judged.stdout + judged.stderr
     run = project / "results" / "latest"
     functions = json.loads((run / "run.json").read_text())["functions"]
     assert functions["python-baseline"]["code_sha256"] == before["CodeSha256"]
     assert functions["python-candidate"]["code_sha256"] not in (None, before["CodeSha256"])
     rows = rows_of(run)
-    assert [row["valid"] for row in rows] == ["true"] * 8
-    blocks = [{row["arm"] for row in rows if row["block"] == block} for block in ("1", "2")]
-    assert blocks == [{"python-baseline", "python-candidate"}] * 2
+    assert [row["valid"] for row in rows] == ["true"] * 4 * BLOCKS
+    blocks = [{row["arm"] for row in rows if row["block"] == str(block + 1)} for block in range(BLOCKS)]
+    assert blocks == [{"python-baseline", "python-candidate"}] * BLOCKS
     times = {
         arm: [float(row["duration_ms"]) for row in rows if (row["arm"], row["label"]) == (arm, "WARM")]
         for arm in ("python-baseline", "python-candidate")
     }
     assert min(times["python-candidate"]) >= BURNT_MS, "no clock runs slower than the CPU time it holds"
-    assert median(times["python-candidate"]) > median(times["python-baseline"])
     lines = [json.loads(line) for line in (run / "platform.jsonl").read_text().splitlines()]
     said = [line for line in lines if line["message"].strip() == "this is the candidate"]
-    assert len(said) == 4, "one for each invocation of the candidate"
+    assert len(said) == 2 * BLOCKS, "one for each invocation of the candidate"
     assert settings(local_stack, "python") == before
 
 

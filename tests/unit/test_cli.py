@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,8 +31,9 @@ from lambdalab.errors import AccessError, UsageError
 from lambdalab.frontier import Limits
 from lambdalab.load.arguments import ARGUMENTS
 from lambdalab.local import stack as local_stack
+from lambdalab.platform_log import parse_report, render_report
 from lambdalab.store import RunDirectory
-from lambdalab.target import LocalTarget
+from lambdalab.target import LocalTarget, Resources
 
 DOCS = (ROOT / "docs" / "cli.md").read_text()
 COMMANDS = (
@@ -549,6 +550,46 @@ def test_a_run_does_not_go_on_under_other_conditions(tmp_path: Path, now: dict[s
 # builds and sweeps
 
 
+class SlowCandidate(FakeTarget):
+    """The second build takes twice as long."""
+
+    def send(self, of_arm: Resources, bodies: Sequence[str]) -> str:
+        message = super().send(of_arm, bodies)
+        if self.configured[-1].build == "candidate":
+            report = parse_report(self.lines[-1].message)
+            assert report is not None
+            slow = msgspec.structs.replace(report, duration_ms=31.48, billed_ms=162 if report.init_ms else 32)
+            self.lines[-1] = msgspec.structs.replace(self.lines[-1], message=render_report(slow))
+        return message
+
+
+def test_a_slow_build_is_a_regression_with_default_settings(
+    call: Call, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @contextmanager
+    def place(*_: Any, **__: Any) -> Iterator[FakeTarget]:
+        yield SlowCandidate()
+
+    monkeypatch.setattr(runs, "target_of", place)
+    monkeypatch.setattr(runner, "EMPTY_QUEUE_WAIT_S", 0.0)
+    builds = ("--build", "baseline", "--build", "candidate")
+    ended = call("run", "--protocol", "tiny.toml", *builds)
+    assert ended.code == 1, ended.out + ended.err
+    assert "8 blocks instead of 1: fewer find no difference between these builds" in ended.err
+    assert "Verdict: regression: " in ended.out
+    assert call("run", "--protocol", "tiny.toml", "--blocks", "8", *builds).code == 1
+    assert call("report").code == 0, "it shows, and judges nothing"
+
+
+def test_fewer_blocks_than_a_comparison_of_builds_needs_are_refused(call: Call, target: FakeTarget) -> None:
+    ended = call("run", "--protocol", "tiny.toml", "--blocks", "7", "--build", "a", "--build", "b")
+    assert ended.code == 2
+    assert one_sentence(ended).startswith(
+        "--blocks is 7, and 4 comparisons of builds find no difference, however large, in fewer than 8; ask for 8"
+    )
+    assert target.calls == []
+
+
 def test_builds_are_arms_and_the_command_that_goes_on_names_them(call: Call, project: Path, target: FakeTarget) -> None:
     (project / "built").mkdir()
     target.faults["send go 2"] = SIGNALS["ctrl-c"]
@@ -571,7 +612,7 @@ def test_builds_are_arms_and_the_command_that_goes_on_names_them(call: Call, pro
     target.changed = {}
     done = call("run", "--resume", "latest", *given)
     assert done.code == 0, done.err
-    assert "valid samples 8/8, " in done.out
+    assert "valid samples 64/64, " in done.out, "tiny has 1 block, and 4 comparisons need 8"
 
 
 def cells_of(project: Path) -> list[dict[str, str]]:
@@ -649,7 +690,7 @@ def test_an_interrupted_sweep_goes_on_with_its_limits(call: Call, project: Path,
     target.faults.clear()
     done = call(*go_on.split()[1:])
     assert done.code == 0, done.err
-    assert "valid samples 8/8, " in done.out
+    assert "valid samples 64/64, " in done.out, "tiny has 1 block, and 4 comparisons need 8"
 
 
 def test_with_a_limit_on_a_percentile_there_are_blocks_enough_for_one(

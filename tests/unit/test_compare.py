@@ -74,14 +74,14 @@ def test_builds_of_one_run(typed: Typed, results: Path, factor: float, code: int
     assert ended.code == code, ended.err
     assert ended.out.startswith(f"Verdict: {verdict}")
     assert "python-candidate/python-baseline" in ended.out
-    assert ended.out.endswith("arms of one, interleaved in blocks\n")
+    assert "arms of one, interleaved in blocks\ncaution: local times: " in ended.out
 
 
 def test_a_language_that_is_slower_is_no_regression(typed: Typed, results: Path) -> None:
     write_run(results, "one", {"python": 3.0})
     ended = typed("compare one")
     assert ended.code == 0
-    assert ended.out.startswith("Verdict: slower: python has 2.9")
+    assert ended.out.startswith("Verdict: slower: of 3 comparisons 1 slower, 2 no change")
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_a_margin_decides_what_matters(typed: Typed, results: Path) -> None:
     write_run(results, "one", {"python-candidate": 1.1}, factors=BUILDS)
     assert typed("compare one").code == 1
     ended = typed("compare one --margin 0.2")
-    assert (ended.code, ended.out.startswith("Verdict: no change in all 9 comparisons")) == (0, True)
+    assert (ended.code, ended.out.startswith("Verdict: no change in all 2 comparisons")) == (0, True)
     assert "a change below 20.0% is not claimed" in ended.out
 
 
@@ -116,18 +116,47 @@ def test_markdown_is_a_table_and_has_the_same_exit_code(typed: Typed, results: P
     assert [row.count("|") for row in rows[:9]] == [9] * 9
     assert rows[5].startswith("| SMALL | python-candidate / python-baseline | duration | 1.1")
     assert rows[5].endswith("| regression |")
-    assert rows[-1] == "- arms of one, interleaved in blocks"
+    assert rows[10] == "- arms of one, interleaved in blocks"
+    assert rows[11].startswith("- caution: local times: ")
 
 
 def test_nothing_others_wrote_breaks_markdown() -> None:
     of = Comparison(
-        label="a|b", metric=Metric.COST, arm="<x>", over="y", ratio=None, low=None, high=None, p_value=None,
-        p_adjusted=None, effect_name="", effect=None, n_blocks=0, needed_blocks=6, margin=0.025, resolution=None,
+        label="a|b", metric=Metric.COST, arm="<x>", over="y", arm_median=None, over_median=None, ratio=None, low=None,
+        high=None, p_value=None, p_adjusted=None, effect_name="", effect=None, n_blocks=0, fewest_blocks=6,
+        needed_blocks=6, margin=0.025, resolution=None,
         verdict=Verdict.INCONCLUSIVE,
     )  # fmt: skip
     assert markdown_of("v", [of], ["[x](y)"]).splitlines()[4] == (
         r"| a\|b | \<x\> / y | cost | - | - | 0 | - | inconclusive |"
     )
+
+
+# too few blocks
+
+
+def test_a_run_that_cannot_decide_ends_with_4_and_the_number_of_blocks_that_would(typed: Typed, results: Path) -> None:
+    write_run(results, "one", {"python-candidate": 39}, factors=BUILDS, blocks=6)
+    ended = typed("compare one")
+    assert ended.code == 4
+    assert ended.out.startswith("Verdict: inconclusive in all 2 comparisons; about 7 blocks would decide")
+    assert "6 blocks find no difference, however large: 2 comparisons need at least 7" in ended.out
+    assert ended.err == (
+        "lambdalab: 6 blocks are too few to decide; about 7 would decide; measure at least 7 blocks.\n"
+    )
+    markdown = typed("compare one --markdown")
+    assert markdown.code == 4
+    assert "- caution: 6 blocks find no difference, however large" in markdown.out
+    write_run(results, "two", {"python-candidate": 39}, factors=BUILDS, blocks=7)
+    assert typed("compare two").code == 1
+
+
+def test_two_runs_of_too_few_blocks_cannot_decide(typed: Typed, results: Path) -> None:
+    for blocks, code in ((5, 4), (6, 1)):
+        write_run(results, f"before{blocks}", {}, blocks=blocks)
+        write_run(results, f"after{blocks}", {"go": 2}, blocks=blocks)
+        ended = typed(f"compare before{blocks} after{blocks}")
+        assert ended.code == code, ended.out + ended.err
 
 
 # refusals
@@ -300,7 +329,7 @@ def test_equal_arms_are_found_equal_and_what_is_resolved_is_kept(
     with aa_on(monkeypatch, FakeTarget()):
         ended = typed("aa --runs 2")
     assert ended.code == 0, ended.err
-    assert "0 of 18 comparisons claim a difference of python from itself, in 0 of 2 runs; at most 0 may" in ended.out
+    assert "0 of 4 comparisons claim a difference of python from itself, in 0 of 2 runs; at most 0 may" in ended.out
     (record,) = msgspec.json.decode((results / "aa.json").read_bytes(), type=list[Record])
     assert len(record.runs) == 2
     assert (record.design.language, record.design.memory_mb, record.design.blocks) == ("python", 128, 10)
@@ -350,8 +379,9 @@ def test_a_damaged_record_is_said(typed: Typed, results: Path) -> None:
 
 def compared(low: float, high: float, verdict: Verdict = Verdict.NO_CHANGE) -> Comparison:
     return Comparison(
-        label="SMALL", metric=Metric.DURATION, arm="b", over="a", ratio=1.0, low=low, high=high, p_value=1.0,
-        p_adjusted=1.0, effect_name="", effect=0.0, n_blocks=10, needed_blocks=10, margin=0.025, resolution=None,
+        label="SMALL", metric=Metric.DURATION, arm="b", over="a", arm_median=1.0, over_median=1.0, ratio=1.0, low=low,
+        high=high, p_value=1.0, p_adjusted=1.0, effect_name="", effect=0.0, n_blocks=10, fewest_blocks=6,
+        needed_blocks=10, margin=0.025, resolution=None,
         verdict=verdict,
     )  # fmt: skip
 

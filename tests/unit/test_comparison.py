@@ -9,7 +9,17 @@ import pytest
 from samples import make_manifest
 from scipy import stats
 
-from lambdalab.comparison import Comparison, Metric, Samples, Verdict, arm_pairs, compare, holm, needed_blocks
+from lambdalab.comparison import (
+    Comparison,
+    Metric,
+    Samples,
+    Verdict,
+    arm_pairs,
+    compare,
+    fewest_blocks,
+    holm,
+    needed_blocks,
+)
 from lambdalab.design import Factors, Mode
 
 
@@ -47,9 +57,12 @@ def test_the_three_verdicts(factor: float, gated: Verdict, between_languages: Ve
     assert judged(values, base, paired=paired, gate=False).verdict is between_languages
 
 
-def test_a_cost_is_dearer_or_cheaper() -> None:
+def test_a_cost_is_more_expensive_or_cheaper() -> None:
     up, down = (one_of(noisy(40, factor=f), noisy(40, seed=2), Metric.COST) for f in (1.2, 0.8))
-    assert [found.verdict for found in compare([up, down], seed=1, gate=False)] == [Verdict.DEARER, Verdict.CHEAPER]
+    assert [found.verdict for found in compare([up, down], seed=1, gate=False)] == [
+        Verdict.MORE_EXPENSIVE,
+        Verdict.CHEAPER,
+    ]
 
 
 def test_too_wide_an_interval_is_inconclusive_and_never_no_change() -> None:
@@ -101,6 +114,57 @@ def test_p_values_are_adjusted_for_every_comparison_made() -> None:
 def test_holms_method_by_hand(p_values: list[float], adjusted: list[float]) -> None:
     """The smallest times m, the next times m - 1, and so on; never below the one before, never above 1."""
     assert holm(p_values) == pytest.approx(adjusted)
+
+
+# too few blocks
+
+
+def test_a_huge_difference_in_too_few_blocks_lacks_blocks_and_says_how_many() -> None:
+    def among(comparisons: int, blocks: int) -> Comparison:
+        huge = one_of(noisy(blocks, factor=39), noisy(blocks, seed=2))
+        return compare([huge, *[one_of([3] * blocks, [3] * blocks)] * (comparisons - 1)], seed=7)[0]
+
+    found = among(26, 10)
+    assert (found.verdict, found.lacks_blocks) == (Verdict.INCONCLUSIVE, True)
+    assert found.fewest_blocks == found.needed_blocks == 11, "the decision's number, not the margin's"
+    assert among(26, 11).verdict is Verdict.REGRESSION
+    assert [among(8, blocks).verdict for blocks in (8, 9)] == [Verdict.INCONCLUSIVE, Verdict.REGRESSION]
+
+
+@pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.parametrize("comparisons", [1, 2, 4, 8, 26, 100])
+def test_the_fewest_blocks_can_claim_a_huge_difference_and_one_less_cannot(comparisons: int, paired: bool) -> None:
+    def verdict(blocks: int) -> Verdict:
+        huge = one_of(noisy(blocks, factor=39), noisy(blocks, seed=2))
+        others = [one_of([3] * blocks, [3] * blocks)] * (comparisons - 1)
+        return compare([huge, *others], seed=7, paired=paired, resamples=100)[0].verdict
+
+    fewest = fewest_blocks(comparisons, paired=paired)
+    assert verdict(fewest) is Verdict.REGRESSION
+    assert verdict(fewest - 1) is Verdict.INCONCLUSIVE
+
+
+def test_a_difference_that_a_gate_must_find_lacks_blocks_and_a_smaller_one_is_noise() -> None:
+    def found(change: float) -> Comparison:
+        return judged([100 * (1 + change) * (1 + (-1) ** i * 0.2) for i in range(12)], [100.0] * 12)
+
+    large, small = found(0.08), found(0.03)
+    assert (large.verdict, large.lacks_blocks) == (Verdict.INCONCLUSIVE, True)
+    assert (small.verdict, small.lacks_blocks) == (Verdict.INCONCLUSIVE, False)
+    assert large.needed_blocks > 12
+    assert small.needed_blocks > large.needed_blocks
+
+
+def test_what_is_not_judged_costs_nothing_and_has_no_verdict() -> None:
+    changed = one_of(noisy(9, factor=2), noisy(9, seed=2))
+    shown = changed._replace(is_judged=False)
+    alone, *others = compare([changed, *[shown] * 25], seed=7)
+    assert alone.verdict is Verdict.REGRESSION
+    assert alone.p_adjusted == alone.p_value
+    assert {(other.verdict, other.p_adjusted, other.lacks_blocks) for other in others} == {
+        (Verdict.NOT_JUDGED, None, False)
+    }
+    assert {other.low for other in others} == {alone.low}
 
 
 # what it is made of

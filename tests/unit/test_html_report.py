@@ -211,7 +211,7 @@ def test_the_verdict_comes_first_and_every_comparison_has_word_and_mark(tree: El
     shown = table(tree, "comparisons")
     assert [row[2] for row in shown] == [f"{MARKS[one.verdict]} {one.verdict}" for one in summary.comparisons]
     assert [row[0] for row in shown] == [one.label for one in summary.comparisons]
-    assert {row[2] for row in shown} == {"■ no change", "○ inconclusive"}
+    assert {row[2] for row in shown} == {"· not judged", "○ inconclusive"}
     assert MARKS.keys() == set(Verdict)
     (duration,) = [one for one in summary.comparisons if (one.label, one.metric) == ("SMALL", Metric.DURATION)]
     assert duration.ratio == pytest.approx(4, abs=1e-3)
@@ -220,7 +220,7 @@ def test_the_verdict_comes_first_and_every_comparison_has_word_and_mark(tree: El
 
 def test_a_difference_is_claimed_by_word_and_mark() -> None:
     tree = Tree(render_html(*make_run(14, loads=LOADS))).root
-    assert {row[2] for row in table(tree, "comparisons")} == {"▲ slower", "▲ dearer", "■ no change"}
+    assert {row[2] for row in table(tree, "comparisons")} == {"▲ slower", "▲ more expensive", "· not judged"}
     (first, _) = [e for e in tree.one("comparison") if e.attributes.get("role") == "img"]
     assert "Init slower, 40.000, interval 40.000 - 40.000" in str(first.attributes["aria-label"])
 

@@ -17,7 +17,7 @@ from lambdalab.conditions import Conditions
 from lambdalab.design import Caps, Factors, Mode, Protocol, Stop
 from lambdalab.errors import PriceSheetError, UsageError
 from lambdalab.model import FunctionFacts, Manifest
-from lambdalab.plan import Expected, Experience, Plan, find_experience, make_plan
+from lambdalab.plan import Expected, Experience, Plan, find_experience, make_plan, with_enough_blocks
 from lambdalab.spending import LabUse, lab_use, most_usd, read_units
 from lambdalab.store import RunDirectory
 
@@ -215,10 +215,28 @@ def test_the_blocks_an_effect_needs_follow_from_the_widest_spread() -> None:
     experience = Experience(run_id="earlier", blocks=9, cells=cells)
     plan = planned(make_manifest(), experience=experience, effect=0.1)
     assert [(need.label, need.cv, need.blocks) for need in plan.needed] == [
-        ("WARMUP", 0.3, needed_blocks(0.3, 0.1, comparisons=2)),
-        ("SMALL", 0.05, needed_blocks(0.05, 0.1, comparisons=2)),
+        ("WARMUP", 0.3, needed_blocks(0.3, 0.1, comparisons=3)),
+        ("SMALL", 0.05, needed_blocks(0.05, 0.1, comparisons=3)),
     ]
-    assert planned(make_manifest(arms=("go",))).needed == ()
+    assert (plan.comparisons, plan.fewest_blocks) == (3, 7)
+    alone = planned(make_manifest(arms=("go",)))
+    assert (alone.needed, alone.comparisons, alone.fewest_blocks) == ((), 0, None)
+
+
+def test_a_comparison_of_builds_gets_the_blocks_it_needs() -> None:
+    def enough(blocks: int, *, asked: bool = False, build: tuple[str, ...] = ("a", "b"), **changes: Any) -> Protocol:
+        manifest = make_manifest(blocks=blocks, factors=Factors(language=("python", "go"), build=build))
+        return with_enough_blocks(msgspec.structs.replace(manifest.protocol, **changes), asked=asked)
+
+    assert enough(1).blocks == 8
+    assert enough(30).blocks == 30
+    assert enough(1, asked=True, build=("a",)).blocks == 1, "languages may be looked at with one block"
+    assert enough(8, asked=True).blocks == 8
+    assert enough(20, stop=Stop(min_blocks=6)).stop == Stop(min_blocks=8)
+    with pytest.raises(UsageError, match=r"--blocks is 7, and 4 comparisons of builds find no difference"):
+        enough(7, asked=True)
+    with pytest.raises(UsageError, match=r"caps.samples is 5 blocks, and 4 comparisons"):
+        enough(20, caps=Caps(samples=5))
 
 
 @pytest.mark.parametrize("effect", [0.025, 0.0, -1.0, float("nan")])
