@@ -13,6 +13,7 @@ from lambdalab.bill import Parts as Parts
 from lambdalab.collection import REPEATED
 from lambdalab.comparison import Comparison
 from lambdalab.design import Arm, Protocol, Stop
+from lambdalab.factorial.model import FactorialManifest
 from lambdalab.figures import Figures, figures
 from lambdalab.frontier import Frontier as Frontier
 from lambdalab.load.books import Books as Books
@@ -75,6 +76,7 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     cpu_limit: str
     latency_model: str | None
+    cpu_scale: float
     memory_mb: tuple[int, ...]
     architecture: tuple[str, ...]
     price_sheet: str
@@ -152,6 +154,7 @@ def summarise(
         target=manifest.target,
         cpu_limit=manifest.cpu_limit,
         latency_model=manifest.latency_model,
+        cpu_scale=manifest.cpu_scale,
         memory_mb=tuple(sorted({f.memory_mb for f in manifest.functions.values()})),
         architecture=tuple(sorted({f.architecture for f in manifest.functions.values()})),
         price_sheet=manifest.price_sheet,
@@ -232,21 +235,17 @@ def _drift(arm: str, label: str, rows: Iterable[InvocationRow]) -> Drift:
     return Drift(arm=arm, label=label, correlation=correlation, halves=halves)
 
 
-def place_cautions(target: str, endpoint: str, cpu_limit: str) -> Iterable[str]:
-    """What to know of the times of a run because of where it ran."""
-    if target == "local":
+def condition_cautions(manifest: Manifest | FactorialManifest) -> Iterable[str]:
+    """What to know of the times of a run because of where and under which conditions it ran."""
+    if manifest.target == "local":
         yield "local times: they describe this machine and must not be set beside AWS times"
-    elif cpu_limit == CPU_LIMIT_UNKNOWN:
-        yield f"{endpoint} is not AWS: the times are of what answers there, not of Lambda"
-    if cpu_limit == "none":
+    elif manifest.cpu_limit == CPU_LIMIT_UNKNOWN:
+        yield f"{manifest.endpoint} is not AWS: the times are of what answers there, not of Lambda"
+    if manifest.cpu_limit == "none":
         yield (
             "cpu_limit: none - no CPU quota and no memory limit held, so times do not depend on the memory size; "
             "run as root, or in a delegated cgroup, to have them"
         )
-
-
-def _cautions(manifest: Manifest, summary: Summary) -> Iterable[str]:
-    yield from place_cautions(manifest.target, manifest.endpoint, manifest.cpu_limit)
     if manifest.cpu_scale != 1:
         yield (
             f"cpu scale {manifest.cpu_scale:g}: every function had that many times the CPU its memory gives it"
@@ -258,6 +257,10 @@ def _cautions(manifest: Manifest, summary: Summary) -> Iterable[str]:
             f"latency model {manifest.latency_model}: DynamoDB, SQS and S3 answered as late as a model says, "
             "so these times must not be set beside times without it"
         )
+
+
+def _cautions(manifest: Manifest, summary: Summary) -> Iterable[str]:
+    yield from condition_cautions(manifest)
     messages = {arm.name: arm.messages for arm in manifest.protocol.arms}
     for arm, function in manifest.functions.items():
         wanted = manifest.template_runtimes.get(arm)

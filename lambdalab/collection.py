@@ -179,6 +179,7 @@ def _row(
         scenario=manifest.protocol.scenario,
         target=manifest.target,
         latency_model=manifest.latency_model,
+        cpu_scale=manifest.cpu_scale,
         arm=arm.name,
         language=function.language,
         mode=arm.mode.value if record is None or record.mode is None else record.mode,

@@ -275,6 +275,7 @@ class InvocationRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     scenario: str
     target: str
     latency_model: str | None
+    cpu_scale: float
     arm: str
     language: str
     mode: str

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
-from lambdalab.analysis import place_cautions
+from lambdalab.analysis import condition_cautions
 from lambdalab.cost import PriceSheet
 from lambdalab.factorial.collection import LOGS, REPEATED, counted
 from lambdalab.factorial.design import CALLERS, LAB_FACTORS, LANGUAGE, MEMORY_MB, Cell, Design
@@ -81,6 +81,8 @@ def summarise(
         protocol=protocol.name,
         target=manifest.target,
         cpu_limit=manifest.cpu_limit,
+        latency_model=manifest.latency_model,
+        cpu_scale=manifest.cpu_scale,
         price_sheet=manifest.price_sheet,
         seed=manifest.seed,
         blocks=protocol.blocks,
@@ -281,7 +283,7 @@ def _order(calls: Iterable[CallRow]) -> Iterator[Order]:
 def _cautions(
     manifest: FactorialManifest, rows: Iterable[CallRow], calls: Sequence[CallRow], summary: FactorialSummary
 ) -> Iterator[str]:
-    yield from place_cautions(manifest.target, manifest.endpoint, manifest.cpu_limit)
+    yield from condition_cautions(manifest)
     valid = [row for row in calls if row.valid]
     if summary.stopped is not None and summary.calls_made < summary.calls_planned:
         yield f"ended by: {summary.stopped}, after {summary.calls_made:,} of {summary.calls_planned:,} calls"

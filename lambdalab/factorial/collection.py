@@ -165,6 +165,8 @@ def _row(
         run_id=manifest.run_id,
         scenario=manifest.protocol.scenario,
         target=manifest.target,
+        latency_model=manifest.latency_model,
+        cpu_scale=manifest.cpu_scale,
         design=cell.design,
         cell=cell.name,
         function_name=function.function_name,

@@ -128,6 +128,8 @@ class CallRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     run_id: str
     scenario: str
     target: str
+    latency_model: str | None
+    cpu_scale: float
     design: str
     cell: str
     function_name: str

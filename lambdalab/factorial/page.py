@@ -23,7 +23,7 @@ from lambdalab.report.drawing import Record, draw
 from lambdalab.report.html import render_template
 from lambdalab.report.panels import Panel
 from lambdalab.report.tables import ROWS_AT_MOST, Table, facts_table, functions_table, plain
-from lambdalab.report.words import p_value, quotient, usd
+from lambdalab.report.words import altered, p_value, quotient, usd
 
 _RAW = (
     "call_id", "block", "cell", "warmup", "cold_start", "elapsed_ms", "duration_ms", "billed_ms", "init_ms",
@@ -48,9 +48,10 @@ def render_page(summary: FactorialSummary, manifest: FactorialManifest, rows: Se
         tables=FactorialTables(summary),
         asked=_asked(manifest),
         functions=functions_table(manifest.functions),
-        surroundings=facts_table(manifest, {}),
+        surroundings=facts_table(manifest),
         raw=_raw(rows),
         refusals=list(refusals(summary)),
+        altered=list(altered(summary)),
         usd=usd,
     )
 

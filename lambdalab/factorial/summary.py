@@ -82,6 +82,8 @@ class FactorialSummary(msgspec.Struct, frozen=True, kw_only=True):
     protocol: str
     target: str
     cpu_limit: str
+    latency_model: str | None
+    cpu_scale: float
     price_sheet: str
     seed: int
     blocks: int

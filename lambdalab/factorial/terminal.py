@@ -9,7 +9,7 @@ from lambdalab.factorial.summary import FactorialSummary
 from lambdalab.factorial.tables import FactorialTables, estimated, refusals
 from lambdalab.report.layout import new_table, print_whole
 from lambdalab.report.tables import Table
-from lambdalab.report.words import usd
+from lambdalab.report.words import altered, usd
 
 
 def show(summary: FactorialSummary, console: Console) -> None:
@@ -20,12 +20,13 @@ def show(summary: FactorialSummary, console: Console) -> None:
 def render(summary: FactorialSummary) -> Group:
     """The same as something rich can print."""
     tables = FactorialTables(summary)
-    parts = [*_heading(summary), *_drawn(tables.totals)]
+    parts = [*_heading(summary), *_drawn(tables.totals, summary)]
     for design in (group.design for group in summary.designs):
         if estimated(summary, design):
-            parts += [*_drawn(tables.mains(design)), *_interactions(tables.interactions(design, only_claimed=True))]
-        parts += [*_drawn(tables.cells(design)), *_drawn(tables.costs(design))]
-    parts += [*_drawn(tables.functions), *_drawn(tables.cold), *_notes(summary)]
+            parts += _drawn(tables.mains(design), summary)
+            parts += _interactions(tables.interactions(design, only_claimed=True), summary)
+        parts += [*_drawn(tables.cells(design), summary), *_drawn(tables.costs(design), summary)]
+    parts += [*_drawn(tables.functions, summary), *_drawn(tables.cold, summary), *_notes(summary)]
     return Group(*parts)
 
 
@@ -44,8 +45,9 @@ def _heading(summary: FactorialSummary) -> Iterator[Text]:
     yield Text()
 
 
-def _drawn(table: Table) -> Iterator[RenderableType]:
+def _drawn(table: Table, summary: FactorialSummary) -> Iterator[RenderableType]:
     yield Text(table.caption, style="bold")
+    yield from (Text(f"caution: {said}", style="yellow") for said in altered(summary))
     yield _as_rich(table)
     yield Text()
 
@@ -64,7 +66,7 @@ def _as_rich(table: Table) -> RenderableType:
     return found
 
 
-def _interactions(table: Table) -> Iterator[RenderableType]:
+def _interactions(table: Table, summary: FactorialSummary) -> Iterator[RenderableType]:
     """Only those that are claimed; the page has all."""
     if table.rows:
         yield from _drawn(
@@ -75,7 +77,8 @@ def _interactions(table: Table) -> Iterator[RenderableType]:
                 numeric=table.numeric[:-1],
                 rows=[row[:-1] for row in table.rows],
                 heads=table.heads,
-            )
+            ),
+            summary,
         )
     else:
         yield Text(f"{table.caption}: none is claimed")

@@ -17,7 +17,7 @@ from lambdalab.report.bill_tables import bill_tables
 from lambdalab.report.load import LoadChapter
 from lambdalab.report.panels import Panels
 from lambdalab.report.tables import Tables
-from lambdalab.report.words import MARKS, quotient, usd
+from lambdalab.report.words import MARKS, altered, quotient, usd
 
 
 def render_html(summary: Summary, manifest: Manifest, rows: Sequence[InvocationRow]) -> str:
@@ -39,6 +39,7 @@ def render_html(summary: Summary, manifest: Manifest, rows: Sequence[InvocationR
         tables=Tables(summary, manifest, rows),
         bill_tables=() if summary.bill is None else bill_tables(summary.bill),
         usd=usd,
+        altered=list(altered(summary)),
         marks=MARKS,
     )
 

@@ -253,9 +253,7 @@ class Tables:
 
     @property
     def surroundings(self) -> Table:
-        manifest = self.manifest
-        latency_model = manifest.latency_model or "none"
-        return facts_table(manifest, {"cpu scale": f"{manifest.cpu_scale:g}", "latency model": latency_model})
+        return facts_table(self.manifest)
 
     @property
     def raw(self) -> Table:
@@ -291,7 +289,7 @@ def functions_table(functions: Mapping[str, FunctionFacts] | Mapping[str, Called
     )
 
 
-def facts_table(manifest: Manifest | FactorialManifest, more: dict[str, str]) -> Table:
+def facts_table(manifest: Manifest | FactorialManifest) -> Table:
     """Where and with what a run was measured."""
     facts: dict[str, object] = {
         "started": manifest.started_at,
@@ -301,10 +299,12 @@ def facts_table(manifest: Manifest | FactorialManifest, more: dict[str, str]) ->
         "region": manifest.region,
         "endpoint": manifest.endpoint,
         "cpu limit": manifest.cpu_limit,
-        **more,
+        "cpu scale": f"{manifest.cpu_scale:g}",
+        "latency model": manifest.latency_model or "none",
         "price sheet": manifest.price_sheet,
         "seed": manifest.seed,
     }
+    facts |= {f"interpreter: {name}": interpreter for name, interpreter in manifest.interpreters.items()}
     facts |= {f"machine: {key.replace('_', ' ')}": value for key, value in manifest.machine.items()}
     facts |= {f"version: {key}": value for key, value in manifest.versions.items()}
     return Table(

@@ -12,7 +12,7 @@ from lambdalab.analysis import Cell, Summary
 from lambdalab.comparison import Comparison, Verdict
 from lambdalab.report.layout import new_table, print_whole
 from lambdalab.report.load import render_load
-from lambdalab.report.words import ABSENT, NO_RESOLUTION, interval, judgement, median, ms, resolution, usd
+from lambdalab.report.words import ABSENT, NO_RESOLUTION, altered, interval, judgement, median, ms, resolution, usd
 from lambdalab.resolution import Record
 
 CellColumn = tuple[str, Callable[[Cell], str]]
@@ -111,8 +111,7 @@ def _table(title: str, columns: Sequence[CellColumn], summary: Summary) -> Itera
                 table.add_row(named, cell.arm, *(text(cell) for _, text in columns))
                 named = ""
     yield Text(title, style="bold")
-    if summary.latency_model is not None:
-        yield Text(f"caution: with service times of latency model {summary.latency_model}", style="yellow")
+    yield from (Text(f"caution: {said}", style="yellow") for said in altered(summary))
     yield table
     yield Text()
 

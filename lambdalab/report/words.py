@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from typing import Final
 
-from lambdalab.analysis import Parts
+from lambdalab.analysis import Parts, Summary
 from lambdalab.comparison import Comparison
+from lambdalab.factorial.summary import FactorialSummary
 from lambdalab.model import Estimate
 
 ABSENT: Final = "-"
@@ -52,6 +53,14 @@ MARKS: Final = {
     "not judged": "·",
 }
 """Verdicts have a mark beside their word, the same in tables and figures."""
+
+
+def altered(summary: Summary | FactorialSummary) -> Iterator[str]:
+    """What makes the times of a run other than the machine's own, to stand under the title of every table."""
+    if summary.latency_model is not None:
+        yield f"with service times of latency model {summary.latency_model}"
+    if summary.cpu_scale != 1:
+        yield f"with CPU scale {summary.cpu_scale:g}"
 
 
 def ms(value: float | Decimal | None) -> str:

@@ -59,6 +59,7 @@ def done(of: TrialResult, begun_s: float, took_ms: int = 100, **changes: Any) ->
         scenario="ingest",
         target="local",
         latency_model=None,
+        cpu_scale=1.0,
         arm=of.trial.arm,
         language=of.trial.arm,
         mode="sequential",

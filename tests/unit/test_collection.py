@@ -49,6 +49,7 @@ def test_a_cold_sample_exactly() -> None:
         scenario="ingest",
         target="local",
         latency_model=None,
+        cpu_scale=1.0,
         arm="python",
         language="python",
         mode="sequential",
@@ -344,7 +345,7 @@ def test_a_trial_without_any_line_has_a_row_in_which_nothing_is_zero() -> None:
     (row,) = rows_of([WARM], [])
     assert (row.valid, row.reason) == (False, "no REPORT line was found")
     planned = {"run_id", "scenario", "target", "arm", "language", "mode", "architecture", "memory_mb", "trial"}
-    planned |= {"block", "label", "batch_size"}
+    planned |= {"block", "label", "batch_size", "cpu_scale"}
     for column, value in msgspec.structs.asdict(row).items():
         assert (value is None) is (column not in planned | {"valid", "reason"}), column
 

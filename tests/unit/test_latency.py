@@ -1,18 +1,25 @@
 """The latency model: its file, its distribution, its seed, and which call a request is."""
 
+import csv
+import io
 import re
 from pathlib import Path
 from statistics import median, quantiles
 
 import msgspec
 import pytest
+import sample_factorial
+from rich.console import Console
 from samples import ROOT, make_manifest
 from test_report import make_summary, shown
 
 from lambdalab.analysis import summarise
 from lambdalab.errors import LatencyError
+from lambdalab.factorial.conclude import conclude
+from lambdalab.factorial.terminal import render as render_calls
 from lambdalab.latency import LONGEST_MS, Draws, LatencyModel, load_latency
 from lambdalab.local.service_time import operation_of
+from lambdalab.report.html import render_html
 
 SHIPPED = ROOT / "latencies" / "2026-11-21.toml"
 MODEL = """\
@@ -181,10 +188,10 @@ def test_service_and_operation_of_a_request(
     assert operation_of(method, url, headers) == call
 
 
-def test_every_table_says_that_a_model_was_on() -> None:
+def test_every_table_says_that_a_model_was_on_and_cpu_shares_were_scaled() -> None:
     label = "test 2026-11-21, seed 7"
-    text = shown(msgspec.structs.replace(make_summary(), latency_model=label))
-    caution = f"caution: with service times of latency model {label}"
+    text = shown(msgspec.structs.replace(make_summary(), latency_model=label, cpu_scale=0.5))
+    caution = f"caution: with service times of latency model {label}\ncaution: with CPU scale 0.5"
     titles = [line for line in text.splitlines() if re.match("Duration in ms|Other times|Peak memory", line)]
     assert len(titles) == 3
     for title in titles:
@@ -196,3 +203,32 @@ def test_a_run_with_a_model_says_so_among_its_cautions() -> None:
     (caution,) = [c for c in summarise(manifest, [], []).cautions if "latency" in c]
     assert caution.startswith("latency model test 2026-11-21, seed 7: DynamoDB, SQS and S3 answered as late as a model")
     assert not [c for c in summarise(make_manifest(), [], []).cautions if "latency" in c]
+
+
+def test_a_run_of_calls_says_the_same_everywhere(tmp_path: Path) -> None:
+    changes = {"latency": msgspec.to_builtins(model()), "cpu_scale": 0.5}
+    manifest = sample_factorial.make_manifest((sample_factorial.EVENTS,), blocks=2, **changes)
+    summary = conclude(store := sample_factorial.make_run(tmp_path, manifest))
+    of_messages = summarise(make_manifest(**changes), [], []).cautions[:3]
+    assert summary.cautions[:3] == of_messages, "the same words, for every kind of run"
+    assert [caution.partition(" ")[0] for caution in of_messages] == ["local", "cpu", "latency"]
+    label = "test 2026-11-21, seed 7"
+    assert (summary.latency_model, summary.cpu_scale) == (label, 0.5)
+    with (store.folder / "metrics.csv").open() as file:
+        assert {(row["latency_model"], row["cpu_scale"]) for row in csv.DictReader(file)} == {(label, "0.5")}
+    said = (f"caution: with service times of latency model {label}", "caution: with CPU scale 0.5")
+    console = Console(width=400, record=True, file=io.StringIO())
+    console.print(render_calls(summary))
+    text = console.export_text()
+    page = (store.folder / "report.html").read_text()
+    assert text.count(said[0]) == text.count(said[1]) >= 5, "once under each title"
+    assert page.count(said[0]) == page.count(said[1]) == page.count("<caption")
+    assert re.search("<th scope=.row.>latency model</th><td>" + label, page)
+
+
+def test_the_page_says_it_under_each_title() -> None:
+    summary = msgspec.structs.replace(make_summary(), latency_model="test 2026-11-21, seed 7")
+    page = render_html(summary, make_manifest(), [])
+    said = "caution: with service times of latency model test 2026-11-21, seed 7"
+    assert page.count(said) == page.count("<caption") > 5
+    assert said not in render_html(make_summary(), make_manifest(), [])

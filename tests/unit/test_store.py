@@ -28,23 +28,14 @@ from lambdalab.store import RunDirectory
 MANIFEST = make_manifest()
 RESULTS = [make_result(trial) for trial in make_trials(MANIFEST)]
 COLUMNS = [
-    *("run_id", "scenario", "target", "latency_model", "arm", "language", "mode", "architecture", "memory_mb"),
-    *("batch_size", "trial", "block", "label"),
-    *(
-        "request_id",
-        "invocation_messages",
-        "started_at",
-        "cold_start",
-        "duration_ms",
-        "billed_ms",
-        "init_ms",
-        "max_memory_mb",
-    ),
-    *("queue_wait_ms", "end_to_end_ms", "written", "duplicates", "sdk_retries", "receive_count", "wru", "log_bytes"),
-    *("cost_lambda_usd", "cost_dynamodb_usd", "cost_sqs_usd", "cost_logs_usd", "cost_total_usd"),
+    *("run_id", "scenario", "target", "latency_model", "cpu_scale", "arm", "language", "mode", "architecture"),
+    *("memory_mb", "batch_size", "trial", "block", "label"),
+    *("request_id", "invocation_messages", "started_at", "cold_start", "duration_ms", "billed_ms", "init_ms"),
+    *("max_memory_mb", "queue_wait_ms", "end_to_end_ms", "written", "duplicates", "sdk_retries", "receive_count"),
+    *("wru", "log_bytes", "cost_lambda_usd", "cost_dynamodb_usd", "cost_sqs_usd", "cost_logs_usd", "cost_total_usd"),
     *("cost_per_item_usd", "valid", "reason"),
 ]
-"""As the design has them, in its order, and four more."""
+"""As the design has them, in its order, and five more."""
 
 
 @pytest.fixture
@@ -325,7 +316,7 @@ def test_csv_cells(run: RunDirectory) -> None:
     assert good["cost_dynamodb_usd"] == "0.000001250000000000"
     assert (no_report["valid"], no_report["duration_ms"], no_report["cold_start"]) == ("false", "", "")
     assert no_report["reason"] == 'no REPORT line was found; the function reported X: a, "b"\nc'
-    measured = set(COLUMNS) - set(COLUMNS[:13]) - {"valid", "reason"}
+    measured = set(COLUMNS) - set(COLUMNS[:14]) - {"valid", "reason"}
     assert {nothing[column] for column in measured} == {""}
 
     schema = json.loads((ROOT / "contracts" / "metrics.schema.json").read_text())
