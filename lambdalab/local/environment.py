@@ -27,7 +27,7 @@ from lambdalab.local.filesystem import FileSystem
 from lambdalab.local.function import Credentials, FunctionSpec, command, environment_variables
 from lambdalab.local.output import Output
 from lambdalab.local.process_group import ProcessGroup
-from lambdalab.local.runtime_api import Answer, Event, InitError, RuntimeApi
+from lambdalab.local.runtime_api import Answer, Event, InitError, RuntimeApi, Stream
 from lambdalab.model import PlatformReport
 from lambdalab.platform_log import (
     PlatformFailure,
@@ -130,10 +130,12 @@ class Environment:
         trace_id: str,
         client_context: str | None,
         answered: Callable[[Answer], None] = lambda _: None,
+        stream: Stream | None = None,
     ) -> Outcome:
         """Runs one invocation to its end; never raises for what the function does.
 
-        ``answered`` is called, if the function came to its end by itself, before END and REPORT are logged.
+        ``answered`` is called, if the function came to its end by itself, before END and REPORT are logged. ``stream``
+        takes the response of a function that streams it.
         """
         self._output.tail = b""
         init_ms, self._init_ms = self._init_ms, None
@@ -152,7 +154,7 @@ class Environment:
                 trace_id=trace_id,
                 client_context=client_context,
             )
-            call = self._hand_over(event, answered)
+            call = self._hand_over(event, answered, stream)
             if not is_reset:  # the function is at work already; what it writes is read later
                 self._output.log(render_start(request_id, "$LATEST"))
             answer, ended_ns = await self._call(call, deadline_s - time.time(), self.spec.timeout_s)
@@ -207,13 +209,15 @@ class Environment:
         self.idle_since = time.monotonic()
         return Outcome(answer=answer, report=report, log_tail=self._output.tail)
 
-    def _hand_over(self, event: Event, answered: Callable[[Answer], None]) -> asyncio.Future[tuple[Answer, int]]:
+    def _hand_over(
+        self, event: Event, answered: Callable[[Answer], None], stream: Stream | None
+    ) -> asyncio.Future[tuple[Answer, int]]:
         assert self._api is not None
         if not self._cpu_limited:
             self._limits.limit_cpu(self.spec.memory_mb)
             self._cpu_limited = True
         # Its peak is measured at its answer, in the time it takes to come to its next, not in the caller's.
-        done, handed_ns = self._api.invoke(event, at_answer=self._measure_peak, at_next=answered)
+        done, handed_ns = self._api.invoke(event, at_answer=self._measure_peak, at_next=answered, stream=stream)
         self._processes.thaw()  # after the event is there, so that the process wakes once
         self._began_ns = self._began_ns or handed_ns
         return done

@@ -53,11 +53,14 @@ class Response:
 
     def encode(self) -> bytes:
         """The bytes on the wire."""
-        lines = [_STATUS_LINES[self.status]]
-        lines += [f"{name}: {value}" for name, value in self.headers.items()]
-        if self.status >= _OK and self.status not in _BODILESS:
-            lines.append(f"Content-Length: {len(self.body)}")
-        return "\r\n".join([*lines, "\r\n"]).encode("latin-1") + self.body
+        if self.status < _OK or self.status in _BODILESS:
+            return self.head() + self.body
+        return self.head(f"Content-Length: {len(self.body)}") + self.body
+
+    def head(self, *more: str) -> bytes:
+        """The bytes of status and headers, with some header lines more."""
+        lines = [_STATUS_LINES[self.status], *(f"{name}: {value}" for name, value in self.headers.items()), *more]
+        return "\r\n".join([*lines, "\r\n"]).encode("latin-1")
 
 
 class Exchange:
@@ -81,9 +84,41 @@ class Exchange:
         if self._answered:
             return
         self._answered = True
-        if not self._keep_alive:
-            response = Response(response.status, response.body, {**response.headers, "Connection": "close"})
-        self._connection.finish(response.encode(), self._keep_alive)
+        self._connection.finish(self._closing(response).encode(), self._keep_alive)
+
+    def begin(self, response: Response, full: Callable[[bool], None]) -> None:
+        """Sends the head of an answer whose body comes in pieces, by ``write`` until ``end``.
+
+        Args:
+            response: status and headers; its body is not sent.
+            full: called with True when the client takes the pieces too slowly, and with False when it takes more.
+        """
+        self._answered = True
+        self._connection.full = full
+        self._connection.write(self._closing(response).head("Transfer-Encoding: chunked"))
+
+    def write(self, piece: bytes) -> None:
+        """Sends a piece of the body; dropped if the client has left."""
+        if piece:  # an empty one would end the body
+            self._connection.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+
+    def end(self) -> None:
+        """Ends the body."""
+        self._connection.full = _ignore
+        self._connection.finish(b"0\r\n\r\n", self._keep_alive)
+
+    def _closing(self, response: Response) -> Response:
+        if self._keep_alive:
+            return response
+        return Response(response.status, response.body, {**response.headers, "Connection": "close"})
+
+
+def _ignore(_: bool) -> None:
+    """Stands for a body nobody can slow down."""
+
+
+Sink = Callable[[bytes], None]
+"""Takes a piece of a request's body as it comes."""
 
 
 class Handler(Protocol):
@@ -92,15 +127,24 @@ class Handler(Protocol):
     def __call__(self, exchange: Exchange) -> None: ...
 
 
+class Streams(Protocol):
+    """Chooses requests whose body is handed on in pieces and not kept; the handler gets them without a body."""
+
+    def __call__(self, connection: "Connection", method: str, path: str, headers: Mapping[str, str]) -> Sink | None: ...
+
+
 class Connection(asyncio.BufferedProtocol):
     """One client connection; the callbacks named ``on_*`` belong to the parser."""
 
-    def __init__(self, handler: Handler) -> None:
+    def __init__(self, handler: Handler, streams: Streams | None = None) -> None:
         self._handler = handler
+        self._streams = streams
+        self.full: Callable[[bool], None] = _ignore
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpRequestParser(self)
         self._waiting: deque[Exchange] = deque()
         self._busy = self._dispatching = self._deaf = False
+        self._sink: Sink | None = None
         self._begin()
 
     @property
@@ -113,6 +157,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the protocol's signature
         self._transport = None
+        self.full(False)
         self._waiting.clear()
         self._begin()
         del self._parser  # it knows this connection: without that, bodies would stay until the garbage collector comes
@@ -120,14 +165,28 @@ class Connection(asyncio.BufferedProtocol):
     def pause_writing(self) -> None:
         """Who does not take its answers gets no more of them, and is not listened to, until it has."""
         self._deaf = True
-        if self._transport is not None:
-            self._transport.pause_reading()
+        self.hold(True)
+        self.full(True)
 
     def resume_writing(self) -> None:
         self._deaf = False
-        if self._transport is not None:
-            self._transport.resume_reading()
+        self.hold(False)
+        self.full(False)
         self._dispatch_waiting()
+
+    def hold(self, stop: bool) -> None:
+        """Stops or resumes reading what the client sends."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        if stop:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
+    def write(self, encoded: bytes) -> None:
+        """Writes a part of an answer."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(encoded)
 
     def get_buffer(self, sizehint: int) -> memoryview:  # noqa: ARG002 - the protocol's signature
         return RECEIVED
@@ -173,6 +232,9 @@ class Connection(asyncio.BufferedProtocol):
         self._in_head = False
         if self._headers.get("expect", "").lower() == "100-continue" and self._transport is not None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if self._streams is not None:
+            method = self._parser.get_method().decode("ascii")
+            self._sink = self._streams(self, method, self._url.decode("latin-1"), self._headers)
 
     def on_chunk_header(self) -> None:
         self._in_head = True  # after the last one come trailers
@@ -180,7 +242,9 @@ class Connection(asyncio.BufferedProtocol):
     def on_body(self, body: bytes) -> None:
         self._in_head, self._unended_bytes = False, 0
         self._body_bytes += len(body)
-        if self._body_bytes <= BODY_LIMIT_BYTES:
+        if self._sink is not None:
+            self._sink(body)
+        elif self._body_bytes <= BODY_LIMIT_BYTES:
             self._body.append(body)
 
     def on_message_complete(self) -> None:
@@ -210,6 +274,7 @@ class Connection(asyncio.BufferedProtocol):
         self._body: list[bytes] = []
         self._head_bytes = self._unended_bytes = self._body_bytes = 0
         self._in_head = False
+        self._sink = None
 
     def _dispatch_waiting(self) -> None:
         if self._dispatching:  # called by an answer that was given at once; the loop below goes on
@@ -239,17 +304,18 @@ class _TooLargeError(Exception):
         self.status = status
 
 
-async def serve(handler: Handler, port: int = 0) -> asyncio.Server:
+async def serve(handler: Handler, port: int = 0, streams: Streams | None = None) -> asyncio.Server:
     """Starts a server on loopback.
 
     Args:
         handler: called for every request, on the event loop.
         port: 0 lets the system choose; ``port_of`` tells which it chose.
+        streams: which requests are handed on in pieces; none by default.
 
     Raises:
         OSError: the port is taken.
     """
-    make: Callable[[], Connection] = lambda: Connection(handler)  # noqa: E731
+    make: Callable[[], Connection] = lambda: Connection(handler, streams)  # noqa: E731
     return await asyncio.get_running_loop().create_server(make, LOOPBACK, port)
 
 

@@ -10,32 +10,31 @@ import contextlib
 import json
 import logging
 import re
-import urllib.error
-import urllib.request
 import uuid
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from concurrent.futures import Executor
 from typing import Any, Final, NoReturn, Protocol
 from urllib.parse import parse_qs, unquote
 
-from lambdalab import loopback
 from lambdalab.aws import UNRESERVED_FLOOR
 from lambdalab.errors import LambdalabError
 from lambdalab.local.async_invoke import AsyncQueue
 from lambdalab.local.concurrency import Account, ThrottledError
+from lambdalab.local.emulator import FUNCTION_PATH, Emulator, changed_function, error_headers, refusal
 from lambdalab.local.http import BODY_LIMIT_BYTES, Exchange, Request, Response
 from lambdalab.local.pool import Pool
+from lambdalab.local.response_stream import ResponseStream
 from lambdalab.local.runtime_api import Answer
 from lambdalab.local.watch import Watches
 
 PAYLOAD_LIMITS_BYTES: Final = {"RequestResponse": 6 * 1024 * 1024, "Event": 1024 * 1024, "DryRun": 6 * 1024 * 1024}
+TYPES: Final = ("Event", "RequestResponse", "DryRun")
+STREAMED_TYPES: Final = ("RequestResponse", "DryRun")
 CLIENT_CONTEXT_LIMIT_BYTES: Final = 3583
 """As it is sent, base64 (Invoke API reference)."""
-_FUNCTIONS: Final = "/2015-03-31/functions/"
 _RESERVATIONS: Final = "/2017-10-31/functions/"
 _CONTROL: Final = "/_lambdalab/"
-_LAMBDA_PATH: Final = re.compile(r"/\d{4}-\d\d-\d\d/")
-_FUNCTION_PATH: Final = re.compile(r"/\d{4}-\d\d-\d\d/functions/([^/]+)(.*)")
+_DURABLE_PATH: Final = re.compile(r"/\d{4}-\d\d-\d\d/durable-execution")
 REQUEST_ID: Final = "x-lambdalab-request-id"
 """The request id a caller chooses, to read the lines of its invocation while it runs."""
 _GONE_S: Final = 0.2
@@ -86,35 +85,42 @@ class InvokeApi:
 
     def __init__(self, functions: Functions, upstream: str, executor: Executor) -> None:
         self._functions = functions
-        self._upstream = upstream
-        self._executor = executor
+        self._emulator = Emulator(upstream, executor)
         self._tasks: set[asyncio.Task[None]] = set()
 
     def handle(self, exchange: Exchange) -> None:
         """Answers one request; a web page on another host name must not reach the plane through a browser."""
         host = exchange.request.headers.get("host", "").rsplit(":", 1)[0]
         if host not in _LOOPBACK_HOSTS:
-            exchange.reply(_error(403, "AccessDeniedException", f"host {host!r} is not this machine's loopback"))
+            exchange.reply(refusal(403, "AccessDeniedException", f"host {host!r} is not this machine's loopback"))
             return
         task = asyncio.get_running_loop().create_task(self._answer(exchange, self._route(exchange)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _answer(self, exchange: Exchange, work: Awaitable[Response]) -> None:
+    async def _answer(self, exchange: Exchange, work: Awaitable[Response | None]) -> None:
         try:
-            exchange.reply(await work)
+            response = await work
+            if response is not None:
+                exchange.reply(response)
         except Exception:
             log.exception("%s %s failed", exchange.request.method, exchange.request.path)
-            exchange.reply(_error(500, "ServiceException", "the plane failed; see its log"))
+            exchange.reply(refusal(500, "ServiceException", "the plane failed; see its log"))
 
-    def _route(self, exchange: Exchange) -> Awaitable[Response]:
+    def _route(self, exchange: Exchange) -> Awaitable[Response | None]:
         request = exchange.request
         path = unquote(request.path)
-        if path.startswith(_FUNCTIONS):
-            name, _, action = path.removeprefix(_FUNCTIONS).partition("/")
-            if action == "invocations" and request.method == "POST":
-                invoked = self._invoke(name, exchange)
-                return self._watched(request, invoked) if REQUEST_ID in request.headers else invoked
+        if request.method == "POST" and (named := FUNCTION_PATH.match(path)) is not None:
+            match named[1], named[2].strip("/"):
+                case name, "invocations":
+                    invoked = self._invoke(name, exchange)
+                    return self._watched(request, invoked) if REQUEST_ID in request.headers else invoked
+                case name, "response-streaming-invocations":
+                    return self._invoke_streaming(name, exchange)
+                case name, "invoke-async":
+                    return self._invoke_async(name, request)
+        if _DURABLE_PATH.match(path) and request.method != "GET":
+            return _not_served("durable executions")
         if path.startswith(_RESERVATIONS) and path.endswith("/concurrency") and request.method == "PUT":
             return self._reserve(path.removeprefix(_RESERVATIONS).removesuffix("/concurrency"), request)
         if path.startswith(_CONTROL):
@@ -131,7 +137,7 @@ class InvokeApi:
         request = exchange.request
         pool, events = self._functions.pool(name), self._functions.events(name)
         if pool is None or events is None:
-            return _error(404, "ResourceNotFoundException", f"Function not found: {name}")
+            return refusal(404, "ResourceNotFoundException", f"Function not found: {name}")
         problem = _problem_of(name, request)
         if problem is not None:
             return problem
@@ -152,10 +158,51 @@ class InvokeApi:
             _, outcome = await pool.invoke(
                 payload, request_id=request_id, client_context=_client_context(request), answered=answered
             )
-        except ThrottledError as error:
-            body = {"Reason": error.reason, "Type": "User", "message": "Rate Exceeded."}
-            return Response(429, json.dumps(body).encode(), _error_headers("TooManyRequestsException"))
+        except ThrottledError as throttled:
+            return _throttled(throttled)
         return _answer_of(outcome.answer, outcome.log_tail if wants_tail else None)
+
+    async def _invoke_streaming(self, name: str, exchange: Exchange) -> Response | None:
+        """InvokeWithResponseStream. None if the answer has been sent as a stream."""
+        request, request_id = exchange.request, str(uuid.uuid4())
+        pool = self._functions.pool(name)
+        if pool is None:
+            return _with_id(request_id, refusal(404, "ResourceNotFoundException", f"Function not found: {name}"))
+        if (problem := _problem_of(name, request, STREAMED_TYPES)) is not None:
+            return _with_id(request_id, problem)
+        if _invocation_type(request) == "DryRun":
+            return _with_id(request_id, Response(204))
+        wants_tail = request.headers.get("x-amz-log-type") == "Tail"
+        stream = ResponseStream(exchange, {"X-Amz-Executed-Version": "$LATEST", "x-amzn-RequestId": request_id})
+
+        def answered(answer: Answer) -> None:
+            if not wants_tail:
+                stream.end(answer, None)
+
+        try:
+            _, outcome = await pool.invoke(
+                request.body or b"{}",
+                request_id=request_id,
+                client_context=_client_context(request),
+                answered=answered,
+                stream=stream,
+            )
+        except ThrottledError as throttled:
+            return _with_id(request_id, _throttled(throttled))
+        except Exception:
+            stream.fail()
+            raise
+        stream.end(outcome.answer, base64.b64encode(outcome.log_tail) if wants_tail else None)
+        return None
+
+    async def _invoke_async(self, name: str, request: Request) -> Response:
+        """InvokeAsync, which Invoke with the type Event has replaced."""
+        events = self._functions.events(name)
+        if events is None:
+            return refusal(404, "ResourceNotFoundException", f"Function not found: {name}")
+        if (problem := _problem_of(name, request, ("Event",), default="Event")) is not None:
+            return problem
+        return _with_id(events.put(request.body or b"{}"), Response(202))
 
     async def _watched(self, request: Request, work: Awaitable[Response]) -> Response:
         """Keeps the lines of an invocation under the request id its caller chose."""
@@ -171,7 +218,7 @@ class InvokeApi:
         request = exchange.request
         request_id = request.headers.get(REQUEST_ID, "")
         if self._functions.pool(name) is None:
-            return _error(404, "ResourceNotFoundException", f"Function not found: {name}")
+            return refusal(404, "ResourceNotFoundException", f"Function not found: {name}")
         problem = _problem_of(name, request)
         if problem is not None:
             return problem
@@ -197,7 +244,7 @@ class InvokeApi:
             case "POST", ["functions", name, "recycle"]:
                 pool = self._functions.pool(name)
                 if pool is None:
-                    return _error(404, "ResourceNotFoundException", f"Function not found: {name}")
+                    return refusal(404, "ResourceNotFoundException", f"Function not found: {name}")
                 pool.recycle()
                 return _json({})
             case "GET", ["invocations", request_id, "lines"]:
@@ -206,7 +253,7 @@ class InvokeApi:
             case "POST", ["functions", name, "debug", port] if port.isdecimal() and REQUEST_ID in request.headers:
                 return await self._watched(request, self._debug(name, int(port), exchange))
             case _:
-                return _error(404, "NotFound", "/".join(path))
+                return refusal(404, "NotFound", "/".join(path))
 
     async def _reserve(self, name: str, request: Request) -> Response:
         """PutFunctionConcurrency: the emulator would take any number, Lambda keeps some of the account's unreserved."""
@@ -214,7 +261,7 @@ class InvokeApi:
         with contextlib.suppress(ValueError, TypeError, KeyError):  # those are the emulator's to refuse
             wanted = int(json.loads(request.body)["ReservedConcurrentExecutions"])
             if pool is not None and wanted > self._functions.account.most_reserved(pool):
-                return _error(
+                return refusal(
                     400,
                     "InvalidParameterValueException",
                     "Specified ReservedConcurrentExecutions for function decreases account's "
@@ -224,63 +271,36 @@ class InvokeApi:
 
     async def _pass_on(self, request: Request) -> Response:
         if request.body_bytes > len(request.body):
-            return _error(
+            return refusal(
                 413, "RequestEntityTooLargeException", f"Request must be smaller than {BODY_LIMIT_BYTES} bytes"
             )
-        response = await asyncio.get_running_loop().run_in_executor(self._executor, self._forward, request)
+        response = await self._emulator.answer(request)
         if request.method == "GET" or response.status >= 300:
             return response
-        name = _changed(request, response)
+        name = changed_function(request, response)
         if name is None:
             await self._functions.follow()
             return response
         try:
             await self._functions.take_up_change(name)
-        except LambdalabError as error:  # as Lambda refuses it
-            return _error(400, "InvalidParameterValueException", str(error))
-        except Exception as error:  # the caller must not take the change for one that holds
-            return _error(500, "ServiceException", f"{name} was changed, and the plane could not read it: {error}")
+        except LambdalabError as problem:  # as Lambda refuses it
+            return refusal(400, "InvalidParameterValueException", str(problem))
+        except Exception as problem:  # the caller must not take the change for one that holds
+            return refusal(500, "ServiceException", f"{name} was changed, and the plane could not read it: {problem}")
         return response
 
-    def _forward(self, request: Request) -> Response:
-        target = f"{self._upstream}{request.path}" + (f"?{request.query}" if request.query else "")
-        kept = {k: v for k, v in request.headers.items() if k not in ("host", "content-length", "connection", "expect")}
-        outgoing = urllib.request.Request(  # noqa: S310 - the emulator's loopback URL
-            target, data=request.body or None, headers=kept, method=request.method
-        )
-        try:
-            with loopback.open_url(outgoing, timeout_s=60) as answer:
-                return _passed(answer.status, answer.read(), answer.headers.items())
-        except urllib.error.HTTPError as error:
-            return _passed(error.code, error.read(), error.headers.items())
-        except OSError as error:
-            return _error(502, "ServiceException", f"the emulator at {self._upstream} does not answer: {error}")
 
-
-def _changed(request: Request, response: Response) -> str | None:
-    """The function that a call of Lambda's API changed, by its path or its answer; None when neither names one."""
-    named = _FUNCTION_PATH.match(unquote(request.path))
-    if named is not None:
-        return None if request.method == "DELETE" and named[2] == "" else named[1]
-    if not _LAMBDA_PATH.match(request.path):
-        return None
-    try:
-        answer = json.loads(response.body)
-    except ValueError:
-        return None
-    found = answer.get("FunctionArn") if isinstance(answer, dict) else None
-    return found if isinstance(found, str) else None
-
-
-def _problem_of(name: str, request: Request) -> Response | None:
+def _problem_of(
+    name: str, request: Request, types: Sequence[str] = TYPES, default: str = "RequestResponse"
+) -> Response | None:
     """Why an Invoke request is refused, by Lambda's own error names."""
-    kind = _invocation_type(request)
+    kind = request.headers.get("x-amz-invocation-type", default)
     for what, value, known in (
-        ("invocationType", kind, ("Event", "RequestResponse", "DryRun")),
+        ("invocationType", kind, types),
         ("logType", request.headers.get("x-amz-log-type", "None"), ("None", "Tail")),
     ):
         if value not in known:
-            return _error(
+            return refusal(
                 400,
                 "InvalidParameterValueException",
                 f"1 validation error detected: Value '{value}' at '{what}' failed to satisfy constraint: "
@@ -288,7 +308,7 @@ def _problem_of(name: str, request: Request) -> Response | None:
             )
     limit = PAYLOAD_LIMITS_BYTES[kind]
     if request.body_bytes > limit:
-        return _error(
+        return refusal(
             413,
             "RequestTooLargeException",
             f"{request.body_bytes} byte payload is too large for the {kind} invocation type (limit {limit} bytes)",
@@ -296,23 +316,34 @@ def _problem_of(name: str, request: Request) -> Response | None:
     try:
         json.loads(request.body or b"{}", parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
-        return _error(400, "InvalidRequestContentException", f"Could not parse request body into json: {error}")
+        return refusal(400, "InvalidRequestContentException", f"Could not parse request body into json: {error}")
     if len(request.headers.get("x-amz-client-context", "")) > CLIENT_CONTEXT_LIMIT_BYTES:
         message = f"Client context must not be longer than {CLIENT_CONTEXT_LIMIT_BYTES} bytes"
-        return _error(400, "InvalidRequestContentException", message)
+        return refusal(400, "InvalidRequestContentException", message)
     try:
         _client_context(request)
     except (ValueError, RecursionError):
-        return _error(400, "InvalidRequestContentException", "Client context must be a base64-encoded JSON object")
+        return refusal(400, "InvalidRequestContentException", "Client context must be a base64-encoded JSON object")
     in_name = name.split(":function:")[-1].partition(":")[2]  # name:alias, and the same at the end of an ARN
     qualifier = parse_qs(request.query).get("Qualifier", [in_name or "$LATEST"])[0]
     if qualifier != "$LATEST":
-        return _error(404, "ResourceNotFoundException", f"Function version or alias not found: {qualifier}")
+        return refusal(404, "ResourceNotFoundException", f"Function version or alias not found: {qualifier}")
     return None
 
 
 def _invocation_type(request: Request) -> str:
     return request.headers.get("x-amz-invocation-type", "RequestResponse")
+
+
+async def _not_served(what: str) -> Response:
+    return refusal(
+        400, "InvalidParameterValueException", f"{what} do not run in the local plane, and nothing was started"
+    )
+
+
+def _throttled(error: ThrottledError) -> Response:
+    body = {"Reason": error.reason, "Type": "User", "message": "Rate Exceeded."}
+    return Response(429, json.dumps(body).encode(), error_headers("TooManyRequestsException"))
 
 
 def _with_id(request_id: str, response: Response) -> Response:
@@ -338,18 +369,5 @@ def _client_context(request: Request) -> str | None:
     return None if encoded is None else json.dumps(json.loads(base64.b64decode(encoded, validate=True)))
 
 
-def _passed(status: int, body: bytes, headers: list[tuple[str, str]]) -> Response:
-    dropped = ("content-length", "transfer-encoding", "connection")
-    return Response(status, body, {k: v for k, v in headers if k.lower() not in dropped})
-
-
 def _json(body: dict[str, Any]) -> Response:
     return Response(200, json.dumps(body).encode(), {"Content-Type": "application/json"})
-
-
-def _error(status: int, kind: str, message: str) -> Response:
-    return Response(status, json.dumps({"Type": "User", "message": message}).encode(), _error_headers(kind))
-
-
-def _error_headers(kind: str) -> dict[str, str]:
-    return {"Content-Type": "application/json", "x-amzn-ErrorType": kind}

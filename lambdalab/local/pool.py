@@ -10,7 +10,7 @@ from typing import Final
 from lambdalab.local.concurrency import Account, ScaleOut, ThrottledError
 from lambdalab.local.environment import Environment, Outcome
 from lambdalab.local.function import FunctionSpec
-from lambdalab.local.runtime_api import Answer
+from lambdalab.local.runtime_api import Answer, Stream
 
 IDLE_LIMIT_S: Final = 600.0
 """Lambda promises no lifetime; ten idle minutes are long enough for any protocol and short enough to free memory."""
@@ -73,10 +73,12 @@ class Pool:
         request_id: str | None = None,
         client_context: str | None = None,
         answered: Callable[[Answer], None] = lambda _: None,
+        stream: Stream | None = None,
     ) -> tuple[str, Outcome]:
         """Runs one invocation; returns its request id, a new one if none is given, and what became of it.
 
-        ``answered`` gets the answer a little earlier, unless the environment failed.
+        ``answered`` gets the answer a little earlier, unless the environment failed. ``stream`` takes the response of a
+        function that streams it.
 
         Raises:
             ThrottledError: a limit of concurrency, or of how fast it may grow, is reached.
@@ -97,6 +99,7 @@ class Pool:
                 trace_id=trace_id,
                 client_context=client_context,
                 answered=answered,
+                stream=stream,
             )
         except BaseException:
             self._busy.discard(environment)

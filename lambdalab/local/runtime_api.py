@@ -15,14 +15,16 @@ import base64
 import json
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Final
+from typing import Final, Protocol
 
-from lambdalab.local.http import Exchange, Response, port_of, serve
+from lambdalab.local.http import Connection, Exchange, Response, Sink, port_of, serve
 
 RESPONSE_LIMIT_BYTES: Final = 6 * 1024 * 1024 + 100
+STREAM_LIMIT_BYTES: Final = 200 * 1024 * 1024
+"""Of a streamed response (AWS Lambda Developer Guide, "Response streaming")."""
 _PREFIX: Final = "/2018-06-01/runtime/"
 _ERROR_TYPE: Final = "lambda-runtime-function-error-type"
 _ERROR_BODY: Final = "lambda-runtime-function-error-body"
@@ -60,6 +62,16 @@ class Answer:
     error_type: str | None = None
 
 
+class Stream(Protocol):
+    """Takes the response of an invocation in pieces as the function writes them."""
+
+    def begin(self, source: Connection) -> None:
+        """The function begins to write; ``source`` can be held."""
+
+    def write(self, piece: bytes) -> None:
+        """Takes a piece."""
+
+
 class RuntimeApi:
     """The server of one environment. ``initialised`` and the result of ``invoke`` are set by the function's calls."""
 
@@ -73,6 +85,8 @@ class RuntimeApi:
         self._answer: Answer | None = None
         self._at_answer: Callable[[], None] = lambda: None
         self._at_next: Callable[[Answer], None] = lambda _: None
+        self._stream: Stream | None = None
+        self._streamed_bytes: int | None = None
         self._done: asyncio.Future[tuple[Answer, int]] | None = None
 
     @property
@@ -82,7 +96,7 @@ class RuntimeApi:
 
     async def start(self) -> str:
         """Listens; returns the ``host:port`` for ``AWS_LAMBDA_RUNTIME_API``."""
-        self._server = await serve(self._handle)
+        self._server = await serve(self._handle, streams=self._streams)
         return f"127.0.0.1:{port_of(self._server)}"
 
     def close(self) -> None:
@@ -96,6 +110,7 @@ class RuntimeApi:
         *,
         at_answer: Callable[[], None] = lambda: None,
         at_next: Callable[[Answer], None] = lambda _: None,
+        stream: Stream | None = None,
     ) -> tuple[asyncio.Future[tuple[Answer, int]], int]:
         """Hands an event to the waiting ``next``.
 
@@ -103,6 +118,7 @@ class RuntimeApi:
             event: what the function gets.
             at_answer: called when the function has answered; it is still at work.
             at_next: called with the answer at the ``next`` after it, before the future's own callbacks.
+            stream: takes the response, if the function streams it; the answer's payload is then empty.
 
         Returns:
             A future of (answer, ``perf_counter_ns`` when the next ``next`` came), and the ``perf_counter_ns`` of
@@ -122,6 +138,7 @@ class RuntimeApi:
         parked, self._parked = self._parked, None
         self._request_id, self._answer = event.request_id, None
         self._at_answer, self._at_next = at_answer, at_next
+        self._stream, self._streamed_bytes = stream, None
         self._done = asyncio.get_running_loop().create_future()
         self.state = State.RUNNING
         started_ns = time.perf_counter_ns()
@@ -146,6 +163,27 @@ class RuntimeApi:
                 self._init_error(exchange)
             case _:
                 exchange.reply(_refusal(404, "NotFound", request.path))
+
+    def _streams(self, connection: Connection, method: str, path: str, headers: Mapping[str, str]) -> Sink | None:
+        """Streams the chunked response of an invocation whose caller takes a stream.
+
+        Go's runtime client sends chunks without the header ``Lambda-Runtime-Function-Response-Mode``.
+        """
+        wanted = f"{_PREFIX}invocation/{self._request_id}/response"
+        if self._stream is None or self.state is not State.RUNNING or (method, path) != ("POST", wanted):
+            return None
+        if headers.get("transfer-encoding", "").lower() != "chunked" or self._streamed_bytes is not None:
+            return None
+        self._streamed_bytes = 0
+        self._stream.begin(connection)
+        return self._take
+
+    def _take(self, piece: bytes) -> None:
+        assert self._stream is not None
+        assert self._streamed_bytes is not None
+        self._streamed_bytes += len(piece)
+        if self._streamed_bytes <= STREAM_LIMIT_BYTES:
+            self._stream.write(piece)
 
     def _next(self, exchange: Exchange) -> None:
         now_ns = time.perf_counter_ns()
@@ -184,8 +222,9 @@ class RuntimeApi:
 
     def _success(self, exchange: Exchange) -> tuple[Answer, Response]:
         size = exchange.request.body_bytes
-        if size > RESPONSE_LIMIT_BYTES:
-            limit = f"maximum allowed payload size ({RESPONSE_LIMIT_BYTES} bytes)"
+        most = RESPONSE_LIMIT_BYTES if self._streamed_bytes is None else STREAM_LIMIT_BYTES
+        if size > most:
+            limit = f"maximum allowed payload size ({most} bytes)"
             message = f"Response payload size ({size} bytes) exceeded {limit}."
             error = {"errorType": "Function.ResponseSizeTooLarge", "errorMessage": message}
             answer = Answer(payload=json.dumps(error).encode(), error_type=error["errorType"])

@@ -7,6 +7,7 @@ import secrets
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,12 +17,17 @@ import msgspec
 
 from lambdalab.aws import Aws
 from lambdalab.deployment import go_variables
+from lambdalab.local.async_invoke import AsyncQueue, Timing
 from lambdalab.local.cgroup import Cgroups
+from lambdalab.local.concurrency import Account
 from lambdalab.local.daemon import Daemon
 from lambdalab.local.environment import Environment, Outcome
 from lambdalab.local.filesystem import FileSystems, needed_folders
 from lambdalab.local.function import Credentials, FunctionSpec
+from lambdalab.local.http import port_of, serve
+from lambdalab.local.invoke_api import InvokeApi
 from lambdalab.local.pool import Pool
+from lambdalab.local.watch import Watches
 from lambdalab.model import PlatformReport
 from lambdalab.platform_log import parse_report
 from lambdalab.tools import interpreter_for
@@ -127,6 +133,41 @@ async def running(machine: Machine, spec: FunctionSpec, **limits: Any) -> AsyncI
         yield found
     finally:
         await found.pool.close()
+
+
+class Functions:
+    """What the Invoke API needs of a plane, for one function."""
+
+    def __init__(self, pool: Pool, account: Account | None = None) -> None:
+        self._pool, self.account, self.watches = pool, account or Account(), Watches()
+        self._events = AsyncQueue(pool, lambda *_: asyncio.sleep(0), Timing())
+
+    def pool(self, name: str) -> Pool | None:
+        return self._pool
+
+    def events(self, name: str) -> AsyncQueue | None:
+        return self._events
+
+    async def follow(self) -> None:
+        raise NotImplementedError
+
+    async def take_up_change(self, name: str) -> None:
+        raise NotImplementedError
+
+    async def debug(self, *_: Any, **__: Any) -> Any:
+        raise NotImplementedError
+
+    def status(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+@asynccontextmanager
+async def invoke_api(pool: Pool, account: Account | None = None) -> AsyncIterator[str]:
+    """The endpoint of an Invoke API for one function, without an emulator behind it."""
+    with ThreadPoolExecutor(1) as threads:
+        server = await serve(InvokeApi(Functions(pool, account), "http://127.0.0.1:9", threads).handle)
+        yield f"http://127.0.0.1:{port_of(server)}"
+        server.close()
 
 
 def answer(outcome: Outcome) -> Any:

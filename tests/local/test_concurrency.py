@@ -7,20 +7,14 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Any
 
 import msgspec
 import pytest
 
-from lambdalab.local.async_invoke import AsyncQueue, Timing
 from lambdalab.local.concurrency import Account, ScaleOut, ThrottledError
-from lambdalab.local.http import port_of, serve
-from lambdalab.local.invoke_api import InvokeApi
-from lambdalab.local.pool import Pool
-from lambdalab.local.watch import Watches
-from local.support import Machine, Running, answer, python_spec, running
+from local.support import Machine, Running, answer, invoke_api, python_spec, running
 
 SHARED = "ConcurrentInvocationLimitExceeded"
 RESERVED = "ReservedFunctionConcurrentInvocationLimitExceeded"
@@ -126,32 +120,6 @@ def test_reservations_leave_a_hundred() -> None:
     assert (account.most_reserved(one), account.most_reserved(other), account.most_reserved()) == (600, 900, 900)
 
 
-class Functions:
-    """What the Invoke API needs of a plane, for one function."""
-
-    def __init__(self, pool: Pool, account: Account) -> None:
-        self._pool, self.account, self.watches = pool, account, Watches()
-        self._events = AsyncQueue(pool, lambda *_: asyncio.sleep(0), Timing())
-
-    def pool(self, name: str) -> Pool | None:
-        return self._pool
-
-    def events(self, name: str) -> AsyncQueue | None:
-        return self._events
-
-    async def follow(self) -> None:
-        raise NotImplementedError
-
-    async def take_up_change(self, name: str) -> None:
-        raise NotImplementedError
-
-    async def debug(self, *_: Any, **__: Any) -> Any:
-        raise NotImplementedError
-
-    def status(self) -> dict[str, Any]:
-        raise NotImplementedError
-
-
 @pytest.mark.parametrize(
     ("limits", "reserved", "reason"),
     [
@@ -166,14 +134,14 @@ async def test_callers_are_told_the_reason(
     machine: Machine, limits: dict[str, Any], reserved: int | None, reason: str
 ) -> None:
     spec = python_spec(timeout_s=60, reserved_concurrency=reserved)
-    async with running(machine, spec, **limits) as function, busy(function, 1):
-        with ThreadPoolExecutor(1) as threads:
-            functions = Functions(function.pool, limits["account"])
-            server = await serve(InvokeApi(functions, "http://127.0.0.1:9", threads).handle)
-            url = f"http://127.0.0.1:{port_of(server)}/2015-03-31/functions/under-test/invocations"
-            with pytest.raises(urllib.error.HTTPError) as caught:
-                await asyncio.to_thread(urllib.request.urlopen, url, b"{}")
-            server.close()
+    async with (
+        running(machine, spec, **limits) as function,
+        busy(function, 1),
+        invoke_api(function.pool, limits["account"]) as endpoint,
+    ):
+        url = f"{endpoint}/2015-03-31/functions/under-test/invocations"
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            await asyncio.to_thread(urllib.request.urlopen, url, b"{}")
     with caught.value as refusal:
         assert (refusal.code, refusal.headers["x-amzn-ErrorType"]) == (429, "TooManyRequestsException")
         assert json.load(refusal) == {"Reason": reason, "Type": "User", "message": "Rate Exceeded."}

@@ -67,6 +67,12 @@ func handle(ctx context.Context, e event) (any, error) {
 		return io.MultiReader(strings.NewReader(`"the first half`), broken{}), nil
 	case "stream_whole":
 		return io.MultiReader(strings.NewReader(`"the first half`), strings.NewReader(` and the second"`)), nil
+	case "stream_waits":
+		return io.MultiReader(strings.NewReader("one"), waiting(e.Text), strings.NewReader("two")), nil
+	case "stream_leaves":
+		return io.MultiReader(strings.NewReader("one"), leaving(e.Code)), nil
+	case "stream_large":
+		return io.MultiReader(io.LimitReader(endless{}, int64(e.Bytes))), nil
 	case "work":
 		return work(e.Iterations), nil
 	case "open_files":
@@ -98,6 +104,36 @@ func work(iterations int) uint64 {
 type broken struct{}
 
 func (broken) Read([]byte) (int, error) { return 0, errors.New("broke in the middle") }
+
+// waiting ends when a file of its name exists.
+type waiting string
+
+func (w waiting) Read([]byte) (int, error) {
+	for {
+		if _, err := os.Stat(string(w)); err == nil {
+			return 0, io.EOF
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// leaving ends the process with a code.
+type leaving int
+
+func (l leaving) Read([]byte) (int, error) {
+	time.Sleep(50 * time.Millisecond)
+	os.Exit(int(l))
+	return 0, nil
+}
+
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = 'x'
+	}
+	return len(p), nil
+}
 
 func main() {
 	if os.Getenv("PANIC_IN_INIT") != "" {
