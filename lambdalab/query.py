@@ -110,7 +110,7 @@ def _interruptible(connection: "duckdb.DuckDBPyConnection", work: Callable[[], T
     except duckdb.Error as problem:
         raise UsageError(
             f"DuckDB refused the query: {_sentence(problem)}",
-            next_step="the views are metrics, trials and runs; see their columns with `DESCRIBE metrics`",
+            next_step="the views are metrics, runs and, of runs of messages, trials; see `DESCRIBE metrics`",
         ) from problem
 
 

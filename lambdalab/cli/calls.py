@@ -47,6 +47,20 @@ def run_of_calls(results: Path, run_id: str) -> "FactorialDirectory | None":
     return FactorialDirectory(folder) if kind_of(folder) == FACTORIAL else None
 
 
+def scenario_of_run(results: Path, run_id: str) -> str:
+    """The scenario that a run of any kind names in its manifest.
+
+    Raises:
+        UsageError: there is no such run.
+        StorageError: its manifest is damaged.
+    """
+    from lambdalab.store import RunDirectory
+
+    of_calls = run_of_calls(results, run_id)
+    manifest = RunDirectory.open(results, run_id).manifest() if of_calls is None else of_calls.manifest()
+    return manifest.protocol.scenario
+
+
 def refuse_options(given: set[str], options: tuple[str, ...], scenario: str) -> None:
     """Refuses options that mean nothing for such a scenario."""
     for name in options:

@@ -51,7 +51,7 @@ class Formula(StrEnum):
 @app.command(epilog="Example:  lambdalab run ingest --blocks 20 --seed 7\n\nExample:  lambdalab run --resume latest")
 def run(
     context: typer.Context,
-    scenario: Annotated[str, typer.Argument(help="What to measure.")] = "ingest",
+    scenario: Annotated[str, typer.Argument(help="What to measure; with --resume, what the run measures.")] = "ingest",
     protocol: ProtocolName = "strict",
     target: Annotated[TargetName, typer.Option(help="Where the functions run.")] = TargetName.LOCAL,
     stack_name: StackName = "lambdalab",
@@ -85,12 +85,21 @@ def run(
     yes: Annotated[bool, typer.Option("--yes", help="On AWS: spend without asking.")] = False,
 ) -> None:
     """Run a protocol: send or call, verify, collect, and print the comparison."""
-    from lambdalab.cli.calls import is_of_calls, other_scenario, refuse_options, run_calls, run_of_calls
+    from lambdalab.cli.calls import (
+        is_of_calls,
+        other_scenario,
+        refuse_options,
+        run_calls,
+        run_of_calls,
+        scenario_of_run,
+    )
     from lambdalab.store import RunDirectory
 
     refuse_contradictions(context, target)
+    given = typed(context)
+    if resume is not None and "scenario" not in given:
+        scenario = scenario_of_run(results, resume)
     if is_of_calls(scenario):
-        given = typed(context)
         refuse_options(given, ("build",), scenario)
         run_calls(
             scenario, protocol=protocol if "protocol" in given else None, blocks=blocks, seed=seed, target=target,

@@ -691,7 +691,14 @@ def test_the_reader_of_one_kind_of_run_says_that_it_is_another(tmp_path: Path) -
         ("run s3-ingest --resume nope", 2, "nope is not a run directory"),
         ("run s3-ingest --resume calls --seed 3", 2, "--seed cannot be changed when a run goes on with --resume"),
         ("run s3-ingest --resume messages", 2, "is a run of kind messages, and only one of kind factorial can be used"),
-        ("run --resume calls", 2, "run calls is of scenario s3-ingest, not ingest; run `lambdalab run s3-ingest --re"),
+        (
+            "run ingest --resume calls",
+            2,
+            "run calls is of scenario s3-ingest, not ingest; run `lambdalab run s3-inges",
+        ),
+        ("run --resume calls", 3, "no local stack is up; start one with `lambdalab up --settings s3-local`, or add --"),
+        ("run --resume calls --build a", 2, "--build means nothing for scenario s3-ingest, whose functions are called"),
+        ("run --resume messages", 3, "no local stack is up; start one with `lambdalab up`, or add --up"),
         ("run s3-ingest --target aws --up", 2, "--up brings up a local stack, and the target is aws"),
         (
             "run --function-prefix f",
@@ -723,6 +730,24 @@ def test_one_sentence_and_a_next_step(call: CommandLine, project: Path, argument
     ended = call(*arguments.split())
     assert said in one_sentence(ended)
     assert ended.code == code
+
+
+def test_a_run_of_calls_goes_on_without_its_scenario(
+    call: CommandLine, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All its calls are made, so that going on only shows the result again."""
+    manifest = sample.make_manifest((DESIGN,), blocks=1)
+    planned = schedule(manifest.protocol, manifest.seed)
+    store = sample.make_run(project / "results", manifest, [made(cell, n) for cell in planned for n in range(4)])
+    asked: list[object] = []
+    monkeypatch.setattr("lambdalab.factorial.experiment.resume_run", lambda _, run: asked.append(run.folder))
+    monkeypatch.setattr("lambdalab.factorial.experiment.execute", lambda *_: [])
+    monkeypatch.setattr("lambdalab.cli.calls.local_stack", asked.append)
+    monkeypatch.setattr("lambdalab.target.local_target", lambda *_: SimpleNamespace(name="local"))
+    ended = call("run", "--resume", "latest")
+    assert ended.code == 0, ended.err
+    assert asked == ["s3-local", store.folder.resolve()]
+    assert ended.out == call("report", "latest").out
 
 
 def test_the_whole_design_is_planned_without_a_stack(call: CommandLine) -> None:

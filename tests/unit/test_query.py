@@ -4,10 +4,12 @@ import resource
 from pathlib import Path
 
 import pytest
+import sample_factorial
 from samples import PRICES, make_lines, make_manifest, make_results
 
 from lambdalab.collection import join
 from lambdalab.errors import UsageError
+from lambdalab.factorial.conclude import conclude
 from lambdalab.observations import observe
 from lambdalab.query import Row, query
 from lambdalab.store import RunDirectory
@@ -44,6 +46,18 @@ def test_runs_of_an_older_schema_have_null_for_what_they_lack(folder: Path, tmp_
     (old / "run.json").write_text('{"run_id": "old", "schema_version": 1}')
     parquet.write_table(parquet.read_table(folder / "metrics.parquet").drop_columns(["arm"]), old / "metrics.parquet")
     assert rows_of("select count(*), count(arm) from metrics", [old, folder]) == [(8, 4)]
+
+
+def test_runs_of_calls_are_asked_alone_and_beside_runs_of_messages(folder: Path, tmp_path: Path) -> None:
+    calls = sample_factorial.make_run(tmp_path, sample_factorial.make_manifest((sample_factorial.BATCH,), blocks=1))
+    conclude(calls)
+    made, sent = (rows_of("select count(*) from metrics", [one])[0][0] for one in (calls.folder, folder))
+    assert rows_of("select count(call_id), count(trial) from metrics", [calls.folder, folder]) == [(made, sent)]
+    assert rows_of("select count(billed_ms), sum(cost_total_usd) > 0 from metrics", [calls.folder, folder])
+    assert rows_of("select kind from runs order by kind", [calls.folder, folder]) == [("factorial",), (None,)]
+    assert rows_of("select count(*) from trials", [calls.folder, folder]) == [(len(RESULTS),)]
+    with pytest.raises(UsageError, match=r"name trials does not exist.*of runs of messages, trials"):
+        query("select * from trials", [calls.folder])
 
 
 @pytest.mark.parametrize(
