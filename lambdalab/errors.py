@@ -14,6 +14,7 @@
     │   ├── StackError            the deployed stack is absent or not what is needed
     │   ├── AccessError           credentials, permissions, an endpoint that does not answer
     │   ├── PlaneError            the local plane or its emulator does not run
+    │   ├── InUseError            another process holds the stack or the run directory
     │   └── StorageError          a file or folder cannot be read or written
     └── InvalidRunError       4   the run ended, but its result must not be used
 
@@ -86,6 +87,10 @@ class AccessError(SetupError):
 
 class PlaneError(SetupError):
     """The local plane, or the emulator under it, does not run."""
+
+
+class InUseError(SetupError):
+    """Another process holds the stack, or the run directory."""
 
 
 class StorageError(SetupError):

@@ -106,6 +106,7 @@ def new_run(
         cold_mode=target.cold_mode if load is None else None,
         load=load,
     )
+    target.note_run(manifest.run_id)
     return RunDirectory.create(results, manifest)
 
 
@@ -118,6 +119,7 @@ def resume_run(target: AwsTarget, store: RunDirectory) -> None:
     """
     manifest = store.manifest()
     require_same_place(manifest, target)
+    target.note_run(manifest.run_id)
     require_same_functions(manifest, target, {arm.name: target.facts(arm) for arm in manifest.protocol.arms})
     if trials_left(store):
         now = datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import tempfile
 from pathlib import Path
 from typing import Final
 
@@ -48,4 +49,25 @@ def state_folder(root: Path | None = None) -> Path:
         ) from error
     if mode & stat.S_IWOTH:
         raise StorageError(f"{folder} may be written by everybody", next_step=f"run `chmod o-w {folder}`")
+    return folder
+
+
+def machine_folder() -> Path:
+    """The folder that all projects of this user share on this machine; made when absent.
+
+    Raises:
+        StorageError: it cannot be made, or it is another user's: what lies there must be believed.
+    """
+    folder = Path(tempfile.gettempdir()) / f"lambdalab-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+    except OSError as error:
+        raise StorageError(
+            f"{folder} cannot be made: {error.strerror}", next_step="name another folder for it with TMPDIR"
+        ) from error
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & (stat.S_IWOTH | stat.S_IWGRP):
+        raise StorageError(
+            f"{folder} is not a folder that only this user may write", next_step="name another folder with TMPDIR"
+        )
     return folder

@@ -6,6 +6,7 @@ A manifest says by its ``kind`` what was measured; one without a kind is of mess
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any, BinaryIO, ClassVar, Final, Generic, Self, TypeVar
 import msgspec
 
 from lambdalab.errors import StorageError, UsageError
+from lambdalab.lock import Lock, hold
 from lambdalab.record_files import DAMAGED, replace, replacing, storage
 
 MESSAGES: Final = "messages"
@@ -54,6 +56,14 @@ class RunFolder(Generic[M]):
             StorageError: the folder may not be read.
         """
         return cls(find_run(results, run_id))
+
+    def held(self) -> AbstractContextManager[Lock]:
+        """Holds the folder, so that only this process writes its measurements (``lock.hold``).
+
+        Raises:
+            InUseError: another process does.
+        """
+        return hold(self.folder / "lock", f"run {self.folder.name}")
 
     def write_manifest(self, manifest: M) -> None:
         """Replaces ``run.json``."""

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 class Stack(msgspec.Struct, frozen=True, kw_only=True):
     """A stack as CloudFormation describes it. ``resources`` maps logical to physical ids, ``types`` to their types.
 
-    ``next_step`` is what the user can do when it is not the one that is needed.
+    ``next_step`` is what the user can do when it is not the one that is needed. ``stack_id`` is its ARN, which also
+    names account and region; empty when functions were found by a prefix.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True):
     resources: dict[str, str]
     types: dict[str, str]
     next_step: str = "deploy one of this project's templates"
+    stack_id: str = ""
 
     def output(self, key: str) -> str:
         """One output.
@@ -86,4 +88,5 @@ def find_stack(aws: Aws, name: str, *, next_step: str) -> Stack:
         resources={r["LogicalResourceId"]: r.get("PhysicalResourceId", "") for r in resources},
         types={r["LogicalResourceId"]: r["ResourceType"] for r in resources},
         next_step=next_step,
+        stack_id=found.get("StackId", ""),
     )

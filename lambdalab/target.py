@@ -5,10 +5,12 @@ lines. The two differ only in how a cold start is forced: on AWS by a configurat
 the plane's own control call.
 """
 
+import hashlib
 import json
 import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -19,8 +21,10 @@ from lambdalab.aws import Aws, access_errors
 from lambdalab.configuration import Configurations, Package, build_package
 from lambdalab.design import Arm, ColdMode
 from lambdalab.errors import AccessError, StackError, UsageError
-from lambdalab.local.stack import LocalStack
+from lambdalab.local.stack import LocalStack, hold_stack
+from lambdalab.lock import Lock, hold
 from lambdalab.model import FunctionFacts, LogLine
+from lambdalab.project import machine_folder
 from lambdalab.stack import Stack, find_stack
 
 LOG_QUERY: Final = "fields @timestamp, @logStream, @message | sort @timestamp asc | limit 10000"
@@ -61,9 +65,11 @@ class AwsTarget:
         log_delay_s: how long log lines may take to appear.
         log_every_s: how often they are worth reading while a load run is under way.
         log_share: reading them then may take this share of the time.
+        lock: held while a run measures here; None where nobody holds it.
     """
 
     name = "aws"
+    lock: Lock | None = None
     cold_mode = ColdMode.CONFIGURATION_BUMP
     poll_s = 1.0
     empty_readings = 3
@@ -77,6 +83,29 @@ class AwsTarget:
         self.region = str(aws.session.region_name)
         self.builds = dict(builds or {})
         self.configurations = Configurations(aws)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Holds the stack for one run: two runs of this machine would disturb each other.
+
+        Raises:
+            InUseError: another process of this machine measures on it.
+        """
+        with self._hold() as self.lock:
+            try:
+                yield
+            finally:
+                self.lock = None
+
+    def _hold(self) -> AbstractContextManager[Lock]:
+        place = f"{self.aws.lambda_.meta.endpoint_url} {self.stack.stack_id or self.stack.name}"
+        name = f"{hashlib.sha256(place.encode()).hexdigest()[:16]}.lock"
+        return hold(machine_folder() / name, f"stack {self.stack.name} in {self.region}")
+
+    def note_run(self, run_id: str) -> None:
+        """Says which run holds the stack, to whoever is refused."""
+        if self.lock is not None:
+            self.lock.note(run_id=run_id)
 
     def resources(self, arm: Arm) -> Resources:
         """The deployed pieces of an arm, by the stack's outputs."""
@@ -286,6 +315,9 @@ class LocalTarget(AwsTarget):
     def __init__(self, local: LocalStack, stack: Stack, builds: Mapping[str, Path] | None = None) -> None:
         super().__init__(local.aws(), stack, builds)
         self.local = local
+
+    def _hold(self) -> AbstractContextManager[Lock]:
+        return hold_stack()
 
     def emptying(self, queue_url: str) -> str:  # noqa: ARG002 - the same for every queue
         """The emulator forgets everything when it ends."""

@@ -6,7 +6,6 @@ import signal
 import sys
 import traceback
 from importlib import import_module
-from types import FrameType
 from typing import Annotated, Final, NoReturn
 
 import typer
@@ -79,7 +78,7 @@ def run_app() -> int:
         BrokenPipeError: nothing reads the output any more.
     """
     load_commands()
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     Console.on_broken_pipe = _raise_again  # type: ignore[method-assign]
     try:
         code = app(sys.argv[1:] or ["--help"], prog_name="lambdalab", standalone_mode=False) or 0
@@ -120,7 +119,3 @@ def _usage_error(refusal: TyperException) -> UsageError:
 def _raise_again(self: Console) -> NoReturn:  # noqa: ARG001 - rich names it so
     """Keeps rich, which calls this where it has caught a closed pipe, from ending with 1: that means a verdict here."""
     raise
-
-
-def _as_interrupt(_: int, __: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt

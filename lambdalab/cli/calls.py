@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from lambdalab.cli.local_stack import local_stack
+from lambdalab.cli.local_stack import held_local_stack, local_stack
 from lambdalab.cli.running import (
     TargetName,
     require_scenario,
@@ -17,7 +17,7 @@ from lambdalab.cli.running import (
     with_ceilings,
 )
 from lambdalab.cli.spending import confirm
-from lambdalab.console import cell_progress, make_console, say
+from lambdalab.console import cell_progress, make_console
 from lambdalab.errors import InvalidRunError, UsageError
 from lambdalab.project import results_folder
 
@@ -136,31 +136,32 @@ def run_calls(
             planned = plan_run(place, plan, results, left=left)
             confirm(place, _asks(planned), planned, minutes=planned.minutes, yes=yes)
         store = previous or new_run(place, plan, results, seed=seed)
-        if previous is not None:
-            resume_run(place, previous)
         go_on = ["lambdalab", "run", scenario_name, "--resume", store.folder.name, "--target", target.value]
         go_on += ["--stack-name", place.stack.name] if target is TargetName.AWS and not plan.function_prefix else []
         go_on += ["--results", str(results)] if results != results_folder() else []
         go_on += ["--up"] if temporary else []
         go_on += ["--latency", latency] if latency is not None else []
         go_on += ["--cpu-scale", f"{cpu_scale:g}"] if cpu_scale is not None else []
-        with (
-            shown_also_after_a_failure(
-                store.folder,
-                go_on=shlex.join(go_on),
-                measured=lambda: bool(store.calls()),
-                show=lambda: show_calls(store),
-            ),
-            cell_progress(plan.blocks, len(plan.cells)) as progress,
-        ):
+        with store.held():
+            if previous is not None:
+                resume_run(place, previous)
+            with (
+                shown_also_after_a_failure(
+                    store.folder,
+                    go_on=shlex.join(go_on),
+                    measured=lambda: bool(store.calls()),
+                    show=lambda: show_calls(store),
+                ),
+                cell_progress(plan.blocks, len(plan.cells)) as progress,
+            ):
 
-            def told(planned: "PlannedCell") -> None:
-                progress(planned.block, planned.place, planned.cell.name)
+                def told(planned: "PlannedCell") -> None:
+                    progress(planned.block, planned.place, planned.cell.name)
 
-            orphans = execute(place, store, told)
-        if orphans:
-            typer.echo(_orphaned(orphans, removed=target is TargetName.LOCAL), err=True)
-        report_calls(store)
+                orphans = execute(place, store, told)
+            if orphans:
+                typer.echo(_orphaned(orphans, removed=target is TargetName.LOCAL), err=True)
+            report_calls(store)
 
 
 def _orphaned(orphans: list[str], *, removed: bool) -> str:
@@ -229,14 +230,15 @@ def plan_calls(
     from lambdalab.factorial.experiment import plan_run, plan_without_stack
     from lambdalab.local.stack import running_stack
     from lambdalab.scenarios import call_scenario
-    from lambdalab.target import local_target
+    from lambdalab.target import account_target, local_target
 
     wanted = chosen_calls(scenario_name, protocol, blocks)
     if function_prefix is not None:
         _refuse_both(stack_name, function_prefix)
         scenario = call_scenario(scenario_name)
-        with _place(target, scenario.stack_name, scenario, function_prefix) as place:
-            found = plan_run(place, discover(place.aws, scenario, wanted, function_prefix), results)
+        is_local = target is TargetName.LOCAL
+        place = local_target(local_stack(scenario.settings)) if is_local else account_target(function_prefix)
+        found = plan_run(place, discover(place.aws, scenario, wanted, function_prefix), results)
     elif target is TargetName.AWS:
         scenario = call_scenario(scenario_name)
         found = plan_run(_on_aws(stack_name or scenario.stack_name, scenario), wanted, results)
@@ -304,15 +306,17 @@ def _place(
     latency: str | None = None,
     cpu_scale: float | None = None,
 ) -> "Iterator[AwsTarget]":
-    from lambdalab.local.stack import stack_for_a_while
     from lambdalab.target import account_target, local_target
 
-    if name is TargetName.AWS and function_prefix is not None:
-        yield account_target(function_prefix)
-    elif name is TargetName.AWS:
-        yield _on_aws(stack_name, scenario)
-    elif temporary:
-        with stack_for_a_while(say, latency=latency, cpu_scale=cpu_scale, settings=scenario.settings) as stack:
-            yield local_target(stack)
-    else:
-        yield local_target(local_stack(scenario.settings))
+    if name is TargetName.AWS:
+        on_aws = _on_aws(stack_name, scenario) if function_prefix is None else account_target(function_prefix)
+        with on_aws.held():
+            yield on_aws
+        return
+    with held_local_stack(temporary=temporary, settings=scenario.settings, latency=latency, cpu_scale=cpu_scale) as (
+        stack,
+        lock,
+    ):
+        local = local_target(stack)
+        local.lock = lock
+        yield local

@@ -202,8 +202,9 @@ def _run(target: "AwsTarget", protocol: "Protocol", results: Path) -> "RunDirect
     from lambdalab.experiment import conclude, new_run
 
     store = new_run(target, protocol, results)
-    execute_visibly(target, store)
-    _refuse_invalid(conclude(store), store)
+    with store.held():
+        execute_visibly(target, store)
+        _refuse_invalid(conclude(store), store)
     return store
 
 

@@ -1,12 +1,13 @@
 """The command load: Locust, with this project's load and on loopback."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +15,9 @@ from lambdalab import loopback
 from lambdalab.cli.app import app
 from lambdalab.console import say
 from lambdalab.project import project_root
+
+if TYPE_CHECKING:
+    from lambdalab.lock import Lock
 
 
 @app.command(
@@ -33,10 +37,10 @@ def load(
     command = _locust(context.args)
     if not up:
         os.execve(command[0], command, loopback.own_variables())  # noqa: S606 - Locust takes this process over, and every signal with it
-    from lambdalab.local.stack import stack_for_a_while
+    from lambdalab.local.stack import hold_stack, stack_for_a_while
 
-    with stack_for_a_while(say, settings="load"):
-        raise typer.Exit(_run(command))
+    with hold_stack() as lock, stack_for_a_while(say, settings="load"):
+        raise typer.Exit(_run(command, lock))
 
 
 def _locust(arguments: list[str]) -> list[str]:
@@ -46,18 +50,29 @@ def _locust(arguments: list[str]) -> list[str]:
     return [str(program), "-f", str(root / "load"), "--config", str(root / "pyproject.toml"), *arguments]
 
 
-def _run(command: list[str]) -> int:
-    """Runs Locust to its end. Ctrl-C reaches it by itself, and the stack is needed until it has ended."""
+def _run(command: list[str], lock: "Lock") -> int:
+    """Runs Locust to its end, and waits until the books of its last run are closed: they need the stack.
+
+    Ctrl-C reaches Locust by itself. When only the bookkeeper is left, as after a kill of Locust, a signal hurries it.
+    """
     process: subprocess.Popen[bytes] | None = None
 
     def pass_on(number: int, _: FrameType | None) -> None:
-        if process is not None and number == signal.SIGTERM:
-            process.terminate()
+        if process is None:
+            raise KeyboardInterrupt
+        if process.returncode is None:
+            if number == signal.SIGTERM:
+                process.terminate()
+        elif (holder := lock.holder) is not None and holder.bookkeeper_pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(holder.bookkeeper_pid, signal.SIGTERM)
 
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        process = subprocess.Popen(command, env=loopback.own_variables())
-        return process.wait()
+        process = subprocess.Popen(command, pass_fds=(lock.fd,), env=loopback.own_variables() | lock.variables)
+        code = process.wait()
+        lock.await_children()
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    return 128 - code if code < 0 else code

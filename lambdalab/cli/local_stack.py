@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +16,7 @@ from lambdalab.errors import PlaneError, UsageError
 
 if TYPE_CHECKING:
     from lambdalab.local.stack import LocalStack
+    from lambdalab.lock import Lock
 
 CpuScale = Annotated[
     float,
@@ -50,7 +53,7 @@ def up(
     cpu_scale: CpuScale = 1.0,
 ) -> None:
     """Bring up a local stack: emulator, a template deployed to it, and the plane that runs the functions."""
-    from lambdalab.local.stack import bring_up
+    from lambdalab.local.stack import bring_up, hold_stack
 
     parameters = {}
     for text in parameter or []:
@@ -58,7 +61,8 @@ def up(
         if not key or not equals:
             raise UsageError(f"--parameter {text!r} is not KEY=VALUE", next_step="write for example MemorySize=512")
         parameters[key] = value
-    stack = bring_up(say, port=port, parameters=parameters, settings=settings, latency=latency, cpu_scale=cpu_scale)
+    with hold_stack():
+        stack = bring_up(say, port=port, parameters=parameters, settings=settings, latency=latency, cpu_scale=cpu_scale)
     typer.echo(
         f"The local stack {stack.stack_name} is up.\n"
         f"  export AWS_ENDPOINT_URL={stack.endpoint_url} AWS_ENDPOINT_URL_LAMBDA={stack.lambda_endpoint_url}\n"
@@ -84,15 +88,16 @@ def status(
 
 @app.command(epilog="Example:  lambdalab down")
 def down() -> None:
-    """End the local stack; the emulator keeps nothing."""
-    from lambdalab.local.stack import running_stack, take_down
+    """End the local stack; the emulator keeps nothing. Refused while a run measures on it."""
+    from lambdalab.local.stack import hold_stack, running_stack, take_down
 
-    stack = running_stack()
-    if stack is None:
-        typer.echo("no local stack is up")
-        return
-    say("stopping the local stack")
-    take_down(stack)
+    with hold_stack():
+        stack = running_stack()
+        if stack is None:
+            typer.echo("no local stack is up")
+            return
+        say("stopping the local stack")
+        take_down(stack)
 
 
 @app.command(epilog="Example:  lambdalab invoke PythonIngest -e events/sqs-small.json")
@@ -136,14 +141,14 @@ def sam_local(
     from rich.console import Group
 
     from lambdalab.local.docker import require_engine
-    from lambdalab.local.stack import stack_for_a_while
+    from lambdalab.local.stack import hold_stack, stack_for_a_while
     from lambdalab.project import project_root
     from lambdalab.report.layout import new_table, print_whole
     from lambdalab.sam_local import compare
 
     require_engine()  # before minutes are spent on a stack
     chosen = events or sorted(map(str, (project_root() / "events").glob("*.json")))
-    with stack_for_a_while(say) as stack:
+    with hold_stack(), stack_for_a_while(say) as stack:
         found = compare(stack, chosen, invoke=chosen, progress=say)
     table = new_table("function", "event", "sam local", "compared with the local stack", numbers=())
     for one in found:
@@ -203,3 +208,23 @@ def local_stack(settings: str = "local") -> "LocalStack":
         up = "lambdalab up" if settings == "local" else f"lambdalab up --settings {settings}"
         raise PlaneError("no local stack is up", next_step=f"start one with `{up}`, or add --up to a run")
     return stack
+
+
+@contextmanager
+def held_local_stack(
+    *, temporary: bool, settings: str = "local", latency: str | None = None, cpu_scale: float | None = None
+) -> "Iterator[tuple[LocalStack, Lock]]":
+    """Holds the local stack for one run; brings it up for as long if asked to and none is up.
+
+    Raises:
+        InUseError: another process uses it.
+        PlaneError: none is up, or it cannot be brought up.
+    """
+    from lambdalab.local.stack import hold_stack, stack_for_a_while
+
+    with hold_stack() as lock:
+        if temporary:
+            with stack_for_a_while(say, latency=latency, cpu_scale=cpu_scale, settings=settings) as stack:
+                yield stack, lock
+        else:
+            yield local_stack(settings), lock

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 import typer
 
 from lambdalab.cli.app import EXIT_VERDICT, complain
-from lambdalab.cli.local_stack import local_stack
+from lambdalab.cli.local_stack import held_local_stack
 from lambdalab.cli.spending import confirm
 from lambdalab.console import make_console, say, trial_progress
 from lambdalab.errors import InvalidRunError, LambdalabError, UsageError
@@ -201,7 +201,7 @@ def target_of(
     cpu_scale: float | None = None,
     resuming: bool = False,
 ) -> "Iterator[AwsTarget]":
-    """Where a protocol runs.
+    """Where a protocol runs. One run holds it: another one of this machine is refused.
 
     Args:
         name: local or AWS.
@@ -213,25 +213,24 @@ def target_of(
         cpu_scale: of its CPU shares.
         resuming: whether a run goes on, with what was built for it.
     """
-    from lambdalab.local.stack import stack_for_a_while
     from lambdalab.target import aws_target, local_target
 
     architectures = protocol.factors.architecture
     if name is TargetName.AWS:
         target = aws_target(stack_name, builds)
-        target.builds.update(_built_for(architectures, target.stack.parameters, resuming=resuming))
-        yield target
+        with target.held():
+            target.builds.update(_built_for(architectures, target.stack.parameters, resuming=resuming))
+            yield target
         return
     if architectures:
         raise UsageError(
             f"architecture {', '.join(architectures)} cannot be chosen locally: functions run on this machine's own",
             next_step="leave it out, or add --target aws",
         )
-    if temporary:
-        with stack_for_a_while(say, latency=latency, cpu_scale=cpu_scale) as stack:
-            yield local_target(stack, builds)
-    else:
-        yield local_target(local_stack(), builds)
+    with held_local_stack(temporary=temporary, latency=latency, cpu_scale=cpu_scale) as (stack, lock):
+        local = local_target(stack, builds)
+        local.lock = lock
+        yield local
 
 
 def _built_for(
@@ -279,12 +278,13 @@ def measure(
         left = None if previous is None else trials_left(previous)
         _confirm(target, plan_run(target, protocol, results, left=left), yes=yes)
     store = previous or new_run(target, protocol, results, seed=seed)
-    if previous is not None:
-        resume_run(target, previous)
     go_on = ["lambdalab", *command, "--resume", store.folder.name, "--target", target.name]
     go_on += ["--stack-name", target.stack.name] if target.name == TargetName.AWS else []
     go_on += ["--results", str(results)] if results != results_folder() else []
-    _execute_and_show(target, store, go_on=shlex.join([*go_on, *options]), limits=limits)
+    with store.held():
+        if previous is not None:
+            resume_run(target, previous)
+        _execute_and_show(target, store, go_on=shlex.join([*go_on, *options]), limits=limits)
 
 
 def _confirm(target: "AwsTarget", plan: "Plan", *, yes: bool) -> None:

@@ -86,6 +86,7 @@ def new_run(
         cpu_scale=conditions.cpu_scale,
         interpreters=interpreters(target, functions),
     )
+    target.note_run(manifest.run_id)
     return FactorialDirectory.create(results, manifest)
 
 
@@ -98,6 +99,7 @@ def resume_run(target: AwsTarget, store: FactorialDirectory) -> None:
     """
     manifest = store.manifest()
     require_same_place(manifest, target)
+    target.note_run(manifest.run_id)
     scenario = call_scenario(manifest.protocol.scenario)
     functions = called_functions(target, scenario, manifest.protocol)
     if cells_left(store) and manifest.protocol.function_prefix is None and _put_back(target, manifest, functions):

@@ -85,8 +85,11 @@ class Recording:
             [sys.executable, "-m", "lambdalab.load.bookkeeper", str(store.folder)],
             env=target.aws.variables(),
             stdin=subprocess.PIPE,
+            pass_fds=() if target.lock is None else (target.lock.fd,),  # the stack is held until the books are closed
             start_new_session=True,  # Ctrl-C is for the sender, which then ends the run
         )
+        if target.lock is not None:
+            target.lock.note(bookkeeper_pid=self._process.pid)
         self.store = store
         atexit.register(self.hurry)
         while not store.is_watched:  # else the first messages would be in no count

@@ -8,6 +8,7 @@ import logging
 import secrets
 import time
 from argparse import Namespace
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from itertools import takewhile
 from typing import Final, Protocol
@@ -24,13 +25,15 @@ from lambdalab.aws import access_errors, is_aws
 from lambdalab.design import Arm
 from lambdalab.errors import InvalidRunError, LambdalabError, StackError, UsageError
 from lambdalab.load.arguments import plan_of
-from lambdalab.load.generator import STOP_S, GeneratorReport, Tally
+from lambdalab.load.generator import BY_HAND, STOP_S, GeneratorReport, Tally
 from lambdalab.load.job import JOB, STOP, TOLD, Job, Told
 from lambdalab.load.ledger import Send
 from lambdalab.load.schedule import LoadPlan, Shape, arrivals, check_plan
 from lambdalab.local.stack import running_stack
 from lambdalab.target import AwsTarget, LocalTarget, aws_target, local_target
 
+EXIT_INTERRUPTED: Final = 130
+"""As of every command that Ctrl-C or SIGTERM ended (docs/decisions/0003)."""
 _SEED_BITS: Final = 32
 _STRICT_RESERVATION: Final = "1"
 _log = logging.getLogger(__name__)
@@ -166,8 +169,11 @@ class Run:
         while self._waits() and time.monotonic() < until:
             gevent.sleep(0.05)
 
-    def end(self) -> None:
+    def end(self) -> str:
         """Sums up. What a worker tells later is in no count.
+
+        Returns:
+            Why nothing more is sent.
 
         Raises:
             LambdalabError: as the recorder does, the first time it did.
@@ -191,6 +197,7 @@ class Run:
             _log.error("lambdalab: %s", error)
         if self._failure is not None:
             raise self._failure
+        return report.ended_by
 
     def _lose(self, worker: int, why: str) -> None:
         """What of a lost worker's share is due by now is missing; until the run stops it becomes more."""
@@ -214,6 +221,7 @@ class Lead:
         assert isinstance(runner, LocalRunner | MasterRunner)
         self._environment, self._runner, self._recorder = environment, runner, recorder
         self.run: Run | None = None
+        self._held = ExitStack()
         self._ending = self._quitting = False
         runner.register_message(TOLD, self._hear)
         environment.events.test_stopping.add_listener(lambda **_: self._stop())
@@ -243,7 +251,11 @@ class Lead:
         options = self._environment.parsed_options
         assert options is not None
         plan = checked_plan(options)
-        run = Run(plan, _target(options, plan), self._runner, self._recorder)
+        target = _target(options, plan)
+        with ExitStack() as held:
+            held.enter_context(target.held())
+            run = Run(plan, target, self._runner, self._recorder)
+            self._held = held.pop_all()
         setattr(options, JOB, msgspec.json.encode(run.job).decode())
         return run
 
@@ -272,10 +284,13 @@ class Lead:
 
     def _conclude(self, run: Run) -> None:
         try:
-            run.end()
+            by_hand = run.end() == BY_HAND
+            if by_hand and (self._environment.web_ui is None or self._quitting):  # else with the page's Stop
+                self._environment.process_exit_code = EXIT_INTERRUPTED
         except LambdalabError as error:
             self._complain(error)
         finally:
+            self._held.close()
             self.run, self._ending = None, False
 
     def _complain(self, error: LambdalabError) -> None:

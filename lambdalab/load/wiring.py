@@ -1,5 +1,6 @@
 """Hangs a load run onto Locust's events."""
 
+import signal
 import sys
 from argparse import Namespace
 from pathlib import Path
@@ -17,6 +18,7 @@ from lambdalab.load.page import add_page
 from lambdalab.load.recording import Recording
 from lambdalab.load.shape import Lead, Recorder, Unrecorded, checked_plan
 from lambdalab.load.user import Sending
+from lambdalab.lock import leave_inherited
 
 
 def attach(events: Events, recorder: Recorder | None = None) -> None:
@@ -29,7 +31,11 @@ def attach(events: Events, recorder: Recorder | None = None) -> None:
     events.init_command_line_parser.add_listener(add_arguments)
 
     def begin(environment: Environment, web_ui: WebUI | None = None, **_: Any) -> None:
-        if not isinstance(environment.runner, WorkerRunner):
+        if isinstance(environment.runner, WorkerRunner):
+            leave_inherited()  # a worker may outlive its master, and does not keep the stack from others
+        else:
+            if web_ui is None:  # Locust handles SIGTERM with a page only, and without one dies of it
+                signal.signal(signal.SIGTERM, signal.default_int_handler)
             assert environment.parsed_options is not None
             used = recorder or _recorder(environment, environment.parsed_options.results)
             Lead(environment, used)

@@ -1,7 +1,6 @@
 """The local stack: emulator, deployed template and plane, brought up and taken down as one."""
 
 import contextlib
-import fcntl
 import json
 import os
 import signal
@@ -26,6 +25,7 @@ from lambdalab.local.concurrency import ACCOUNT_CONCURRENCY
 from lambdalab.local.daemon import Daemon, start_daemon
 from lambdalab.local.function import CUSTOM_RUNTIMES
 from lambdalab.local.plane import Settings
+from lambdalab.lock import Lock, hold
 from lambdalab.project import project_root, state_folder
 from lambdalab.stack import find_stack
 from lambdalab.template import check_parameters
@@ -114,6 +114,15 @@ def running_stack() -> LocalStack | None:
         return None
 
 
+def hold_stack() -> contextlib.AbstractContextManager[Lock]:
+    """Holds this project's local stack: whoever brings it up, measures on it or ends it does so alone.
+
+    Raises:
+        InUseError: another process holds it.
+    """
+    return hold(state_folder() / "lock", "the local stack")
+
+
 def bring_up(
     progress: Progress,
     *,
@@ -124,6 +133,8 @@ def bring_up(
     cpu_scale: float = 1.0,
 ) -> LocalStack:
     """Starts the emulator, builds and deploys the settings' template to it, and attaches a plane.
+
+    The caller holds the stack (``hold_stack``).
 
     Args:
         progress: told each step.
@@ -137,8 +148,7 @@ def bring_up(
 
     Raises:
         UsageError: a parameter is unknown or outside the template's limits, or the latency model is wrong.
-        PlaneError: a stack is up, or is being brought up by somebody else; a port is taken, or a part does not start;
-            whatever was started is ended again.
+        PlaneError: a stack is up, a port is taken, or a part does not start; whatever was started is ended again.
         ToolError: the build or the deployment failed; likewise.
     """
     merged = local_parameters(parameters or {}, settings)
@@ -146,7 +156,7 @@ def bring_up(
     check_parameters(merged, template)
     model = None if latency is None else load_latency(latency)
     folder = state_folder()
-    with _only_one(folder), contextlib.ExitStack() as undo:
+    with contextlib.ExitStack() as undo:
         _require_none()
         emulator_port, plane_port = _ports(port)
         progress("starting the emulator")
@@ -177,7 +187,10 @@ def bring_up(
 
 
 def take_down(stack: LocalStack) -> None:
-    """Ends plane and emulator; the emulator keeps nothing. Ctrl-C does not stop it half-way."""
+    """Ends plane and emulator; the emulator keeps nothing. Ctrl-C does not stop it half-way.
+
+    The caller holds the stack (``hold_stack``).
+    """
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         stack.plane.end(grace_s=15)
@@ -198,6 +211,8 @@ def stack_for_a_while(
     settings: str = "local",
 ) -> Iterator[LocalStack]:
     """The stack that is up, with whatever settings, or one that lives only as long as the block.
+
+    The caller holds the stack (``hold_stack``), else another process could end it, or find it ended.
 
     Raises:
         UsageError: a latency model or a CPU scale is asked for, and the stack that is up has another or none.
@@ -236,27 +251,6 @@ def stack_for_a_while(
 def _stop(stack: LocalStack, progress: Progress) -> None:
     progress("stopping the local stack")
     take_down(stack)
-
-
-@contextlib.contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Holds ``.lambdalab/lock``, which the kernel gives free when this process ends, however it does."""
-    with (folder / "lock").open("a+") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            lock.seek(0)
-            raise PlaneError(
-                f"a local stack is being brought up already, by {lock.read() or 'another process'}",
-                next_step="wait for it, then see `lambdalab status`",
-            ) from error
-        lock.truncate(0)
-        lock.write(f"process {os.getpid()}")
-        lock.flush()
-        try:
-            yield
-        finally:
-            lock.truncate(0)
 
 
 def _require_none() -> None:

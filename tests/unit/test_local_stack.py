@@ -3,8 +3,6 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -142,29 +140,3 @@ def test_what_is_left_of_a_dead_stack_is_named_and_in_the_way(stack: LocalStack)
     with pytest.raises(PlaneError, match=r"plane \(pid \d+\) has ended, .* in the way; clear .* `lambdalab down`"):
         really_bring_up(lambda _: None)
     assert stack.emulator.alive
-
-
-HOLDER = """
-import sys, time
-from pathlib import Path
-from lambdalab.local.stack import _only_one
-with _only_one(Path(sys.argv[1])):
-    print("held", flush=True)
-    time.sleep(60)
-"""
-
-
-def test_only_one_comes_up_at_a_time(stack: LocalStack, tmp_path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE) as holder:
-        assert holder.stdout is not None
-        try:
-            assert holder.stdout.readline() == b"held\n"
-            said = rf"a local stack is being brought up already, by process {holder.pid}; wait for it, then"
-            with pytest.raises(PlaneError, match=said) as caught:
-                really_bring_up(lambda _: None)
-            assert caught.value.exit_code == 3
-        finally:
-            holder.kill()
-        holder.wait()
-    with module._only_one(tmp_path):  # whoever is killed holds it no more
-        assert (tmp_path / "lock").read_text() == f"process {os.getpid()}"

@@ -1,0 +1,69 @@
+"""A run holds its stack: whatever else would measure on it, or end it, is refused until the run is over."""
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from .conftest import Begin, Run
+from .test_bench import rows_of, wait_for_trials
+
+
+def runs(project: Path) -> set[str]:
+    return {path.name for path in (project / "results").glob("2*")}
+
+
+def test_while_a_run_measures_every_other_one_is_refused_and_the_run_stays_valid(
+    lambdalab: Run, begin: Begin, project: Path, tiny: str, local_stack: dict[str, str]
+) -> None:
+    first = begin("run", "--protocol", tiny, "--blocks", "2")
+    run = wait_for_trials(project, first, 1)
+    os.kill(first.pid, signal.SIGSTOP)  # so that it is still there when all of them have been refused
+    before = runs(project)
+    others = (
+        ("run", "--protocol", tiny),
+        ("run", "--protocol", tiny, "--up"),
+        ("run", "--resume", run.name),
+        ("sweep", "--memory", "128"),
+        ("aa",),
+        ("run", "s3-ingest"),
+        ("up",),
+        ("down",),
+    )
+    try:
+        for other in others:
+            done = lambdalab(*other)
+            assert (done.returncode, done.stdout) == (3, ""), other
+            assert re.fullmatch(
+                rf"lambdalab: the local stack is in use by run {run.name}, pid {first.pid} \(`lambdalab run [^`]*`\); "
+                rf"wait for it, or end it with `kill {first.pid}`, which keeps what it measured\.\n",
+                done.stderr,
+            ), done.stderr
+        assert runs(project) == before, "a refused run leaves nothing behind"
+    finally:
+        os.kill(first.pid, signal.SIGCONT)
+    _, errors = first.communicate(timeout=120)
+    assert first.returncode == 0, errors
+    rows = rows_of(run)
+    assert len(rows) == 8
+    assert {row["reason"] for row in rows} == {""}
+    assert not (run / "lock").exists()
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_was_ended_holds_nothing(
+    lambdalab: Run, begin: Begin, project: Path, tiny: str, local_stack: dict[str, str], end: int
+) -> None:
+    process = begin("run", "--protocol", tiny, "--blocks", "2")
+    run = wait_for_trials(project, process, 1)
+    process.send_signal(end)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == (130 if end == signal.SIGTERM else -end), errors
+
+    done = lambdalab("run", "--resume", run.name)
+
+    assert done.returncode == 0, done.stderr
+    valid = [row["trial"] for row in rows_of(run) if row["valid"] == "true"]
+    assert len(valid) == len(set(valid)) == 8
