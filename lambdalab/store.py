@@ -122,12 +122,18 @@ class RunDirectory(RunFolder[Manifest]):
             raise StorageError(f"{path} is damaged: {error}", next_step="restore it, or measure again") from error
 
     def append_log_lines(self, lines: Iterable[LogLine]) -> None:
-        """Writes the lines that are not there yet; collecting twice does no harm."""
+        """Writes the lines that are not there yet; collecting twice does no harm.
+
+        Where reading them fails midway, those that came before are written all the same.
+        """
         seen = {line.event_id for line in self.log_lines()} if self._collected is None else self._collected
         self._collected = None  # a failure may leave some of them written: then the file is asked again
-        new = {line.event_id: line for line in lines if line.event_id not in seen}
-        if new:
-            append(self.folder / "platform.jsonl", new.values())
+        new: dict[str, LogLine] = {}
+        try:
+            new.update((line.event_id, line) for line in lines if line.event_id not in seen)
+        finally:
+            if new:
+                append(self.folder / "platform.jsonl", new.values())
         self._collected = seen.union(new)
 
     def log_lines(self) -> list[LogLine]:

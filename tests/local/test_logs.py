@@ -3,11 +3,12 @@
 import asyncio
 import json
 import logging
+import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.exceptions import ClientError
@@ -17,6 +18,12 @@ from lambdalab.local import logs as logs_module
 from lambdalab.local.aws_json import AwsJson
 from lambdalab.local.http import Exchange, Response, port_of, serve
 from lambdalab.local.logs import REFUSALS, LogWriter
+from lambdalab.stack import Stack
+from lambdalab.target import AwsTarget
+from local.support import Emulated
+
+if TYPE_CHECKING:
+    from mypy_boto3_logs.type_defs import InputLogEventTypeDef
 
 GROUP = "/aws/lambda/under-test"
 
@@ -160,3 +167,18 @@ async def test_a_service_that_is_away_loses_no_line(monkeypatch: pytest.MonkeyPa
         await until(lambda: bench.service.taken["one"])
     assert bench.service.taken["one"] == ["kept"]
     assert bench.writer.dropped == 0
+
+
+def test_the_emulator_tells_all_lines_of_a_crowded_second(emulated: Emulated) -> None:
+    aws, group = emulated.aws, "/aws/lambda/crowded"
+    aws.logs.create_log_group(logGroupName=group)
+    aws.logs.create_log_stream(logGroupName=group, logStreamName="stream")
+    second_ms = (time.time_ns() // 10**9 - 60) * 1000
+    events: list[InputLogEventTypeDef] = [{"timestamp": second_ms + i // 12, "message": str(i)} for i in range(12_000)]
+    for begin in (0, 6_000):
+        put = aws.logs.put_log_events
+        put(logGroupName=group, logStreamName="stream", logEvents=events[begin : begin + 6_000])
+    target = AwsTarget(aws, Stack(name="lab", outputs={}, parameters={}, resources={}, types={}))
+    target.poll_s = 0.05
+    lines = list(target.log_lines(group, second_ms))
+    assert sorted(int(line.message) for line in lines) == list(range(12_000))

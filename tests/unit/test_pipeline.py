@@ -373,7 +373,7 @@ def test_reading_a_log_takes_so_long_at_most(
     monkeypatch: pytest.MonkeyPatch, query_s: float, for_s: float, pages: int | None
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr("lambdalab.target._PAGE_ROWS", 2)
+    monkeypatch.setattr("lambdalab.target._QUERY_ROWS", 2)
     monkeypatch.setattr("lambdalab.target.time.monotonic", lambda: clock[0])
     monkeypatch.setattr("lambdalab.target.time.sleep", lambda s: clock.append(clock.pop() + s))
     aws = Aws(endpoint_url="http://127.0.0.1:9")
