@@ -1,19 +1,27 @@
 """A local command asks for nothing but loopback, whatever the user's shell, profile or configuration file says."""
 
 import contextlib
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from local.whole import processes_of
+from local.whole import project as new_project
 from trap import Trap, damaged_files, hostile_files, hostile_variables, user_environment
 
 from lambdalab.deployment import build, local_parameters
 from lambdalab.tools import interpreter_for
 
-from .conftest import command
+from .conftest import SHARED, command
 
+UP = ("up", "--port", "0", "--parameter", "ReservedConcurrency=2")
+BUSY = 4
+"""Exit code of an invalid run, which a busy machine may cause."""
 EVENT = "events/direct-small.json"
 LOAD = ("load", "--headless", "--only-summary", "--rate", "5", "--duration", "2s", "--languages", "go")
 COMMANDS = {
@@ -69,7 +77,7 @@ def built(project: Path, tiny: str) -> Path:
 def scene(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     scene = Scene(built, tmp_path_factory.mktemp("user"))
     try:
-        scene.expect(scene.everything, command(), "up", "--port", "0", "--parameter", "ReservedConcurrency=2")
+        scene.expect(scene.everything, command(), *UP)
         yield scene
         scene.expect(scene.everything, command(), "down")
     finally:
@@ -79,8 +87,7 @@ def scene(built: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sce
 
 @pytest.mark.parametrize(("name", "kind"), CASES)
 def test_a_local_command_succeeds_and_asks_loopback_only(scene: Scene, name: str, kind: str) -> None:
-    may_be_invalid = (0, 4) if name in ("run", "load") else (0,)  # on a busy machine
-    scene.expect(scene.kinds[kind], command(), *COMMANDS[name], good=may_be_invalid)
+    scene.expect(scene.kinds[kind], command(), *COMMANDS[name], good=(0, BUSY))
 
 
 def test_sam_for_the_local_environment_asks_loopback_only(scene: Scene) -> None:
@@ -88,3 +95,45 @@ def test_sam_for_the_local_environment_asks_loopback_only(scene: Scene) -> None:
     scene.expect(
         scene.everything, sam, "list", "stack-outputs", "--config-env", "local", "--stack-name", "lambdalab-local"
     )
+
+
+def test_no_process_of_the_stack_has_the_users_settings(scene: Scene) -> None:
+    scene.expect(scene.everything, command(), *COMMANDS["invoke"])
+    found = {line: Path(f"/proc/{line.partition(' ')[0]}/environ").read_bytes() for line in processes_of(scene.project)}
+    expected = ("ministack", "local.plane", "local.guard", "awslambdaric")
+    assert [part for part in expected if part not in str(found)] == []
+    for line, environment in found.items():
+        assert scene.trap.url.encode() not in environment, line
+        assert b"nope" not in environment, line
+
+
+ALONE = ("invoke", "run", "load", "logs", "doctor")
+UNUSED_PORT = 9
+NAMESPACE = 'ip link set lo up && exec strace -f --seccomp-bpf -qq -e "$0" -o "$1" sh -ec "$2"'
+CALLS = "trace=connect,sendto,sendmsg,sendmmsg"
+ADDRESS = re.compile(r'sin6?_port=htons\((\d+)\).*?(?:inet_addr\("|inet_pton\(AF_INET6, ")([^"]+)')
+
+
+@pytest.mark.needs("network namespace")
+def test_with_loopback_alone_every_command_works_and_connects_to_nothing_else(built: Path, tmp_path: Path) -> None:
+    """No other address and no name server, in a network that has only ``lo``."""
+    url = f"http://127.0.0.1:{UNUSED_PORT}"
+    (tmp_path / "project").mkdir()
+    hostile = damaged_files(tmp_path) | hostile_files(tmp_path, url) | hostile_variables(url)
+    folder = new_project(tmp_path / "project", SHARED, built=False)  # the other tests' stack is up in theirs
+    shutil.copytree(built / ".aws-sam", folder / ".aws-sam")
+    shutil.copy(built / "tiny.toml", folder)
+    calls = [shlex.join([command(), *call]) for call in (UP, *(COMMANDS[name] for name in ALONE))]
+    script = "\n".join([f"trap '{command()} down' EXIT", *(f"{call} || test $? = {BUSY}" for call in calls)])
+    done = subprocess.run(
+        ["unshare", "--net", "sh", "-c", NAMESPACE, CALLS, str(tmp_path / "calls"), script],
+        cwd=folder, env=user_environment() | hostile, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    seen = (tmp_path / "calls").read_text()
+    addresses = {(host, int(port)) for port, host in ADDRESS.findall(seen)}
+    assert {host for host, _ in addresses} <= {"127.0.0.1", "::1"}, addresses
+    assert not {53, UNUSED_PORT} & {port for _, port in addresses}, addresses
+    assert len(addresses) >= 2, "emulator and plane"
+    assert len(re.findall(r"sa_family=AF_INET6?,", seen)) == len(ADDRESS.findall(seen)), "each address was read"
+    assert not re.findall(r'sun_path="[^"]*resolve[^"]*', seen), "a name server behind a socket in the file system"
