@@ -63,15 +63,18 @@ class Aws:
     Args:
         endpoint_url: the emulator's, on loopback; None is AWS, or whatever else boto3 finds in the environment.
         lambda_endpoint_url: the plane's, which stands in for Lambda.
+        region: on AWS, where neither the environment nor the profile names one.
 
     Raises:
         AccessError: an endpoint is not on loopback.
     """
 
-    def __init__(self, *, endpoint_url: str | None = None, lambda_endpoint_url: str | None = None) -> None:
+    def __init__(
+        self, *, endpoint_url: str | None = None, lambda_endpoint_url: str | None = None, region: str | None = None
+    ) -> None:
         for url in filter(None, (endpoint_url, lambda_endpoint_url)):
             loopback.require_loopback(url)
-        self._endpoint_url = endpoint_url
+        self._endpoint_url, self._region = endpoint_url, region
         self._lambda_endpoint_url = lambda_endpoint_url or endpoint_url
 
     @cached_property
@@ -81,7 +84,8 @@ class Aws:
             return loopback.session()
         with access_errors("the AWS credentials"):
             # The AWS CLI and most SDKs read AWS_REGION; boto3 alone does not.
-            return boto3.Session(region_name=os.environ.get("AWS_REGION"))
+            session = boto3.Session(region_name=os.environ.get("AWS_REGION"))
+            return session if session.region_name is not None else boto3.Session(region_name=self._region)
 
     def open(self, url: str, *, timeout_s: float) -> HTTPResponse:
         """Opens a link that a service gave, such as that of a function's code.

@@ -17,6 +17,7 @@ import msgspec
 
 from lambdalab.errors import StorageError
 from lambdalab.project import state_folder
+from lambdalab.record_files import DAMAGED, storage
 
 ROUNDS: Final = 500_000
 REPEATS: Final = 9
@@ -71,11 +72,13 @@ def last_calibration() -> Calibration | None:
         StorageError: the file is damaged.
     """
     path = state_folder() / "calibration.json"
+    with storage(path, "read"):
+        if not path.exists():
+            return None
+        content = path.read_bytes()
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Calibration)
-    except FileNotFoundError:
-        return None
-    except msgspec.DecodeError as error:
+        return msgspec.json.decode(content, type=Calibration)
+    except DAMAGED as error:
         raise StorageError(
             f"{path} is damaged: {error}", next_step="measure again with `lambdalab calibrate`"
         ) from error

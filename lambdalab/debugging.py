@@ -57,9 +57,7 @@ def debug_local(
     )
     try:
         with watching(stack, request_id, on_line), loopback.open_url(request, timeout_s=None) as answer:
-            return Result(
-                payload=answer.read().decode(), log="", function_error=answer.headers.get("X-Amz-Function-Error")
-            )
+            return Result(payload=answer.read(), log="", function_error=answer.headers.get("X-Amz-Function-Error"))
     except urllib.error.HTTPError as error:
         said = error.read().decode("utf-8", "replace")
         raise PlaneError(f"the plane refused to debug {function}: {said}", next_step="mend what it names") from error

@@ -274,7 +274,7 @@ def _costs(arn: str) -> str:
 def _template(aws: Aws, name: str) -> dict[str, Any]:
     """A stack's template, after transforms."""
     body: Any = aws.cloudformation.get_template(StackName=name, TemplateStage="Processed")["TemplateBody"]
-    return (read_template(body) if isinstance(body, str) else body) or {}
+    return read_template(body, f"the template of stack {name}") if isinstance(body, str) else body or {}
 
 
 def _wait(

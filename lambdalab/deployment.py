@@ -7,11 +7,10 @@ import os
 import platform
 import shutil
 import sys
-import tomllib
 from pathlib import Path
 from typing import Final
 
-from lambdalab import loopback
+from lambdalab import loopback, samconfig
 from lambdalab.design import Architecture
 from lambdalab.errors import UsageError
 from lambdalab.project import project_root, state_folder
@@ -93,9 +92,8 @@ def local_environment(settings: str) -> str:
 
 def local_stack(settings: str) -> tuple[str, str]:
     """The name of a local stack of these settings, and its template."""
-    written = tomllib.loads((project_root() / "samconfig.toml").read_text())[local_environment(settings)]
-    template = written["build"]["parameters"].get("template_file", "template.yaml")
-    return written["global"]["parameters"]["stack_name"], template
+    environment = local_environment(settings)
+    return samconfig.stack_name(environment), samconfig.template_file(environment)
 
 
 def local_parameters(changes: dict[str, str], settings: str = "local") -> dict[str, str]:
@@ -109,20 +107,15 @@ def local_parameters(changes: dict[str, str], settings: str = "local") -> dict[s
     Raises:
         UsageError: no local stack can have these settings.
     """
-    written = tomllib.loads((project_root() / "samconfig.toml").read_text())
-    known = [name for name in written if name == "load" or is_local(name)]
+    known = [name for name in samconfig.environments() if name == "load" or is_local(name)]
     if settings not in known:
-        raise UsageError(f"no local stack has settings {settings}", next_step=f"name one of {', '.join(known)}")
-
-    def stated(environment: str) -> dict[str, str]:
-        pairs: list[str] = written[environment]["global"]["parameters"]["parameter_overrides"]
-        return {key: value.strip('"') for key, value in (pair.split("=", 1) for pair in pairs)}
-
-    if local_environment(settings) != "local":
-        return stated(settings) | host_parameters() | changes
-    local = stated("local")
-    settled = local | stated(settings)
-    return settled | {name: local[name] for name in _NOT_LOCAL} | host_parameters() | changes
+        next_step = f"name one of {', '.join(known)}" if known else "add [local.global.parameters] to samconfig.toml"
+        raise UsageError(f"no local stack has settings {settings}", next_step=next_step)
+    stated = samconfig.parameter_overrides(settings)
+    if local_environment(settings) == "local":
+        local = samconfig.parameter_overrides("local")
+        stated = local | stated | {name: local[name] for name in _NOT_LOCAL if name in local}
+    return stated | host_parameters() | changes
 
 
 def overrides(parameters: dict[str, str]) -> list[str]:
@@ -143,8 +136,7 @@ def build(settings: str, parameters: dict[str, str]) -> None:
         ToolError: sam is missing, or the build failed.
     """
     environment = local_environment(settings)
-    written = tomllib.loads((project_root() / "samconfig.toml").read_text())[environment]["build"]["parameters"]
-    note = project_root() / written["build_dir"] / _MADE_OF
+    note = project_root() / samconfig.build_dir(environment) / _MADE_OF
     made_of = _made_of(local_stack(settings)[1], parameters)
     if note.is_file() and note.read_text() == made_of:
         return

@@ -17,9 +17,9 @@ from lambdalab.local.stack import LocalStack
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What the function answered. ``function_error`` is None for a success; ``log`` is the last 4 KB."""
+    """What the function answered, byte for byte. ``function_error`` is None for a success; ``log`` is the last 4 KB."""
 
-    payload: str
+    payload: bytes
     log: str
     function_error: str | None
 
@@ -77,7 +77,7 @@ def invoke_local(stack: LocalStack, function: str, payload: bytes, on_line: OnLi
         except ClientError as error:
             raise _refusal(error, function, known) from error
         return Result(
-            payload=answer["Payload"].read().decode(),
+            payload=answer["Payload"].read(),
             log=base64.b64decode(answer.get("LogResult", "")).decode("utf-8", "replace"),
             function_error=answer.get("FunctionError"),
         )

@@ -176,7 +176,7 @@ class _Containers:
         """By ``start-lambda``, in a container that is kept."""
         with access_errors(f"{function} in `sam local start-lambda`"):
             answer = self._client.invoke(FunctionName=function, Payload=payload)
-            return _parsed(answer["Payload"].read().decode()), "FunctionError" in answer
+            return _parsed(answer["Payload"].read()), "FunctionError" in answer
 
     def once(self, function: str, event: str, _: bytes) -> Answer:
         """By ``sam local invoke``, in a container of its own; it tells a failure by its answer only."""
@@ -185,7 +185,7 @@ class _Containers:
             process.wait(_INVOKE_LIMIT_S)
         except subprocess.TimeoutExpired:
             _end(process)
-        said = log_file.with_suffix(".out").read_text().strip()
+        said = log_file.with_suffix(".out").read_bytes().strip()
         if process.returncode != 0 or not said:
             raise ToolError(
                 f"`sam local invoke {function}` ended with exit code {process.returncode} and "
@@ -229,11 +229,11 @@ def _end(process: "subprocess.Popen[bytes]") -> None:
                 process.wait(_END_LIMIT_S)
 
 
-def _parsed(answer: str) -> Any:
+def _parsed(answer: bytes) -> Any:
     try:
         return json.loads(answer)
     except ValueError:  # what is no JSON is compared as it is
-        return answer
+        return answer.decode(errors="backslashreplace")
 
 
 def _last(log_file: Path) -> str:

@@ -49,16 +49,26 @@ def read(path: Path, kind: type[T], error: type[UsageError]) -> T:
         kind: a struct that forbids unknown fields.
         error: what to raise for a file that cannot be read, is not TOML, or does not fit ``kind``.
     """
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
-    except OSError as problem:
-        raise error(f"{path} cannot be read: {problem.strerror}", next_step="check the path") from problem
-    except (ValueError, RecursionError) as problem:  # not UTF-8, or not TOML, or nested deeper than Python's stack
-        raise error(f"{path} is not TOML: {problem}", next_step="correct that place") from problem
+    data = read_toml(path, error)
     try:
         return msgspec.convert(data, kind)
     except msgspec.ValidationError as problem:
         raise _refusal(path, kind, data, str(problem), error) from problem
+
+
+def read_toml(path: Path, error: type[UsageError]) -> dict[str, Any]:
+    """Read a TOML file. Numbers with a point become exact decimals.
+
+    Args:
+        path: the file.
+        error: what to raise for a file that cannot be read or is not TOML.
+    """
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"), parse_float=Decimal)
+    except OSError as problem:
+        raise error(f"{path} cannot be read: {problem.strerror}", next_step="check the path") from problem
+    except (ValueError, RecursionError) as problem:  # not UTF-8, or not TOML, or nested deeper than Python's stack
+        raise error(f"{path} is not TOML: {problem}", next_step="correct that place") from problem
 
 
 def choose(word: str, known: Collection[str]) -> str:

@@ -25,6 +25,7 @@ from lambdalab.local.stack import LocalStack, hold_stack
 from lambdalab.lock import Lock, hold
 from lambdalab.model import FunctionFacts, LogLine
 from lambdalab.project import machine_folder
+from lambdalab.samconfig import region_of
 from lambdalab.stack import Stack, find_stack
 
 LOG_QUERY: Final = (
@@ -367,7 +368,7 @@ def aws_target(
     Raises:
         StackError, AccessError: it is not there, or cannot be asked for.
     """
-    aws = aws or Aws()
+    aws = aws or Aws(region=region_of(stack_name))
     by = "" if environment is None else f" --config-env {environment}"
     deploy = f"`sam build{by} && sam deploy{by}`"
     stack = find_stack(aws, stack_name, next_step=f"deploy it with {deploy}, or name yours with --stack-name")

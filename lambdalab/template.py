@@ -4,26 +4,58 @@ import difflib
 import re
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Required, TypedDict
 
+import msgspec
 import yaml
 
 from lambdalab.errors import UsageError
 from lambdalab.project import project_root
 
+_FILE: Final = "template.yaml"
+_TOGETHER: Final = {
+    "Timeout", "VisibilityTimeout", "BudgetUsd", "BudgetEmail", "ReservedConcurrency", "MaximumConcurrency"
+}  # fmt: skip
+"""Parameters of this project's template that limit each other."""
+
+
+class _Parameter(TypedDict, total=False):
+    """What the lab reads of a parameter."""
+
+    Type: Required[str]
+    Default: str | int | float | bool
+    AllowedValues: list[str | int | float | bool]
+    AllowedPattern: str
+    MinValue: int | float | str
+    MaxValue: int | float | str
+    ConstraintDescription: str
+
 
 def parameter_default(name: str) -> str:
     """The value a parameter has on AWS when nobody sets it."""
-    return str(_parameters(project_root())[name]["Default"])
+    parameters = _parameters(project_root())
+    if "Default" not in parameters.get(name, {}):
+        raise UsageError(f"{_FILE} has no parameter {name} with a default", next_step="add it")
+    return str(parameters[name]["Default"])
 
 
-def read_template(text: str) -> dict[str, Any]:
-    """A template in YAML or JSON; short functions such as ``!Ref`` become what they are given."""
-    template: dict[str, Any] = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+def read_template(text: str, name: str) -> dict[str, Any]:
+    """A template in YAML or JSON; short functions such as ``!Ref`` become what they are given.
+
+    Raises:
+        UsageError: it is not YAML, or no template. ``name`` says which one.
+    """
+    try:
+        template = yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+    except (yaml.YAMLError, ValueError, RecursionError) as problem:  # ValueError: a date or number that is none
+        said = " ".join(str(problem).split())
+        raise UsageError(f"{name} is not YAML: {said}", next_step="correct that place") from problem
+    if not isinstance(template, dict):
+        raise UsageError(f"{name} is no template: it holds no keys", next_step="write Resources and their properties")
     return template
 
 
-def check_parameters(values: dict[str, str], template: str = "template.yaml") -> None:
+def check_parameters(values: dict[str, str], template: str = _FILE) -> None:
     """Refuses what AWS and the emulator would refuse, before anything is built and in one sentence.
 
     Raises:
@@ -33,16 +65,16 @@ def check_parameters(values: dict[str, str], template: str = "template.yaml") ->
     for name, value in values.items():
         if name not in parameters:
             near = difflib.get_close_matches(name, parameters, n=1)
-            known = f"perhaps {near[0]} is meant" if near else f"it has {', '.join(sorted(parameters))}"
+            known = f"perhaps {near[0]} is meant" if near else f"it has {', '.join(sorted(parameters)) or 'none'}"
             raise UsageError(f"{template} has no parameter {name}", next_step=f"name one of its own: {known}")
         if not _allowed(parameters[name], value):
             rule = parameters[name].get("ConstraintDescription", f"see {template}")
             raise UsageError(f"{name}={value} is not allowed by {template}", next_step=f"it {rule}")
-    if template != "template.yaml":
+    together = {name: str(parameter.get("Default", "")) for name, parameter in parameters.items()} | values
+    if template != _FILE or not _TOGETHER.issubset(together):
         return
-    together = {name: str(parameter["Default"]) for name, parameter in parameters.items()} | values
     timeout_s, visibility_s = together["Timeout"], together["VisibilityTimeout"]
-    if int(visibility_s) < int(timeout_s):
+    if timeout_s.isdecimal() and visibility_s.isdecimal() and int(visibility_s) < int(timeout_s):
         raise UsageError(
             f"VisibilityTimeout={visibility_s} is less than Timeout={timeout_s}, which Lambda refuses of a queue",
             next_step=f"set VisibilityTimeout={6 * int(timeout_s)}, six times Timeout, or lower Timeout",
@@ -60,7 +92,7 @@ def check_parameters(values: dict[str, str], template: str = "template.yaml") ->
         )
 
 
-def _allowed(parameter: dict[str, Any], value: str) -> bool:
+def _allowed(parameter: _Parameter, value: str) -> bool:
     if parameter["Type"] == "Number":
         if not re.fullmatch(r"\d+", value):
             return False
@@ -73,9 +105,28 @@ def _allowed(parameter: dict[str, Any], value: str) -> bool:
 
 
 @cache
-def _parameters(root: Path, template: str = "template.yaml") -> dict[str, dict[str, Any]]:
-    parameters: dict[str, dict[str, Any]] = read_template((root / template).read_text())["Parameters"]
-    return parameters
+def _parameters(root: Path, template: str = _FILE) -> dict[str, _Parameter]:
+    """The parameters of a template. Their limits have been checked."""
+    path = root / template
+    try:
+        content = path.read_text(encoding="utf-8")
+    except OSError as problem:
+        raise UsageError(f"{path} cannot be read: {problem.strerror}", next_step="check the path") from problem
+    except ValueError as problem:
+        raise UsageError(f"{path} is not YAML: {problem}", next_step="correct that place") from problem
+    try:
+        found = msgspec.convert(read_template(content, str(path)).get("Parameters") or {}, dict[str, _Parameter])
+    except msgspec.ValidationError as problem:
+        raise UsageError(f"{path}: Parameters are wrong: {problem}", next_step="correct that place") from problem
+    for name, parameter in found.items():
+        try:
+            re.compile(parameter.get("AllowedPattern", ""))
+            float(parameter.get("MinValue", 0)), float(parameter.get("MaxValue", 0))
+        except (re.error, ValueError) as problem:
+            raise UsageError(
+                f"{path}: the limits of {name} are wrong: {problem}", next_step="correct them"
+            ) from problem
+    return found
 
 
 class _Loader(yaml.SafeLoader):

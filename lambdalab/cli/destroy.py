@@ -37,6 +37,7 @@ def destroy(
     """
     from lambdalab.aws import Aws
     from lambdalab.deletion import Doomed, delete, find_doomed
+    from lambdalab.samconfig import region_of
 
     refuse_contradictions(context, target)
     if target is TargetName.LOCAL:
@@ -44,7 +45,7 @@ def destroy(
         local.require_alive()
         aws, stack_name = local.aws(), local.stack_name
     else:
-        aws = Aws()
+        aws = Aws(region=region_of(stack_name))
     doomed = find_doomed(aws, stack_name)
     if doomed is None:
         _show_leftovers(aws, Doomed(name=stack_name, stack_id="", status="", resources=()))

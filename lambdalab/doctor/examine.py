@@ -33,6 +33,7 @@ from lambdalab.load.arguments import ARGUMENTS, plan_of
 from lambdalab.load.schedule import LoadPlan, check_plan
 from lambdalab.local.stack import running_stack
 from lambdalab.model import FunctionFacts
+from lambdalab.samconfig import region_of
 from lambdalab.target import AwsTarget, aws_target, local_target
 
 
@@ -88,7 +89,7 @@ def examine_aws(stack_name: str, results: Path, offered: LoadPlan | None) -> Ite
         offered: a load, or none.
     """
     yield from machine_findings(results, local=False)
-    aws = Aws()
+    aws = Aws(region=region_of(stack_name))
     account = Account(aws)
     yield from account.identity()
     if not account.usable:

@@ -143,11 +143,12 @@ def read_times(path: Path) -> tuple[float, ...]:
             if number == 1:
                 continue  # a heading
             raise LoadPlanError(
-                f'{path}:{number}: "{cell}" is no time', next_step="write seconds, or ISO 8601 as 2026-11-21T10:00:00Z"
+                f'{path}:{number}: "{cell[:40]}" is no time',
+                next_step="write seconds, or ISO 8601 as 2026-11-21T10:00:00Z",
             )
         if times and time_s < times[-1]:
             raise LoadPlanError(
-                f'{path}:{number}: "{cell}" is before the line above', next_step="sort the file by time"
+                f'{path}:{number}: "{cell[:40]}" is before the line above', next_step="sort the file by time"
             )
         times.append(time_s)
     return tuple(time_s - times[0] for time_s in times)

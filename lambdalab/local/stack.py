@@ -27,6 +27,7 @@ from lambdalab.local.function import CUSTOM_RUNTIMES
 from lambdalab.local.plane import Settings
 from lambdalab.lock import Lock, hold
 from lambdalab.project import project_root, state_folder
+from lambdalab.record_files import DAMAGED, storage
 from lambdalab.stack import find_stack
 from lambdalab.template import check_parameters
 from lambdalab.tools import interpreter_for, run_tool, tool
@@ -107,10 +108,17 @@ class LocalStack(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def running_stack() -> LocalStack | None:
-    """The stack that is up, dead parts included, or None."""
+    """The stack that is up, dead parts included, or None; a damaged file is none.
+
+    Raises:
+        StorageError: the file may not be read.
+    """
+    path = _state_file()
     try:
-        return msgspec.json.decode(_state_file().read_bytes(), type=LocalStack)
-    except (FileNotFoundError, msgspec.DecodeError):
+        with storage(path, "read"):
+            content = path.read_bytes() if path.exists() else b""
+        return msgspec.json.decode(content, type=LocalStack)
+    except DAMAGED:
         return None
 
 

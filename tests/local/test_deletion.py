@@ -408,7 +408,7 @@ def test_somebody_elses_stack_is_refused(emulated: Emulated, description: str) -
 
 
 def test_this_projects_template_has_its_mark() -> None:
-    assert read_template((project_root() / "template.yaml").read_text())["Description"].startswith(MARK)
+    assert read_template((project_root() / "template.yaml").read_text(), "it")["Description"].startswith(MARK)
 
 
 def test_what_the_template_does_not_name_is_not_emptied(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:

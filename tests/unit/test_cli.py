@@ -144,7 +144,7 @@ def test_the_documented_examples_can_be_parsed() -> None:
 def test_the_documented_exit_codes_are_those_there_are() -> None:
     table = DOCS[DOCS.index("## Exit codes") : DOCS.index("## lambdalab\n")]
     codes = {int(code) for code in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)}
-    assert codes == {0, cli_app.EXIT_VERDICT, 2, 3, 4, cli_app.EXIT_DEFECT, cli.EXIT_INTERRUPTED}
+    assert codes == {0, cli_app.EXIT_VERDICT, 2, 3, 4, cli_app.EXIT_DEFECT, cli.EXIT_INTERRUPTED, 128 + signal.SIGPIPE}
 
 
 def test_version(call: Call) -> None:
@@ -181,7 +181,9 @@ def test_completion_knows_the_commands() -> None:
         ("run --latency 2026-11-21", 2, "--latency 2026-11-21 is for the local stack that --up brings up; add --up"),
         ("run --up --latency nope", 2, 'latencies/ has no "nope"; there are: 2026-11-21.'),
         ("up --latency bad.toml", 2, 'bad.toml: key "scenario" is unknown; there are: name, date, seed, calls.'),
-        ("run --target aws", 3, "no AWS region is set for the cloudformation endpoint; set AWS_REGION"),
+        ("run --target aws --stack-name other", 3, "no AWS region is set for the cloudformation endpoint; set"),
+        ("run --target aws", 3, "no AWS credentials were found for"),  # in the region of samconfig.toml
+        ("destroy", 3, "no AWS credentials were found for"),
         ("plan --stack-name x", 2, "--stack-name x names a stack on AWS, and the target is local; add --target aws"),
         ("run --build x=nowhere", 2, "--build x=nowhere: there is no folder 'nowhere'; make one with `sam build --con"),
         ("run --build x --build x=.", 2, "--build names 'x' twice; give each build a name of its own."),

@@ -82,7 +82,7 @@ def test_without_credentials_nothing_more_is_asked(
 
 def test_without_a_region(call: Call, account: FakeAccount, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_REGION")
-    assert examined(call, code=3)["region"]["found"] == "none is set"
+    assert examined(call, "--stack-name", "other", code=3)["region"]["found"] == "none is set"
 
 
 def test_a_profile_that_is_not_there(call: Call, account: FakeAccount, monkeypatch: pytest.MonkeyPatch) -> None:
