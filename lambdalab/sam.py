@@ -87,8 +87,9 @@ def _variables_of(stack: LocalStack) -> dict[str, str]:
 
 async def _in_containers(command: Sequence[str], stack: LocalStack, images: dict[str, str]) -> int:
     """Runs ``sam local`` with a way from its containers to the emulator, and ends that way with it."""
-    async with sam_local_options(stack, images) as options:
-        process = await asyncio.create_subprocess_exec(*command, *options, env=_variables_of(stack))
+    async with sam_local_options(stack, images) as (options, docker_variables):
+        variables = _variables_of(stack) | docker_variables
+        process = await asyncio.create_subprocess_exec(*command, *options, env=variables)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGINT, lambda: None)  # the terminal tells sam as well, which then cleans up
 

@@ -11,7 +11,7 @@ import msgspec
 
 from lambdalab.aws import access_errors
 from lambdalab.local.base_images import has_image, is_made, made_image, make_image, public_image
-from lambdalab.local.docker import bridged, docker, host_interface, require_engine
+from lambdalab.local.docker import bridged, configure_without_proxies, docker, host_interface, require_engine
 from lambdalab.local.stack import LocalStack
 from lambdalab.project import state_folder
 
@@ -21,8 +21,10 @@ _LONGEST_PULL_S: Final = 600.0
 
 
 @contextlib.asynccontextmanager
-async def sam_local_options(stack: LocalStack, images: dict[str, str]) -> AsyncIterator[list[str]]:
-    """Options for ``sam local``, valid as long as the block lasts: for so long containers reach the emulator.
+async def sam_local_options(
+    stack: LocalStack, images: dict[str, str]
+) -> AsyncIterator[tuple[list[str], dict[str, str]]]:
+    """Options and variables for ``sam local``. Its containers reach the emulator as long as the block lasts.
 
     Args:
         stack: a local stack that is up.
@@ -34,13 +36,16 @@ async def sam_local_options(stack: LocalStack, images: dict[str, str]) -> AsyncI
     host = host_interface()
     async with bridged(host, stack.emulator.port) as port:
         with tempfile.TemporaryDirectory(prefix="sam-local-", dir=state_folder()) as folder:
+            docker_config = Path(folder) / "docker"
+            docker_config.mkdir()
+            configure_without_proxies(docker_config)
             file = Path(folder) / "env.json"
             file.write_bytes(msgspec.json.encode(env_json(stack, f"http://{EMULATOR_HOST}:{port}")))
             options = ["--env-vars", str(file), "--add-host", f"{EMULATOR_HOST}:{host.ip}"]
             for logical, image in images.items():
                 if is_made(image):  # of AWS's own, sam looks whether there is a newer one
                     options += ["--invoke-image", f"{logical}={image}", "--skip-pull-image"]
-            yield options
+            yield options, {"DOCKER_CONFIG": str(docker_config)}
 
 
 def env_json(stack: LocalStack, endpoint_url: str) -> dict[str, dict[str, str]]:

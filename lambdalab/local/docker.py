@@ -9,8 +9,10 @@ import asyncio
 import contextlib
 import ipaddress
 import json
+import os
 import subprocess
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Final
 
 from lambdalab import loopback
@@ -44,6 +46,22 @@ def docker(*arguments: str, longest_s: float = _LONGEST_CALL_S) -> "subprocess.C
             f"the Docker engine did not answer `docker {arguments[0]}` within {longest_s:g} s",
             next_step="see whether it is well with `docker info`",
         ) from error
+
+
+def configure_without_proxies(folder: Path) -> None:
+    """Makes a folder for ``DOCKER_CONFIG``: the user's own, without the proxies that clients put into containers.
+
+    A proxy cannot reach the bridge of ``bridged``.
+    """
+    own = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
+    settings = own / "config.json"
+    for path in own.iterdir() if own.is_dir() else ():
+        if path != settings:
+            (folder / path.name).symlink_to(path.absolute())
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # absent or damaged: its clients ignore it as well
+        found = json.loads(settings.read_bytes())
+        kept = {name: value for name, value in found.items() if name != "proxies"}
+        (folder / settings.name).write_text(json.dumps(kept))
 
 
 def require_engine() -> None:

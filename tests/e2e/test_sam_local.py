@@ -43,7 +43,13 @@ def left_of(project: Path) -> list[str]:
     return containers + [one for one in processes_of(project) if re.search(r"\blocal (invoke|start-lambda)\b", one)]
 
 
-def test_every_event_has_the_same_answer_and_items_as_in_the_local_stack(project: Path, stack: LocalStack) -> None:
+def test_every_event_has_the_same_answer_and_items_as_in_the_local_stack(
+    project: Path, stack: LocalStack, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where Docker's configuration has a proxy for containers, which would not reach the emulator."""
+    proxies = {"default": dict.fromkeys(("httpProxy", "httpsProxy"), "http://127.0.0.1:9")}
+    (tmp_path / "config.json").write_text(json.dumps({"proxies": proxies}))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     events = sorted(map(str, Path("events").glob("*.json")))
     assert len(events) >= 6
     found = compare(stack, events, invoke=[SMALL], progress=print)

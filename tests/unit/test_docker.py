@@ -14,7 +14,7 @@ import pytest
 
 from lambdalab.errors import PlaneError, SetupError, ToolError
 from lambdalab.local.base_images import made_image, make_image, public_image
-from lambdalab.local.docker import INSTALL, bridged, host_interface, require_engine
+from lambdalab.local.docker import INSTALL, bridged, configure_without_proxies, host_interface, require_engine
 
 BRIDGE = "127.0.0.2"
 HOST = IPv4Interface(f"{BRIDGE}/8")
@@ -159,3 +159,30 @@ def test_an_engine_that_does_not_take_the_image(docker: Say) -> None:
         ToolError, match=r"`docker import` of lambdalab/provided\.al2023-.* failed: no space left on device"
     ):
         make_image("provided.al2023")
+
+
+def test_dockers_configuration_for_containers_has_no_proxies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own, made = tmp_path / "own", tmp_path / "made"
+    (own / "contexts").mkdir(parents=True)
+    made.mkdir()
+    proxies = {"default": {"httpProxy": "http://proxy.example:3128"}}
+    (own / "config.json").write_text(json.dumps({"credsStore": "pass", "proxies": proxies}))
+    monkeypatch.setenv("DOCKER_CONFIG", str(own))
+    configure_without_proxies(made)
+    assert json.loads((made / "config.json").read_text()) == {"credsStore": "pass"}
+    assert (made / "contexts").resolve() == own / "contexts"
+
+
+@pytest.mark.parametrize("text", [None, "{damaged", "[]"])
+def test_dockers_configuration_may_be_absent_or_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None
+) -> None:
+    made = tmp_path / "made"
+    made.mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("DOCKER_CONFIG", raising=False)
+    if text is not None:
+        (tmp_path / ".docker").mkdir()
+        (tmp_path / ".docker" / "config.json").write_text(text)
+    configure_without_proxies(made)
+    assert list(made.iterdir()) == []

@@ -261,7 +261,9 @@ READ_BY_NAME: Final = {
     "AWS_REGION": "lambdalab/aws.py",
     "BOTO_DISABLE_CRT": "lambdalab/__init__.py",
     "COLUMNS": "lambdalab/console.py",
+    "DOCKER_CONFIG": "lambdalab/local/docker.py",
     "DOCKER_HOST": "lambdalab/doctor/machine.py",
+    "LAMBDALAB_LOCK": "lambdalab/lock.py",
     "PATH": "",
     "SAM_BUILD_MODE": "",
 }
@@ -303,19 +305,23 @@ def dotted(node: ast.AST) -> str:
 
 def faults(name: str, tree: ast.AST) -> Iterator[str]:
     """Every place of a module that starts a process, opens a session or reads the environment past the one place."""
-    allowed_environ = set()
-    for node in ast.walk(tree):
+    nodes = list(ast.walk(tree))
+    names = {
+        ast.unparse(node.target if isinstance(node, ast.AnnAssign) else node.targets[0]): node.value
+        for node in nodes
+        if isinstance(node, ast.Assign | ast.AnnAssign)
+    }
+    by_name = set()
+    for node in nodes:
         match node:
             case (
-                ast.Call(
-                    func=ast.Attribute(value=ast.Attribute() as environ, attr="get" | "setdefault"),
-                    args=[ast.Constant(value=str() as key), *_],
-                )
-                | ast.Subscript(value=ast.Attribute() as environ, slice=ast.Constant(value=str() as key))
-                | ast.Compare(left=ast.Constant(value=str() as key), comparators=[ast.Attribute() as environ])
-            ) if READ_BY_NAME.get(key, "-") in ("", name):
-                allowed_environ.add(environ)
-    for node in ast.walk(tree):
+                ast.Call(func=ast.Attribute(value=environ, attr="get" | "pop" | "setdefault"), args=[key, *_])
+                | ast.Subscript(value=environ, slice=key)
+                | ast.Compare(left=key, comparators=[environ])
+            ) if isinstance(found := names.get(getattr(key, "id", ""), key), ast.Constant):
+                if READ_BY_NAME.get(str(found.value), "-") in ("", name):
+                    by_name.add(environ)
+    for node in nodes:
         where = f"{name}:{getattr(node, 'lineno', 0)}"
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
             called = dotted(node.func)
@@ -325,7 +331,7 @@ def faults(name: str, tree: ast.AST) -> Iterator[str]:
                 yield f"{where}: {called}"
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
             said = f"{node.value.id}.{node.attr}"
-            if said in NEVER or (said == "os.environ" and node not in allowed_environ):
+            if said in NEVER or (said == "os.environ" and node not in by_name):
                 yield f"{where}: {said}"
         if isinstance(node, ast.ImportFrom) and node.module in ("os", "subprocess", "boto3", "urllib.request"):
             yield f"{where}: from {node.module} import, which hides what is called"
