@@ -165,16 +165,21 @@ def _mark_front(points: Sequence[Point]) -> list[Point]:
     return [msgspec.structs.replace(point, on_front=not beaten(point)) for point in points]
 
 
+def samples_missing(points: Sequence[Point], limits: Limits) -> int:
+    """The number of samples that a cell lacks for the intervals that the limits are compared with."""
+    if limits.max_p95_ms is not None:
+        return max(point.duration_ms.p95_more for point in points)
+    return max(0, *(smallest_n(LEVEL) - point.n for point in points))
+
+
 def _recommend(points: Sequence[Point], limits: Limits) -> tuple[str | None, str]:
     max_p95_ms, max_usd = limits.max_p95_ms, limits.max_usd_per_million
     if max_p95_ms is None and max_usd is None:
         return None, "no limit was given, so any point of the front may be the right one"
-    missing = max(point.duration_ms.p95_more for point in points) if max_p95_ms is not None else 0
+    missing = samples_missing(points, limits)
     if missing:
-        return None, f"a 95th percentile with an interval needs {missing} more samples in a cell"
-    missing = max(smallest_n(LEVEL) - point.n for point in points)
-    if missing > 0:
-        return None, f"a median with an interval needs {missing} more samples in a cell"
+        estimate = "median" if max_p95_ms is None else "95th percentile"
+        return None, f"a {estimate} with an interval needs {missing} more samples in a cell"
     asked = [] if max_p95_ms is None else [f"p95 of Duration at most {max_p95_ms:g} ms"]
     asked += [] if max_usd is None else [f"at most {max_usd:g} USD per million messages"]
     kept = [point for point in points if _keeps(point, limits)]

@@ -258,8 +258,8 @@ def measure(
     command: Sequence[str],
     options: Sequence[str],
     limits: "Limits | None" = None,
-) -> None:
-    """Begins a run or goes on with one, executes it and shows the result.
+) -> "Summary":
+    """Begins a run or goes on with one, executes it and shows the result, which is returned.
 
     Args:
         target: where.
@@ -284,7 +284,7 @@ def measure(
     with store.held():
         if previous is not None:
             resume_run(target, previous)
-        _execute_and_show(target, store, go_on=shlex.join([*go_on, *options]), limits=limits)
+        return _execute_and_show(target, store, go_on=shlex.join([*go_on, *options]), limits=limits)
 
 
 def _confirm(target: "AwsTarget", plan: "Plan", *, yes: bool) -> None:
@@ -295,7 +295,7 @@ def _confirm(target: "AwsTarget", plan: "Plan", *, yes: bool) -> None:
 
 def _execute_and_show(
     target: "AwsTarget", store: "RunDirectory", *, go_on: str, limits: "Limits | None" = None
-) -> None:
+) -> "Summary":
     """Runs; then, however that ended, shows what was measured before what went wrong is said.
 
     Args:
@@ -313,6 +313,7 @@ def _execute_and_show(
     summary = show_result(store, limits=limits)
     if is_gate(store.manifest().protocol):
         end_by_verdict(summary.comparisons)
+    return summary
 
 
 def end_by_verdict(comparisons: "Sequence[Comparison]") -> None:

@@ -1,11 +1,11 @@
 """The command sweep: every combination of settings in one run, cost against latency, and which setting to take."""
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, TypeVar, get_args
+from typing import TYPE_CHECKING, Annotated, TypeVar, get_args
 
 import typer
 
-from lambdalab.cli.app import app
+from lambdalab.cli.app import EXIT_VERDICT, app
 from lambdalab.cli.running import (
     MAX_SEED,
     RESULTS,
@@ -19,7 +19,12 @@ from lambdalab.cli.running import (
     target_of,
     with_ceilings,
 )
-from lambdalab.errors import UsageError
+from lambdalab.errors import InvalidRunError, UsageError
+
+if TYPE_CHECKING:
+    from lambdalab.analysis import Summary
+    from lambdalab.design import Protocol
+    from lambdalab.frontier import Limits
 
 T = TypeVar("T")
 
@@ -82,7 +87,7 @@ def sweep(
     if previous is not None:
         protocol = previous.manifest().protocol
         if not trials_left(previous):
-            show_result(previous, limits=limits)
+            _end_by_limits(show_result(previous, limits=limits), protocol, limits)
             return
     else:
         protocol = sweep_protocol(
@@ -104,9 +109,35 @@ def sweep(
     options += ["--max-usd-per-million", f"{max_usd_per_million:g}"] if max_usd_per_million is not None else []
     options += ["--up"] if temporary else []
     with target_of(target, stack_name, protocol, temporary=temporary, resuming=previous is not None) as place:
-        measure(
+        summary = measure(
             place, protocol, previous, results, seed=seed, yes=yes, command=["sweep"], options=options, limits=limits
         )
+    _end_by_limits(summary, protocol, limits)
+
+
+def _end_by_limits(summary: "Summary", protocol: "Protocol", limits: "Limits") -> None:
+    """Ends with 1 if no setting keeps the limits under a warm load.
+
+    The time of the cold load is mostly that of the first invocation, so it is shown and does not decide.
+
+    Raises:
+        InvalidRunError: there are too few samples to decide.
+    """
+    from lambdalab.design import Start
+    from lambdalab.frontier import NO_LIMITS, samples_missing
+
+    if limits == NO_LIMITS:
+        return
+    warm = {load.label for load in protocol.loads if load.start is not Start.COLD}
+    failed = [of for of in summary.frontiers if of.label in warm and of.recommended is None]
+    for frontier in failed:
+        if samples_missing(frontier.points, limits):
+            raise InvalidRunError(
+                f"the limits of sweep {summary.run_id} cannot be decided: {frontier.label}: {frontier.because}",
+                next_step="measure again with more --blocks",
+            )
+    if failed:
+        raise typer.Exit(EXIT_VERDICT)
 
 
 def _numbers(option: str, text: str) -> tuple[int, ...]:

@@ -675,9 +675,12 @@ def test_a_finished_sweep_is_answered_again_without_a_target(
     assert "1024Bx100: take go-128MB: the fastest of 2 that keep at most 500 USD per million messages" in ended.out
     assert [cell["arm"] for cell in cells_of(project) if cell["recommended"] == "true"] == ["go-128MB", "go-128MB"]
     ended = call("sweep", "--resume", "latest", "--max-usd-per-million", "1")
+    assert (ended.code, ended.err) == (1, ""), "a gate that fails"
     assert "1024Bx100: no recommendation: no setting keeps at most 1 USD" in ended.out
     ended = call("sweep", "--resume", "latest", "--max-p95-ms", "100")
     assert "no recommendation: a 95th percentile with an interval needs 53 more samples in a cell" in ended.out
+    assert ended.code == 4, "undecided is no verdict"
+    assert f"the limits of sweep {run_folder(project).name} cannot be decided: 1024Bx100: a 95th perc" in ended.err
     assert (run_folder(project) / "metrics.csv").read_bytes() == rows
 
 
@@ -691,8 +694,8 @@ def test_an_interrupted_sweep_goes_on_with_its_limits(call: Call, project: Path,
     assert target.calls.count("restore") == 1
     target.faults.clear()
     done = call(*go_on.split()[1:])
-    assert done.code == 0, done.err
-    assert "valid samples 64/64, " in done.out, "tiny has 1 block, and 4 comparisons need 8"
+    assert done.code == 4, "two blocks decide nothing"
+    assert "valid samples 8/8, " in done.out
 
 
 def test_with_a_limit_on_a_percentile_there_are_blocks_enough_for_one(
@@ -700,6 +703,7 @@ def test_with_a_limit_on_a_percentile_there_are_blocks_enough_for_one(
 ) -> None:
     ended = call("sweep", "--memory", "128", "--language", "go", "--max-p95-ms", "16")
     assert ended.code == 0, ended.err
+    assert call("sweep", "--resume", "latest", "--max-p95-ms", "0.5").code == 1
     assert "1024Bx100: take go: the cheapest of 1 that keep p95 of Duration at most 16 ms" in ended.out
     assert {cell["n"] for cell in cells_of(project)} == {"65"}
 
