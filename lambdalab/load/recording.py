@@ -6,6 +6,7 @@ A process of the run's own keeps the books (``bookkeeper``), and closes them as 
 import atexit
 import contextlib
 import math
+import signal
 import subprocess
 import sys
 import time
@@ -162,7 +163,7 @@ class Recording:
         """Closes the books of a run that is under way without waiting for the drain.
 
         Returns:
-            0 when they are closed, or no run has begun; 4 when the run is invalid, 3 when they could not be closed.
+            0 when they are closed or nothing was sent yet; 4 when the run is invalid, 3 when they could not be closed.
         """
         if self.store is None:
             return 0
@@ -171,6 +172,8 @@ class Recording:
             self._process.stdin.close()
             self._process.terminate()
         code = self._process.wait()
+        if code == -signal.SIGTERM and not self._told:  # before it could handle the signal
+            return 0
         return code if code in (0, InvalidRunError.exit_code) else SetupError.exit_code
 
     def _require_kept(self) -> None:

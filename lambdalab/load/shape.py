@@ -243,6 +243,9 @@ class Lead:
             except LambdalabError as error:
                 self._complain(error)
                 return None
+            except gevent.GreenletExit:  # Ctrl-C before the first message
+                self._environment.process_exit_code = EXIT_INTERRUPTED
+                raise
         return len(self.run.workers) if self.run.going_on() else None
 
     def _begin(self) -> Run:

@@ -81,7 +81,7 @@ def ended_by_hand(project: Path, said: str, code: int) -> None:
     run = RunDirectory(project / "results" / "latest")
     summary, ending = summary_of(project), run.ending()
     assert [fault for fault in summary.faults if not fault.startswith(BOUND)] == [], said
-    assert code == (4 if summary.faults else 0), said
+    assert code == (4 if summary.faults else 130), said
     assert "Traceback" not in said
     assert summary.stopped == "stopped by hand"
     assert ending is not None
@@ -201,8 +201,9 @@ def test_an_emulator_that_cannot_follow_is_the_limit_of_the_run(
     assert summary.load.whole.processed == summary.load.whole.sent == 100
 
 
-def test_ctrl_c_while_messages_are_sent_ends_the_run_like_stop(
-    project: Path, clean_environment: dict[str, str], loaded: dict[str, str]
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_messages_are_sent_ends_the_run_like_stop(
+    project: Path, clean_environment: dict[str, str], loaded: dict[str, str], lambdalab: Run, number: int
 ) -> None:
     link = project / "results" / "latest"
     before = link.readlink() if link.is_symlink() else None
@@ -212,10 +213,18 @@ def test_ctrl_c_while_messages_are_sent_ends_the_run_like_stop(
         start_new_session=True,
     )  # fmt: skip
     wait_for(process, lambda: is_sending(link, before), "nothing was sent")
-    os.killpg(process.pid, signal.SIGINT)
+    os.kill(process.pid, signal.SIGSTOP)
+    refused = lambdalab("down")
+    assert (refused.returncode, f"in use by run {link.readlink().name}, pid {process.pid} (" in refused.stderr) == (
+        3,
+        True,
+    )
+    os.kill(process.pid, signal.SIGCONT)
+    os.kill(process.pid, number)
     said, _ = process.communicate(timeout=90)
 
     ended_by_hand(project, said, process.returncode)
+    assert keepers(link.readlink().name) == []
 
 
 def test_ctrl_c_while_a_page_shows_a_run_ends_it_like_stop(

@@ -87,9 +87,9 @@ class Locust:
             self.end()
             raise AssertionError(f"Locust did not end:\n{self.log}") from None
 
-    def interrupt(self) -> None:
-        """Ctrl-C, which a terminal sends to all processes of a group."""
-        os.killpg(self.process.pid, signal.SIGINT)
+    def interrupt(self, number: signal.Signals = signal.SIGINT) -> None:
+        """Ctrl-C, which a terminal sends to all processes of a group, or another signal."""
+        os.killpg(self.process.pid, number)
 
     def counts(self) -> dict[str, int]:
         """What the run says of itself at its end."""
