@@ -15,7 +15,7 @@ from botocore.exceptions import ClientError
 from lambdalab.aws import Aws, access_errors
 from lambdalab.errors import AccessError, StackError
 from lambdalab.stack import stack_description
-from lambdalab.template import read_template
+from lambdalab.template import processed_template
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation.type_defs import StackResourceSummaryTypeDef
@@ -109,14 +109,16 @@ def find_doomed(aws: Aws, name: str) -> Doomed | None:
             return None
         in_review = found["StackStatus"] == _IN_REVIEW
         # The emulator forgets the description of what a change set made, as sam's do; the template has it.
-        description = found.get("Description") or ("" if in_review else _template(aws, name).get("Description", ""))
+        description = found.get("Description") or (
+            "" if in_review else processed_template(aws, name).get("Description", "")
+        )
         if not in_review and not description.startswith(MARK):
             raise StackError(
                 f"stack {name} is none of this project's: its description does not begin with {MARK.strip()!r}",
                 next_step="nothing was deleted; name yours with --stack-name",
             )
         rows = _resource_rows(aws, name)
-        declared: dict[str, Any] = {} if in_review else _template(aws, name).get("Resources", {})
+        declared: dict[str, Any] = {} if in_review else processed_template(aws, name).get("Resources", {})
     return Doomed(
         name=found["StackName"],
         stack_id=found["StackId"],
@@ -269,12 +271,6 @@ def leftovers(aws: Aws, doomed: Doomed) -> list[Leftover]:
 
 def _costs(arn: str) -> str:
     return STILL_COSTS.get(arn.split(":")[2], _UNKNOWN)
-
-
-def _template(aws: Aws, name: str) -> dict[str, Any]:
-    """A stack's template, after transforms."""
-    body: Any = aws.cloudformation.get_template(StackName=name, TemplateStage="Processed")["TemplateBody"]
-    return read_template(body, f"the template of stack {name}") if isinstance(body, str) else body or {}
 
 
 def _wait(

@@ -18,6 +18,7 @@ from lambdalab.local.stack import LocalStack
 
 if TYPE_CHECKING:
     from mypy_boto3_logs import CloudWatchLogsClient
+    from mypy_boto3_logs.type_defs import FilteredLogEventTypeDef
 
 OnLine = Callable[[str], None]
 """Takes one line of output, perhaps with its end."""
@@ -139,10 +140,15 @@ def _new_lines(logs: "CloudWatchLogsClient", name: str, group: str, since: int, 
                 page = logs.filter_log_events(logGroupName=group, startTime=start, limit=_PAGE_EVENTS)["events"]
             except logs.exceptions.ResourceNotFoundException:
                 return  # nothing has been written yet
-        fresh = [event for event in page if event["eventId"] not in seen]
+        fresh = [event for event in page if _id_of(event) not in seen]
         for event in fresh:
-            seen[event["eventId"]] = event["timestamp"]
+            seen[_id_of(event)] = event["timestamp"]
             yield Line(function=name, timestamp_ms=event["timestamp"], message=event["message"])
         if len(page) < _PAGE_EVENTS or not fresh:
             return
         start = page[-1]["timestamp"]  # the emulator gives no token for the next page
+
+
+def _id_of(event: "FilteredLogEventTypeDef") -> str:
+    """What tells an event from others. Lines that the emulator itself writes to a function's log have no id."""
+    return event.get("eventId") or f"{event.get('logStreamName')} {event['timestamp']} {event['message']}"

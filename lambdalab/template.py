@@ -9,6 +9,7 @@ from typing import Any, Final, Required, TypedDict
 import msgspec
 import yaml
 
+from lambdalab.aws import Aws
 from lambdalab.errors import UsageError
 from lambdalab.project import project_root
 
@@ -53,6 +54,16 @@ def read_template(text: str, name: str) -> dict[str, Any]:
     if not isinstance(template, dict):
         raise UsageError(f"{name} is no template: it holds no keys", next_step="write Resources and their properties")
     return template
+
+
+def processed_template(aws: Aws, stack_name: str) -> dict[str, Any]:
+    """A deployed stack's template after transforms, so without SAM's own types.
+
+    Raises:
+        botocore.exceptions.BotoCoreError, ClientError: it cannot be read (``access_errors``).
+    """
+    body: Any = aws.cloudformation.get_template(StackName=stack_name, TemplateStage="Processed")["TemplateBody"]
+    return read_template(body, f"the template of stack {stack_name}") if isinstance(body, str) else body or {}
 
 
 def check_parameters(values: dict[str, str], template: str = _FILE) -> None:

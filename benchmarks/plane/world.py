@@ -60,7 +60,7 @@ def world(folder: Path) -> Iterator[World]:
     """Builds, starts and deploys everything, and ends it again."""
     with contextlib.ExitStack() as undo:
         port, plane_port, rie_port, runtime_port = free_ports(4)
-        emulator = start_emulator(port, folder)
+        emulator = start_emulator(port, folder, own_lambda=True)
         undo.callback(emulator.end, grace_s=2)
         endpoint_url = f"http://127.0.0.1:{port}"
         aws = Aws(endpoint_url=endpoint_url)

@@ -13,7 +13,9 @@ from lambdalab.local.async_invoke import EventConfig
 from lambdalab.local.function import CUSTOM_RUNTIMES, FunctionSpec
 from lambdalab.local.packages import merge_layers, unpack
 from lambdalab.local.poller import Mapping
+from lambdalab.local.wakings import Waking, wakings
 from lambdalab.stack import Stack, find_stack
+from lambdalab.template import processed_template
 
 
 class Deployed:
@@ -34,6 +36,10 @@ class Deployed:
         """The stack as CloudFormation describes it."""
         found: Stack = await self._call(lambda: find_stack(self._aws, name, next_step="deploy it with `lambdalab up`"))
         return found
+
+    async def wakings(self, stack_name: str) -> list[Waking]:
+        """What would wake the stack's functions in ways that do not run here, event source mappings aside."""
+        return wakings(await self._call(lambda: processed_template(self._aws, stack_name)))
 
     async def reserve(self, function_name: str, concurrency: int | None) -> None:
         """Sets a function's reserved concurrency; None takes it away."""
@@ -91,8 +97,12 @@ class Deployed:
             return EventConfig.read([], configuration)
         return EventConfig.read(list(answer["FunctionEventInvokeConfigs"]), configuration)
 
-    async def mappings(self, name: str) -> dict[str, Mapping]:
-        """The event source mappings of a function by id; the emulator's own running of them is switched off."""
+    async def mappings(self, name: str) -> tuple[dict[str, Mapping], list[str]]:
+        """The event source mappings of a function; the emulator's own running of them is switched off.
+
+        Returns:
+            The mappings of queues by id, and the sources of all others, which do not run here.
+        """
         answer = await self._call(lambda: self._aws.lambda_.list_event_source_mappings(FunctionName=name))
         found = {mapping["UUID"]: mapping for mapping in answer["EventSourceMappings"]}
         for uuid, seen in found.items():
@@ -100,7 +110,9 @@ class Deployed:
                 await self._call(
                     lambda uuid=uuid: self._aws.lambda_.update_event_source_mapping(UUID=uuid, Enabled=False)
                 )
-        return {uuid: await self._mapping(name, seen) for uuid, seen in found.items()}
+        queues = {uuid: seen for uuid, seen in found.items() if _service_of(seen) == "sqs"}
+        others = [seen.get("EventSourceArn") or uuid for uuid, seen in found.items() if uuid not in queues]
+        return {uuid: await self._mapping(name, seen) for uuid, seen in queues.items()}, others
 
     async def check_visibility(self, mapping: Mapping, timeout_s: int) -> None:
         """As Lambda does when a mapping is created, and not later.
@@ -139,3 +151,9 @@ class Deployed:
 
     async def _call(self, work: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+
+def _service_of(mapping: Any) -> str | None:
+    """The service of a mapping's source; None for a self-managed one, which has no ARN."""
+    parts: list[str] = mapping.get("EventSourceArn", "").split(":")
+    return parts[2] if len(parts) > 2 else None

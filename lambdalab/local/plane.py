@@ -31,6 +31,7 @@ from lambdalab.local.logs import LogWriter
 from lambdalab.local.poller import Poller
 from lambdalab.local.pool import Pool
 from lambdalab.local.runtime_api import Answer
+from lambdalab.local.wakings import Waking
 from lambdalab.local.watch import Watches
 from lambdalab.local.worker import Worker
 from lambdalab.stack import Stack
@@ -87,6 +88,8 @@ class Plane:
         self._destinations = Destinations(self._aws, self._executor, self._put)
         self._pollers: dict[str, Poller] = {}
         self._retired: list[Poller] = []
+        self._wakings: list[Waking] = []
+        self._unserved: dict[str, list[str]] = {}
         self._following = asyncio.Lock()
         self._stack: Stack | None = None
         self._logical_names: dict[str, str] = {}
@@ -176,6 +179,7 @@ class Plane:
                 }
                 for name, pool in self._pools.items()
             },
+            "not_run": [str(waking) for waking in self._all_wakings()],
             "mappings": {poller.mapping.function_name: poller.status() for poller in self._pollers.values()},
         }
 
@@ -274,10 +278,15 @@ class Plane:
                 self._pools[name] = pool
         self._logical_names = names
         self._stack = stack
+        before_wakings, self._wakings = self._wakings, await self._deployed.wakings(stack.name)
+        for waking in self._wakings:
+            if waking not in before_wakings:
+                log.warning("%s", waking)
 
     def _drop(self, name: str) -> None:
         """What a removed function runs is finished; then its environments end."""
         pool, queue = self._pools.pop(name), self._queues.pop(name)
+        self._unserved.pop(name, None)
         pollers = [p for p in self._pollers.values() if p.mapping.function_name == name]
         self._pollers = {uuid: poller for uuid, poller in self._pollers.items() if poller not in pollers}
 
@@ -310,7 +319,11 @@ class Plane:
         self._queues[name].config = await self._deployed.event_config(name, seen)
 
     async def _follow_mappings(self, name: str) -> None:
-        mappings = await self._deployed.mappings(name)
+        mappings, unserved = await self._deployed.mappings(name)
+        if unserved != self._unserved.get(name, []):
+            self._unserved[name] = unserved
+            for waking in self._unserved_mappings(name):
+                log.warning("%s", waking)
         for uuid, poller in list(self._pollers.items()):
             if poller.mapping.function_name == name and uuid not in mappings:
                 poller.stop()  # the batches in hand are finished
@@ -322,6 +335,15 @@ class Plane:
                 self._pollers[uuid] = Poller(mapping, self._pools[name], self._sqs)
             elif self._pollers[uuid].mapping != mapping:
                 self._pollers[uuid].reconfigure(mapping)
+
+    def _all_wakings(self) -> list[Waking]:
+        """What would wake functions and does not run here."""
+        return self._wakings + [waking for name in self._pools for waking in self._unserved_mappings(name)]
+
+    def _unserved_mappings(self, name: str) -> list[Waking]:
+        logical = next((one for one, physical in self._logical_names.items() if physical == name), name)
+        sources = self._unserved.get(name, [])
+        return [Waking(function=logical, kind="event source mapping of", source=source) for source in sources]
 
     def _physical(self, name: str) -> str:
         short = name.split(":function:")[-1].split(":")[0]

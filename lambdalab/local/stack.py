@@ -25,15 +25,18 @@ from lambdalab.local.concurrency import ACCOUNT_CONCURRENCY
 from lambdalab.local.daemon import Daemon, start_daemon
 from lambdalab.local.function import CUSTOM_RUNTIMES
 from lambdalab.local.plane import Settings
+from lambdalab.local.wakings import refuse_custom_resources
 from lambdalab.lock import Lock, hold
 from lambdalab.project import project_root, state_folder
 from lambdalab.record_files import DAMAGED, storage
 from lambdalab.stack import find_stack
-from lambdalab.template import check_parameters
+from lambdalab.template import check_parameters, read_template
 from lambdalab.tools import interpreter_for, run_tool, tool
 
 EMULATOR_PORT: Final = 4566
 _START_LIMIT_S: Final = 60.0
+_CLOSED_LAMBDA: Final = {"LAMBDA_STRICT": "1", "DOCKER_HOST": "unix:///nonexistent/lambdalab-closed"}
+"""MiniStack then runs functions in containers only, and finds no Docker (docs/decisions/0017-one-lambda.md)."""
 Progress = Callable[[str], None]
 """Told what is being done, in words for a person."""
 
@@ -155,13 +158,15 @@ def bring_up(
         cpu_scale: every function's CPU share is multiplied by it; models a core that is slower (below 1) or faster.
 
     Raises:
-        UsageError: a parameter is unknown or outside the template's limits, or the latency model is wrong.
+        UsageError: a parameter is unknown or outside the template's limits, the latency model is wrong, or
+            the template has a custom resource that one of its functions makes.
         PlaneError: a stack is up, a port is taken, or a part does not start; whatever was started is ended again.
         ToolError: the build or the deployment failed; likewise.
     """
     merged = local_parameters(parameters or {}, settings)
     stack_name, template = local_stack(settings)
     check_parameters(merged, template)
+    refuse_custom_resources(read_template((project_root() / template).read_text(encoding="utf-8"), template))
     model = None if latency is None else load_latency(latency)
     folder = state_folder()
     with contextlib.ExitStack() as undo:
@@ -190,6 +195,8 @@ def bring_up(
         undo.callback(plane.end, grace_s=5)
         stack = LocalStack(stack_name=stack_name, emulator=emulator, plane=plane)
         _save(stack)
+        for sentence in stack.status()["not_run"]:
+            progress(sentence)
         undo.pop_all()
     return stack
 
@@ -294,14 +301,21 @@ def _ports(port: int) -> tuple[int, int]:
         return taken[0], taken[1]
 
 
-def start_emulator(port: int, folder: Path) -> Daemon:
-    """Starts the emulator and waits until it answers; it logs and lives in ``folder``."""
+def start_emulator(port: int, folder: Path, *, own_lambda: bool = False) -> Daemon:
+    """Starts the emulator and waits until it answers; it logs and lives in ``folder``.
+
+    Args:
+        port: where it listens.
+        folder: its own.
+        own_lambda: let it run functions itself, to measure it; a local stack has one Lambda, the plane.
+    """
     settings = {
         "BIND_HOST": "127.0.0.1",
         "MINISTACK_HOST": "127.0.0.1",
         "GATEWAY_PORT": str(port),
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",  # its own Lambda does not tell Go where the emulator is
         "LAMBDA_ACCOUNT_CONCURRENCY": str(ACCOUNT_CONCURRENCY),  # else GetAccountSettings tells what fits the machine
+        **({} if own_lambda else _CLOSED_LAMBDA),
         "IOT_MTLS_ENABLED": "0",  # else its MQTT listener opens on every interface
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": str(folder),

@@ -1,8 +1,6 @@
-"""``--target aws`` over HTTP: with the plane as Lambda it measures, with the emulator's own Lambda it must refuse."""
+"""``--target aws`` over HTTP, with the plane as Lambda; the emulator's own Lambda runs nothing."""
 
 import json
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -79,22 +77,13 @@ def test_a_table_that_refuses_writes_ends_the_run_and_keeps_what_was_measured(
     assert (project / "results" / "latest" / "metrics.csv").exists()
 
 
-def test_the_emulators_own_lambda_is_an_invalid_run(lambdalab: Run, project: Path, local_stack: dict[str, str]) -> None:
-    lambdalab("down")
-    up = lambdalab("up", "--port", "0")
-    assert up.returncode == 0, up.stderr
-    state = json.loads((project / ".lambdalab" / "stack.json").read_text())
-    os.kill(state["plane"]["pid"], signal.SIGKILL)
-    variables = dict(word.split("=", 1) for word in up.stdout.split() if "=" in word)
-    del variables["AWS_ENDPOINT_URL_LAMBDA"]
-    lambda_ = clients(variables, "lambda")
-    for mapping in lambda_.list_event_source_mappings()["EventSourceMappings"]:
-        lambda_.update_event_source_mapping(UUID=mapping["UUID"], Enabled=True)
-
-    done = lambdalab("run", "--target", "aws", "--stack-name", "lambdalab-local", "--blocks", "1", "--yes", **variables)
-
-    assert done.returncode == 4, done.stdout + done.stderr
-    summary = json.loads((project / "results" / "latest" / "summary.json").read_text())
-    assert summary["rows_valid"] == 0
-    assert summary["items_found"] == summary["items_expected"]
-    assert "no measurement" in done.stdout
+def test_the_emulators_own_lambda_runs_nothing(lambdalab: Run, local_stack: dict[str, str]) -> None:
+    past_the_plane = {name: value for name, value in local_stack.items() if name != "AWS_ENDPOINT_URL_LAMBDA"}
+    lambda_ = clients(past_the_plane, "lambda")
+    event = json.dumps({"batch_id": "never", "count": 1})
+    answer = lambda_.invoke(FunctionName="lambdalab-local-python-ingest", Payload=event)
+    assert json.load(answer["Payload"])["errorType"] == "Runtime.DockerError"
+    logged = lambdalab("logs", "PythonIngest", "--since", "1h")
+    assert logged.returncode == 0, logged.stderr
+    assert "REPORT RequestId" in logged.stdout
+    assert "never" not in logged.stdout

@@ -413,7 +413,7 @@ def test_this_projects_template_has_its_mark() -> None:
 
 def test_what_the_template_does_not_name_is_not_emptied(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     name = create(aws, {"Own": bucket(unique("own"))})
-    monkeypatch.setattr("lambdalab.deletion._template", lambda *_: {})
+    monkeypatch.setattr("lambdalab.deletion.processed_template", lambda *_: {})
     assert doomed(aws, name).buckets == ()
 
 

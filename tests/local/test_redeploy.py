@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 import socket
 import zipfile
 from collections.abc import Callable, Iterator
@@ -10,12 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import pytest
 from botocore.exceptions import ClientError
 
 from lambdalab.aws import Aws
+from lambdalab.live import read_lines
 from lambdalab.local.plane import Settings
 from lambdalab.local.stack import LocalStack, start_emulator, start_plane
+from lambdalab.platform_log import parse_report
 from local.support import FUNCTIONS, PYTHON_RUNTIME, exists, interpreter
 from local.whole import wait_until
 
@@ -57,10 +61,12 @@ class Deployed:
     def log(self) -> str:
         return (self.folder / "plane.log").read_text()
 
-    def deploy(self, *names: str, reserved: str, visibility_s: int, update: bool = True) -> None:
+    def deploy(
+        self, *names: str, reserved: str, visibility_s: int, update: bool = True, more: dict[str, Any] | None = None
+    ) -> None:
         template = {
             "Parameters": {"ReservedConcurrency": {"Type": "String"}, "VisibilityTimeout": {"Type": "Number"}},
-            "Resources": {key: value for name in names for key, value in resources(name).items()},
+            "Resources": {key: value for name in names for key, value in resources(name).items()} | (more or {}),
         }
         client: Any = self.aws.cloudformation
         call = client.update_stack if update else client.create_stack
@@ -176,3 +182,70 @@ def test_mapping_that_lambda_would_refuse_is_not_run(deployed: Deployed) -> None
     deployed.aws.sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": "3"})
     deployed.aws.sqs.send_message(QueueUrl=url, MessageBody="x")
     wait_until(lambda: deployed.invocations("first")() == 1, 10)
+
+
+OTHER_SOURCES: Final = {
+    "Table": {
+        "Type": "AWS::DynamoDB::Table",
+        "Properties": {
+            "BillingMode": "PAY_PER_REQUEST",
+            "AttributeDefinitions": [{"AttributeName": "id", "AttributeType": "S"}],
+            "KeySchema": [{"AttributeName": "id", "KeyType": "HASH"}],
+            "StreamSpecification": {"StreamViewType": "NEW_IMAGE"},
+        },
+    },
+    "StreamMapping": {
+        "Type": "AWS::Lambda::EventSourceMapping",
+        "Properties": {
+            "EventSourceArn": {"Fn::GetAtt": ["Table", "StreamArn"]},
+            "FunctionName": {"Ref": "firstFunction"},
+            "StartingPosition": "LATEST",
+        },
+    },
+    "Topic": {"Type": "AWS::SNS::Topic", "Properties": {"TopicName": "news"}},
+    "News": {
+        "Type": "AWS::SNS::Subscription",
+        "Properties": {
+            "Protocol": "lambda",
+            "TopicArn": {"Ref": "Topic"},
+            "Endpoint": {"Fn::GetAtt": ["firstFunction", "Arn"]},
+        },
+    },
+}
+
+
+def test_sources_that_do_not_run_here_are_named_and_reach_no_function(deployed: Deployed) -> None:
+    deployed.deploy("first", reserved="1", visibility_s=30, more=OTHER_SOURCES)
+    wait_until(lambda: len(deployed.stack.status()["not_run"]) == 2, 15)
+    topic, stream = deployed.stack.status()["not_run"]
+    assert topic.startswith("SNS subscription News does not run here and will not wake firstFunction; ")
+    assert re.match(r"event source mapping of arn:aws:dynamodb:\S+ does not run here and will not wake first", stream)
+    assert topic in deployed.log()
+    (mapping,) = deployed.stack.status()["mappings"].values()
+    assert mapping["batch_size"] == 1
+
+    emulator = deployed.stack.endpoint_url
+    sns: Any = deployed.aws.session.client("sns", endpoint_url=emulator)
+    sns.publish(TopicArn="arn:aws:sns:us-east-1:000000000000:news", Message="x")
+    sns.close()
+    refused: Any = deployed.aws.lambda_.invoke(FunctionName="first", Payload="{}")
+    assert json.load(refused["Payload"])["errorType"] == "Runtime.DockerError", "the emulator's own Lambda is closed"
+    assert deployed.invocations("first")() == 0
+
+    def lines() -> list[str]:
+        return [line.message for line in read_lines(deployed.stack, "first", 0, follow=False)]
+
+    wait_until(lambda: sum(line.startswith("REPORT RequestId") for line in lines()) == 2, 10)
+    deployed.send("first", "x")
+    wait_until(lambda: deployed.invocations("first")() == 1, 15)
+    wait_until(lambda: sum(line.startswith("REPORT RequestId") for line in lines()) == 3, 10)
+    assert [parse_report(line) is not None for line in lines() if line.startswith("REPORT")] == [True] * 3
+
+    deployed.stack.plane.end(grace_s=5)
+    settings = msgspec.json.decode((deployed.folder / "plane.json").read_bytes(), type=Settings)
+    again = start_plane(settings, deployed.folder)  # a plane begins beside what it does not run
+    try:
+        there = LocalStack(stack_name=STACK, emulator=deployed.stack.emulator, plane=again)
+        assert there.status()["not_run"] == [topic, stream]
+    finally:
+        again.end(grace_s=5)
