@@ -14,7 +14,7 @@ from lambdalab import loopback, samconfig
 from lambdalab.design import Architecture
 from lambdalab.errors import UsageError
 from lambdalab.project import project_root, state_folder
-from lambdalab.tools import find_python, go_version, run_tool, search_path, tool
+from lambdalab.tools import find_python, go_caches, go_version, run_tool, search_path, tool
 
 ARCHITECTURES: Final = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
 PREFERRED_PYTHON: Final = "3.12"
@@ -64,7 +64,7 @@ def _compiling() -> dict[str, str]:
     # With SAM_BUILD_MODE=debug, which is sam's own and switches optimisation off, the symbols stay.
     stripped = "" if os.environ.get("SAM_BUILD_MODE") == "debug" else "-ldflags=-s "
     flags = {"CGO_ENABLED": "0", "GOFLAGS": f"-trimpath {stripped}-tags=lambda.norpc"}
-    return flags | {"PATH": search_path()}
+    return flags | go_caches() | {"PATH": search_path()}
 
 
 def _quiet_sam() -> dict[str, str]:

@@ -97,6 +97,15 @@ def go_version(program: str | Path) -> str:
     return "" if found is None else found[1]
 
 
+def go_caches() -> dict[str, str]:
+    """Variables that tell Go where to keep what it fetches and compiles, if HOME does not: then it refuses to work."""
+    if os.environ.get("HOME"):
+        return {}
+    folder = state_folder() / "go"
+    wanted = {"GOCACHE": folder / "build", "GOPATH": folder / "path"}
+    return {name: str(path) for name, path in wanted.items() if not os.environ.get(name)}
+
+
 def is_pinned(requirement: str, program: str) -> bool:
     """Whether the tool is installed in the version that is pinned, with the pinned versions of what it needs."""
     return _is_there(_tools() / "bin" / program, _tools() / f"{program}.sha256", _wanted(requirement, program))
@@ -164,7 +173,7 @@ def debugger_for(runtime: str, progress: Callable[[str], None]) -> Path:
         else:
             build = {"GOBIN": str(program.parent), "GOFLAGS": "", "CGO_ENABLED": "0", "GOOS": "", "GOARCH": ""}
             go = str(go_folder() / "go")
-            run_tool([go, "install", "-trimpath", wanted], variables=loopback.build_variables() | build)
+            run_tool([go, "install", "-trimpath", wanted], variables=loopback.build_variables() | go_caches() | build)
 
     _install_once(program, wanted, stamp=_tools() / f"debugger-{runtime}", folder=_tools(), install=install)
     return program

@@ -2,6 +2,7 @@
 
 import os
 import re
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Thread
@@ -66,3 +67,27 @@ def test_who_asks_while_somebody_installs_waits_and_finds_it_done(
     second.join()
     assert found == [first]
     assert installed == ["venv", "pip"]
+
+
+@pytest.mark.parametrize("home", [None, ""])
+def test_go_works_without_a_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str | None) -> None:
+    go = str(tools.go_folder() / "go")
+    for name in ("HOME", "XDG_CACHE_HOME", "GOCACHE", "GOPATH"):
+        monkeypatch.delenv(name, raising=False)
+    if home is not None:
+        monkeypatch.setenv("HOME", home)
+    monkeypatch.setattr(tools, "state_folder", lambda: tmp_path / "state")
+    (tmp_path / "go.mod").write_text("module x\ngo 1.22\n")
+    (tmp_path / "main.go").write_text("package main\nfunc main() {}\n")
+    variables = {**os.environ, **tools.go_caches(), "GOFLAGS": "-mod=mod"}
+    dry_run = [go, "build", "-n", "."]
+    done = subprocess.run(dry_run, cwd=tmp_path, env=variables, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_go_keeps_its_own_places(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert tools.go_caches() == {}
+    monkeypatch.delenv("HOME")
+    monkeypatch.setenv("GOCACHE", "/cache")
+    assert list(tools.go_caches()) == ["GOPATH"]
