@@ -1,6 +1,7 @@
 """Calls that are not the plane's own, passed on to the emulator, and the errors of Lambda's API."""
 
 import asyncio
+import dataclasses
 import json
 import re
 import urllib.error
@@ -14,6 +15,7 @@ from lambdalab.local.http import Request, Response
 
 FUNCTION_PATH: Final = re.compile(r"/\d{4}-\d\d-\d\d/functions/([^/]+)(.*)")
 """A call of Lambda's API on a function: its name, and what follows the name."""
+_MAPPINGS: Final = re.compile(r"/\d{4}-\d\d-\d\d/event-source-mappings(/|$)")
 _LAMBDA_PATH: Final = re.compile(r"/\d{4}-\d\d-\d\d/")
 
 
@@ -60,6 +62,23 @@ def changed_function(request: Request, response: Response) -> str | None:
         return None
     found = answer.get("FunctionArn") if isinstance(answer, dict) else None
     return found if isinstance(found, str) else None
+
+
+def switched_off(request: Request) -> Request:
+    """A call that makes or changes a mapping, with the mapping disabled for the emulator, because the plane runs it.
+
+    Without that the emulator takes messages until the plane has switched it off, and gives them to its closed Lambda.
+    """
+    if request.method not in ("POST", "PUT") or not _MAPPINGS.match(request.path):
+        return request
+    try:
+        asked = json.loads(request.body)
+    except ValueError:  # the emulator's to refuse
+        return request
+    if not isinstance(asked, dict):
+        return request
+    body = json.dumps(asked | {"Enabled": False}).encode()
+    return dataclasses.replace(request, body=body, body_bytes=len(body))
 
 
 def refusal(status: int, kind: str, message: str) -> Response:

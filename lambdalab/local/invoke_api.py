@@ -20,7 +20,7 @@ from lambdalab.aws import UNRESERVED_FLOOR
 from lambdalab.errors import LambdalabError
 from lambdalab.local.async_invoke import AsyncQueue
 from lambdalab.local.concurrency import Account, ThrottledError
-from lambdalab.local.emulator import FUNCTION_PATH, Emulator, changed_function, error_headers, refusal
+from lambdalab.local.emulator import FUNCTION_PATH, Emulator, changed_function, error_headers, refusal, switched_off
 from lambdalab.local.http import BODY_LIMIT_BYTES, Exchange, Request, Response
 from lambdalab.local.pool import Pool
 from lambdalab.local.response_stream import ResponseStream
@@ -274,7 +274,7 @@ class InvokeApi:
             return refusal(
                 413, "RequestEntityTooLargeException", f"Request must be smaller than {BODY_LIMIT_BYTES} bytes"
             )
-        response = await self._emulator.answer(request)
+        response = await self._emulator.answer(switched_off(request))
         if request.method == "GET" or response.status >= 300:
             return response
         name = changed_function(request, response)

@@ -49,13 +49,13 @@ class Plane:
 
 
 class Emulator:
-    """Answers every request with 200 and the function's ARN, and records the requests."""
+    """Answers every request with 200 and the function's ARN, and records their bodies."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.bodies: list[Any] = []
 
     def handle(self, exchange: Exchange) -> None:
-        self.asked.append(f"{exchange.request.method} {exchange.request.path}")
+        self.bodies.append(json.loads(exchange.request.body or b"null"))
         exchange.reply(Response(200, json.dumps({"FunctionArn": ARN}).encode()))
 
 
@@ -69,8 +69,8 @@ async def api(plane: Plane, emulator: Emulator) -> AsyncIterator[str]:
     behind.close()
 
 
-async def ask(url: str, method: str) -> tuple[int, Any]:
-    request = urllib.request.Request(url, data=b"{}" if method != "GET" else None, method=method)
+async def ask(url: str, method: str, body: bytes = b"{}") -> tuple[int, Any]:
+    request = urllib.request.Request(url, data=body if method != "GET" else None, method=method)
 
     def call() -> tuple[int, Any]:
         try:
@@ -120,3 +120,19 @@ async def test_a_change_that_does_not_hold_is_no_success(error: Exception, statu
     async with api(Plane(error), Emulator()) as url:
         answer = await ask(f"{url}/2015-03-31/functions/known/code", "PUT")
     assert answer == (status, {"Type": "User", "message": said})
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "given"),
+    [
+        ("event-source-mappings", {"Enabled": True, "BatchSize": 3}, {"Enabled": False, "BatchSize": 3}),
+        ("event-source-mappings/some-id", {"BatchSize": 3}, {"Enabled": False, "BatchSize": 3}),
+        ("event-source-mappings/some-id", [], []),
+        ("functions/known/configuration", {"Timeout": 3}, {"Timeout": 3}),
+    ],
+)
+async def test_the_emulator_runs_no_mapping_itself(path: str, asked: Any, given: Any) -> None:
+    emulator = Emulator()
+    async with api(Plane(), emulator) as url:
+        await ask(f"{url}/2015-03-31/{path}", "PUT", json.dumps(asked).encode())
+    assert emulator.bodies == [given]
