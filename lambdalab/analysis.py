@@ -259,13 +259,28 @@ def condition_cautions(manifest: Manifest | FactorialManifest) -> Iterable[str]:
         )
 
 
+def runtime_cautions(manifest: Manifest | FactorialManifest) -> Iterable[str]:
+    """Which functions ran on another runtime than the template would give them."""
+    for name, function in manifest.functions.items():
+        wanted = manifest.template_runtimes.get(name)
+        if wanted is not None and wanted != function.runtime:
+            yield f"{name} ran on {function.runtime}; the template's default is {wanted}"
+
+
+def few_samples_caution(few: int, cells: int) -> Iterable[str]:
+    """How many of the cells have samples, but too few of them for an interval."""
+    if few:
+        yield (
+            f"{few} of {cells} cells have fewer than {smallest_n(LEVEL)} valid samples, "
+            f"so their medians have no {LEVEL:.0%} interval"
+        )
+
+
 def _cautions(manifest: Manifest, summary: Summary) -> Iterable[str]:
     yield from condition_cautions(manifest)
+    yield from runtime_cautions(manifest)
     messages = {arm.name: arm.messages for arm in manifest.protocol.arms}
     for arm, function in manifest.functions.items():
-        wanted = manifest.template_runtimes.get(arm)
-        if wanted is not None and wanted != function.runtime:
-            yield f"{arm} ran on {function.runtime}; the template's default is {wanted}"
         if manifest.load is not None:
             if function.reserved_concurrency == 1 and manifest.load.get("shape") != "strict":
                 yield (
@@ -284,12 +299,8 @@ def _cautions(manifest: Manifest, summary: Summary) -> Iterable[str]:
         yield from summary.load.cautions
     if manifest.protocol.stop is not None:
         yield from _off_target(manifest.protocol.stop, summary)
-    short = [cell for cell in summary.cells if 0 < cell.n_valid < smallest_n(LEVEL)]
-    if short:
-        yield (
-            f"{len(short)} of {len(summary.cells)} cells have fewer than {smallest_n(LEVEL)} valid samples, "
-            f"so their medians have no {LEVEL:.0%} interval"
-        )
+    few = sum(0 < cell.n_valid < smallest_n(LEVEL) for cell in summary.cells)
+    yield from few_samples_caution(few, len(summary.cells))
     yield from _too_few_blocks(summary.comparisons)
     for drift in summary.drift:
         if _is_notable(drift):

@@ -7,10 +7,14 @@ import sys
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+import msgspec
 
 from lambdalab import __version__, tools
 from lambdalab.analysis import CPU_LIMIT_UNKNOWN
 from lambdalab.aws import Aws, is_aws
+from lambdalab.calibration import last_calibration
 from lambdalab.conditions import Conditions
 from lambdalab.errors import UsageError
 from lambdalab.factorial.model import CalledFunction, FactorialManifest
@@ -54,6 +58,17 @@ def conditions_of_account(aws: Aws) -> Conditions:
     return Conditions(
         target=AwsTarget.name, region=str(aws.session.region_name), machine=this_machine(), cpu_limit=None
     )
+
+
+def plane_limits(target: AwsTarget) -> dict[str, Any]:
+    """What a local plane holds beside CPU shares, and this machine's last calibration, as manifests have them."""
+    if not isinstance(target, LocalTarget):
+        return {"limits": {}, "calibration": None}
+    status = target.local.status()
+    return {
+        "limits": {name: status[name] for name in ("controllers", "tmp_limit") if name in status},
+        "calibration": msgspec.to_builtins(last_calibration()),
+    }
 
 
 def interpreters(target: AwsTarget, functions: Mapping[str, FunctionFacts | CalledFunction]) -> dict[str, str]:

@@ -11,12 +11,12 @@ import msgspec
 from lambdalab.account import account_limits
 from lambdalab.analysis import Summary, summarise
 from lambdalab.bill import Terms, bill_of_run
-from lambdalab.calibration import last_calibration
 from lambdalab.circumstances import (
     conditions_at,
     conditions_without_stack,
     cpu_limit,
     interpreters,
+    plane_limits,
     require_same_functions,
     require_same_place,
     versions,
@@ -77,7 +77,6 @@ def new_run(
     require_empty_queues(target, protocol.arms)  # else there would be a run without a trial
     now = datetime.now(UTC)
     prices = load_price_sheet(target.region)
-    status = target.local.status() if isinstance(target, LocalTarget) else {}
     conditions = conditions_at(target)
     functions = {arm.name: target.facts(arm) for arm in protocol.arms}
     manifest = Manifest(
@@ -97,14 +96,13 @@ def new_run(
         cpu_limit=cpu_limit(target),
         latency=conditions.latency,
         cpu_scale=conditions.cpu_scale,
-        calibration=msgspec.to_builtins(last_calibration()) if status else None,
-        limits={name: status[name] for name in ("controllers", "tmp_limit")} if status else {},
         interpreters=interpreters(target, functions),
         template_runtimes={arm.name: parameter_default(f"{arm.language.capitalize()}Runtime") for arm in protocol.arms},
-        versions=versions("src/python/ingest", "src/go/ingest", local=bool(status)),
+        versions=versions("src/python/ingest", "src/go/ingest", local=isinstance(target, LocalTarget)),
         machine=conditions.machine,
         cold_mode=target.cold_mode if load is None else None,
         load=load,
+        **plane_limits(target),
     )
     target.note_run(manifest.run_id)
     return RunDirectory.create(results, manifest)

@@ -32,11 +32,11 @@ class _Parameter(TypedDict, total=False):
     ConstraintDescription: str
 
 
-def parameter_default(name: str) -> str:
+def parameter_default(name: str, template: str = _FILE) -> str:
     """The value a parameter has on AWS when nobody sets it."""
-    parameters = _parameters(project_root())
+    parameters = _parameters(project_root(), template)
     if "Default" not in parameters.get(name, {}):
-        raise UsageError(f"{_FILE} has no parameter {name} with a default", next_step="add it")
+        raise UsageError(f"{template} has no parameter {name} with a default", next_step="add it")
     return str(parameters[name]["Default"])
 
 

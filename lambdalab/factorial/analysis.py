@@ -9,7 +9,7 @@ from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
-from lambdalab.analysis import condition_cautions
+from lambdalab.analysis import condition_cautions, few_samples_caution, runtime_cautions
 from lambdalab.cost import PriceSheet
 from lambdalab.factorial.collection import LOGS, REPEATED, counted
 from lambdalab.factorial.design import CALLERS, LAB_FACTORS, LANGUAGE, MEMORY_MB, Cell, Design
@@ -18,7 +18,7 @@ from lambdalab.factorial.model import INTERRUPTED, CallRow, FactorialManifest
 from lambdalab.factorial.scenario import CallScenario, Response, Volume
 from lambdalab.factorial.summary import FactorialSummary, Group, Order, VolumeWords, Words
 from lambdalab.model import Estimate
-from lambdalab.stats import LEVEL, median_estimate
+from lambdalab.stats import LEVEL, median_estimate, smallest_n
 
 DURATION: Final = Response(measure="duration_ms", words="Duration", unit="ms")
 """What every call has a REPORT line of, whatever its scenario measures."""
@@ -284,6 +284,7 @@ def _cautions(
     manifest: FactorialManifest, rows: Iterable[CallRow], calls: Sequence[CallRow], summary: FactorialSummary
 ) -> Iterator[str]:
     yield from condition_cautions(manifest)
+    yield from runtime_cautions(manifest)
     valid = [row for row in calls if row.valid]
     if summary.stopped is not None and summary.calls_made < summary.calls_planned:
         yield f"ended by: {summary.stopped}, after {summary.calls_made:,} of {summary.calls_planned:,} calls"
@@ -292,6 +293,7 @@ def _cautions(
             f"{unlogged:,} of {len(valid):,} valid calls logged more than the 4 KB that Invoke returns, so what their "
             "log costs is not known; means of costs are by component, over the calls of which it is known"
         )
+    yield from few_samples_caution(sum(0 < cell.warm < smallest_n(LEVEL) for cell in summary.cells), len(summary.cells))
     estimated = [one for one in summary.effects if one.refused is None]
     yield from dict.fromkeys(f"{one.design}: {said}, and is in no effect" for one in estimated for said in one.left_out)
     yield from dict.fromkeys(f"{one.design}: {said}" for one in estimated for said in one.aliased)

@@ -12,7 +12,7 @@ import msgspec
 from lambdalab.cost import PriceSheet, ingested_bytes, invocation_cost, kept_sheet, rounded
 from lambdalab.design import Start
 from lambdalab.errors import StorageError
-from lambdalab.factorial.design import LANGUAGE, MEMORY_MB, Cell
+from lambdalab.factorial.design import LAB_FACTORS, LANGUAGE, MEMORY_MB, Cell, Design
 from lambdalab.factorial.model import Call, CallRow, FactorialManifest, Outcome
 from lambdalab.factorial.scenario import CallScenario
 from lambdalab.factorial.store import FactorialDirectory
@@ -156,6 +156,8 @@ def _row(
         faults.append(outcome.fault)
     if outcome is not None and outcome.is_first and report is not None and _is_warm(report):
         faults.append(INSIDE)
+    if outcome is not None and outcome.fault is None:
+        faults += _contradictions(manifest.protocol.design(cell), cell, call)
     if call.found is False:
         faults.append(NOT_FOUND)
     reasons = [*([REPEATED] if repeated else []), *faults]
@@ -280,6 +282,18 @@ def _outcome(call: Call, scenario: CallScenario) -> Outcome | None:
         return None if answer is None else scenario.read(answer)
     except (ValueError, RecursionError) as problem:
         return Outcome(measures={}, amounts={}, fault=f"its answer cannot be read: {str(problem)[:200]}")
+
+
+def _contradictions(design: Design, cell: Cell, call: Call) -> Iterator[str]:
+    """What an answer says of its own call that is not what was asked."""
+    answer = msgspec.json.decode(call.answer)
+    if not isinstance(answer, dict):
+        return
+    asked = {**design.settings, **cell.levels, "lang": cell.language}
+    for name, level in asked.items():
+        said = answer.get(name) if name not in LAB_FACTORS else None
+        if said not in (None, level):
+            yield f"its answer says {name} {str(said)[:64]!r} where {level} was asked"
 
 
 def _costs(

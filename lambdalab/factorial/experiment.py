@@ -17,6 +17,7 @@ from lambdalab.circumstances import (
     cpu_limit,
     free_memory_mb,
     interpreters,
+    plane_limits,
     require_same_functions,
     require_same_place,
     versions,
@@ -24,7 +25,7 @@ from lambdalab.circumstances import (
 from lambdalab.conditions import Conditions
 from lambdalab.configuration import Configurations
 from lambdalab.cost import load_price_sheet
-from lambdalab.deployment import local_parameters
+from lambdalab.deployment import local_parameters, local_stack
 from lambdalab.errors import StackError, UsageError
 from lambdalab.factorial.design import FactorialProtocol
 from lambdalab.factorial.model import CalledFunction, FactorialManifest
@@ -36,6 +37,7 @@ from lambdalab.factorial.stopping import reached_cap
 from lambdalab.factorial.store import FACTORIAL, SCHEMA_VERSION, FactorialDirectory
 from lambdalab.scenarios import call_scenario
 from lambdalab.target import AwsTarget, LocalTarget
+from lambdalab.template import parameter_default
 
 _SEED_BITS: Final = 32
 _SCENARIO_OUTPUT: Final = "Scenario"
@@ -85,9 +87,22 @@ def new_run(
         latency=conditions.latency,
         cpu_scale=conditions.cpu_scale,
         interpreters=interpreters(target, functions),
+        template_runtimes=_template_runtimes(scenario, protocol, functions),
+        cold_mode=target.cold_mode,
+        **plane_limits(target),
     )
     target.note_run(manifest.run_id)
     return FactorialDirectory.create(results, manifest)
+
+
+def _template_runtimes(
+    scenario: CallScenario, protocol: FactorialProtocol, functions: Mapping[str, CalledFunction]
+) -> dict[str, str]:
+    """What the scenario's template would run its functions on; of functions that were found nobody knows."""
+    if protocol.function_prefix is not None:
+        return {}
+    template = local_stack(scenario.settings)[1]
+    return {name: parameter_default(f"{of.language.capitalize()}Runtime", template) for name, of in functions.items()}
 
 
 def resume_run(target: AwsTarget, store: FactorialDirectory) -> None:

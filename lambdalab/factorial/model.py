@@ -5,6 +5,7 @@ from typing import Annotated, Final
 
 import msgspec
 
+from lambdalab.design import ColdMode
 from lambdalab.factorial.design import FactorialProtocol, Level
 from lambdalab.model import Count, EpochMs, check_manifest, latency_name
 
@@ -36,7 +37,8 @@ class FactorialManifest(msgspec.Struct, frozen=True, kw_only=True):
     ``kind`` tells it from the manifest of a run of messages. ``functions`` are by language, or by name where
     they were found (``Cell.called``). ``latency`` is the whole
     model by which services took their time, None when there was none; ``cpu_scale`` what CPU shares were multiplied by;
-    ``interpreters`` the Python of each function, by language, of a local run.
+    ``interpreters`` the Python of each function, by language, of a local run. ``calibration``, ``limits``,
+    ``template_runtimes`` and ``cold_mode`` are as in the manifest of a run of messages.
     """
 
     schema_version: int
@@ -58,7 +60,11 @@ class FactorialManifest(msgspec.Struct, frozen=True, kw_only=True):
     machine: dict[str, str]
     latency: dict[str, object] | None = None
     cpu_scale: float = 1.0
+    calibration: dict[str, object] | None = None
+    limits: dict[str, object] = {}
     interpreters: dict[str, str] = {}
+    template_runtimes: dict[str, str] = {}
+    cold_mode: ColdMode | None = None
     resumed_at: tuple[str, ...] = ()
     stopped: str | None = None
 

@@ -301,6 +301,7 @@ def facts_table(manifest: Manifest | FactorialManifest) -> Table:
         "cpu limit": manifest.cpu_limit,
         "cpu scale": f"{manifest.cpu_scale:g}",
         "latency model": manifest.latency_model or "none",
+        "cold starts": manifest.cold_mode,
         "price sheet": manifest.price_sheet,
         "seed": manifest.seed,
     }

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 from rich.console import Console
-from sample_factorial import BATCH, EVENTS, RUN_ID, make_call, make_calls, make_manifest, make_run
+from sample_factorial import BATCH, EVENTS, RUN_ID, make_call, make_calls, make_function, make_manifest, make_run
 from samples import BEGAN_MS, PRICES, ROOT
 
 from lambdalab.errors import LambdalabError, StorageError
@@ -177,6 +177,8 @@ def test_a_cell_takes_means_by_component_and_says_of_how_many_the_log_is_unknown
         (with_tail("Billed Duration: 60 ms", "Billed Duration: 70 ms"), "the REPORT line is no measurement: Billed "),
         (with_tail("Memory Size: 512 MB", "Memory Size: much"), "Memory Size is 'much', in "),
         (call(answer=msgspec.Raw(b'"done"')), "the answer is none of this scenario: "),
+        (call(record={"workload": "turbo"}), "its answer says workload 'turbo' where events was asked"),
+        (call(record={"lang": "perl", "batch_events": 7}), "its answer says batch_events '7' where 1 was asked; its"),
     ],
 )
 def test_a_call_that_does_not_count_says_why_and_stays(given: Call, reason: str) -> None:
@@ -184,6 +186,20 @@ def test_a_call_that_does_not_count_says_why_and_stays(given: Call, reason: str)
     assert not row.valid
     assert row.reason is not None
     assert row.reason.startswith(reason)
+
+
+def test_cautions_are_those_of_every_kind_of_run() -> None:
+    python = msgspec.structs.replace(make_function("python"), runtime="python3.11")
+    functions = {"python": python, "go": make_function("go")}
+    runtimes = {"python": "python3.12", "go": "provided.al2023"}
+    manifest = msgspec.structs.replace(MANIFEST, functions=functions, template_runtimes=runtimes)
+    cautions = summary_of(call(), manifest=manifest).cautions
+    assert "python ran on python3.11; the template's default is python3.12" in cautions
+    assert f"1 of {len(ONE.cells)} cells have fewer than 6 valid samples, so their medians have no 95% interval" in (
+        cautions
+    )
+    six = [call(number, sent_at_ms=BEGAN_MS + number) for number in range(6)]
+    assert not any("fewer than" in said for said in summary_of(*six, manifest=manifest).cautions)
 
 
 def test_another_requests_report_is_not_taken() -> None:

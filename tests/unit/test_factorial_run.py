@@ -2,7 +2,8 @@
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -327,13 +328,17 @@ def test_a_run_of_calls_does_not_go_on_under_other_conditions(
     monkeypatch.setattr(experiment, "free_memory_mb", lambda: 100_000)
     plane = {
         "cpu_limit": "cgroup v2",
+        "tmp_limit": "image",
         "cpu_scale": 0.5,
         "latency": {"name": "slow", "date": "2026-11-21", "seed": 1},
         "functions": {"py": {"interpreter": "python3.12"}, "go": {"interpreter": None}},
     }
     target = on_plane(Account().target, plane)
     store = new_run(target, protocol(), tmp_path)
-    assert store.manifest().interpreters == {"python": "python3.12", "go": "provided.al2023"}
+    manifest = store.manifest()
+    assert manifest.interpreters == {"python": "python3.12", "go": "provided.al2023"}
+    assert manifest.template_runtimes.keys() == {"python", "go"}
+    assert (manifest.cold_mode, manifest.limits) == ("recycle", {"tmp_limit": "image"})
     resume_run(target, store)
     assert len(store.manifest().resumed_at) == 1
     plane |= now
@@ -742,7 +747,13 @@ def test_a_run_of_calls_goes_on_without_its_scenario(
     asked: list[object] = []
     monkeypatch.setattr("lambdalab.factorial.experiment.resume_run", lambda _, run: asked.append(run.folder))
     monkeypatch.setattr("lambdalab.factorial.experiment.execute", lambda *_: [])
-    monkeypatch.setattr("lambdalab.cli.calls.local_stack", asked.append)
+
+    @contextmanager
+    def held(*, settings: str, **_: object) -> Iterator[tuple[None, None]]:
+        asked.append(settings)
+        yield None, None
+
+    monkeypatch.setattr("lambdalab.cli.calls.held_local_stack", held)
     monkeypatch.setattr("lambdalab.target.local_target", lambda *_: SimpleNamespace(name="local"))
     ended = call("run", "--resume", "latest")
     assert ended.code == 0, ended.err
