@@ -39,8 +39,21 @@ def load(
         os.execve(command[0], command, loopback.own_variables())  # noqa: S606 - Locust takes this process over, and every signal with it
     from lambdalab.local.stack import hold_stack, stack_for_a_while
 
+    _refuse_early(context.args)
     with hold_stack() as lock, stack_for_a_while(say, settings="load"):
         raise typer.Exit(_run(command, lock))
+
+
+def _refuse_early(arguments: list[str]) -> None:
+    """Ends with what Locust, or the plan of a run without a page, refuses, before a stack is brought up for it."""
+    from lambdalab.load.arguments import check_typed
+
+    if "--headless" in arguments:
+        check_typed(arguments)
+    command = _locust([*arguments, "--list"])  # which ends once the arguments are read
+    checked = subprocess.run(command, stdout=subprocess.DEVNULL, env=loopback.own_variables(), check=False)
+    if checked.returncode != 0:
+        raise typer.Exit(checked.returncode)
 
 
 def _locust(arguments: list[str]) -> list[str]:

@@ -4,15 +4,15 @@ Each is a text to Locust, so that whatever is wrong with one is said by this pro
 """
 
 import re
-from argparse import Namespace
-from collections.abc import Callable, Mapping
+from argparse import ArgumentError, ArgumentParser, Namespace
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 from lambdalab.design import Mode
 from lambdalab.errors import LoadPlanError
-from lambdalab.load.schedule import Arrivals, LoadPlan, Message, Shape
+from lambdalab.load.schedule import Arrivals, LoadPlan, Message, Shape, check_plan
 from lambdalab.project import results_folder
 from lambdalab.protocol import load_protocol
 from lambdalab.settings_file import choose
@@ -65,10 +65,29 @@ ARGUMENTS: Final[Mapping[str, Argument]] = {
 
 def add_arguments(parser: Any) -> None:
     """Adds the arguments to Locust's parser (its event ``init_command_line_parser``)."""
+    parser.allow_abbrev = False  # else a mistyped option is taken for another without a word
     for name, argument in ARGUMENTS.items():  # not in a group of their own, which the form would leave out
         default = str(results_folder()) if name == "results" else argument.default
         added = parser.add_argument(f"--{name}", default=default, help=argument.help, choices=argument.choices)
         added.include_in_web_ui = argument.of_form  # as Locust's parser does with its own keyword
+
+
+def check_typed(arguments: Sequence[str]) -> None:
+    """Refuses arguments of a run without a page that cannot be run, without Locust and before anything is started.
+
+    Args:
+        arguments: the command line; what is Locust's own is not looked at.
+
+    Raises:
+        LoadPlanError: one is wrong.
+    """
+    parser = ArgumentParser(add_help=False, exit_on_error=False)
+    add_arguments(parser)
+    try:
+        options, _ = parser.parse_known_args(arguments)
+    except ArgumentError as error:
+        raise LoadPlanError(f"load: {error}", next_step="see `locust -f load --help`") from error
+    check_plan(plan_of(options, seed=0))
 
 
 def plan_of(options: Namespace, seed: int) -> LoadPlan:

@@ -1,6 +1,7 @@
 """The local stack: emulator, deployed template and plane, brought up and taken down as one."""
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -293,9 +294,12 @@ def _ports(port: int) -> tuple[int, int]:
             try:
                 listener.bind(("127.0.0.1", wanted))
             except OSError as error:
+                is_taken = error.errno == errno.EADDRINUSE
                 raise PlaneError(
-                    f"port {wanted} on 127.0.0.1 is taken ({error.strerror})",
-                    next_step="end what listens there, or choose another with --port",
+                    f"port {wanted} on 127.0.0.1 {'is taken' if is_taken else 'cannot be used'} ({error.strerror})",
+                    next_step="end what listens there, or choose another with --port"
+                    if is_taken
+                    else "choose another with --port, from 1024 on",
                 ) from error
             taken.append(listener.getsockname()[1])
         return taken[0], taken[1]

@@ -1,5 +1,6 @@
 """A local stack that lives as long as a run: what ends it, what keeps it, what clears it away."""
 
+import errno
 import os
 import signal
 import socket
@@ -140,3 +141,14 @@ def test_what_is_left_of_a_dead_stack_is_named_and_in_the_way(stack: LocalStack)
     with pytest.raises(PlaneError, match=r"plane \(pid \d+\) has ended, .* in the way; clear .* `lambdalab down`"):
         really_bring_up(lambda _: None)
     assert stack.emulator.alive
+
+
+def test_a_port_that_is_not_allowed_is_not_called_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(socket.socket, "bind", refuse)
+    with pytest.raises(PlaneError) as caught:
+        module._ports(80)
+    said = "port 80 on 127.0.0.1 cannot be used (Permission denied); choose another with --port, from 1024 on."
+    assert str(caught.value) == said
