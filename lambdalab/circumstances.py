@@ -123,8 +123,9 @@ def require_same_functions(
 
 
 def _changed(run_id: str, what: str, before: object, now: object, set_back: str = "set it back") -> UsageError:
+    was, is_now = ("not set" if value is None else value for value in (before, now))
     return UsageError(
-        f"run {run_id} began with {what} {before}, and now it is {now}", next_step=f"{set_back}, or start a new run"
+        f"run {run_id} began with {what} {was}, and now it is {is_now}", next_step=f"{set_back}, or start a new run"
     )
 
 

@@ -83,6 +83,7 @@ def refuse_faults(faults: Iterator[tuple[str, object, str]], source: str) -> Non
     """
     for key, value, next_step in faults:
         shown = f'"{value}"' if isinstance(value, str) else "missing" if value is None else value
+        shown = list(shown) if isinstance(shown, tuple) else shown
         raise ProtocolError(f"{source}: {key} is {shown}", next_step=next_step)
 
 

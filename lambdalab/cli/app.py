@@ -6,11 +6,12 @@ import signal
 import sys
 import traceback
 from importlib import import_module
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 from pydantic import ValidationError
 from rich.console import Console
+from typer.core import TyperOption
 from typer.exceptions import TyperException
 
 from lambdalab import __version__
@@ -44,6 +45,15 @@ def _options(
     ] = False,
 ) -> None:
     pass
+
+
+def _type_of_value(self: Any, ctx: Any) -> str | None:
+    """The type of an option's value for the help. A flag takes no value, and typer calls it ``<bool>``."""
+    return None if self.is_flag else _display_type_rich(self, ctx)
+
+
+_display_type_rich: Final = TyperOption.display_type_rich
+TyperOption.display_type_rich = _type_of_value  # type: ignore[method-assign]
 
 
 def complain(problem: str, error: BaseException) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from lambdalab.cli import completion
 from lambdalab.cli.app import EXIT_VERDICT, app
 from lambdalab.cli.running import (
     RESULTS,
@@ -37,9 +38,19 @@ _AFTER_ONE_ANOTHER: Final = "measured one after the other: a drift between the r
 
 @app.command(epilog="Example:  lambdalab compare 20261121-100000-ingest-abcd latest --margin 0.03")
 def compare(
-    base: Annotated[str, typer.Argument(metavar="A", help="The run to compare with: its id, its folder, or latest.")],
+    base: Annotated[
+        str,
+        typer.Argument(
+            metavar="A", autocompletion=completion.runs, help="The run to compare with: its id, its folder, or latest."
+        ),
+    ],
     candidate: Annotated[
-        str | None, typer.Argument(metavar="[B]", help="The run to judge. Without it the arms of A are compared.")
+        str | None,
+        typer.Argument(
+            metavar="[B]",
+            autocompletion=completion.runs,
+            help="The run to judge. Without it the arms of A are compared.",
+        ),
     ] = None,
     margin: Annotated[
         float, typer.Option(min=0.001, max=1, help="The smallest change that matters, as a share: 0.025 is 2.5 %.")

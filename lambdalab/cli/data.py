@@ -15,7 +15,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from lambdalab.cli import EXIT_INTERRUPTED
+from lambdalab.cli import EXIT_INTERRUPTED, completion
 from lambdalab.cli.app import app, complain
 from lambdalab.cli.running import RESULTS, Results
 from lambdalab.console import make_console
@@ -40,7 +40,11 @@ class Format(StrEnum):
 def query(
     sql: Annotated[str, typer.Argument(help="One statement of DuckDB's SQL over the views metrics, trials, runs.")],
     run_id: Annotated[
-        str, typer.Argument(help="A run's id, its folder, latest, or all: every run of the results folder.")
+        str,
+        typer.Argument(
+            autocompletion=completion.runs,
+            help="A run's id, its folder, latest, or all: every run of the results folder.",
+        ),
     ] = "latest",
     results: Results = RESULTS,
     form: Annotated[

@@ -19,6 +19,7 @@ from lambdalab.cli.running import (
     typed,
 )
 from lambdalab.console import make_console
+from lambdalab.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,6 +53,12 @@ def plan(
     from lambdalab.target import aws_target, local_target
 
     refuse_contradictions(context, target)
+    if scenario == "sweep":
+        raise UsageError(
+            "plan knows scenarios, and sweep is a command",
+            next_step="write the settings as factors of a protocol, as protocols/modes.toml does, "
+            "and run `lambdalab plan --protocol FILE`",
+        )
     if is_of_calls(scenario):
         given = typed(context)
         refuse_options(given, ("effect",), scenario)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final, TypeVar
 
 import typer
 
+from lambdalab.cli import completion
 from lambdalab.cli.app import EXIT_VERDICT, complain
 from lambdalab.cli.local_stack import held_local_stack
 from lambdalab.cli.spending import confirm
@@ -52,7 +53,12 @@ def _results(context: typer.Context, parameter: typer.CallbackParam, value: Path
 Results = Annotated[
     Path, typer.Option(callback=_results, help="Folder of run directories; by default the project's results.")
 ]
-ProtocolName = Annotated[str, typer.Option(help="A protocol of protocols/, or the path of one.")]
+ProtocolName = Annotated[
+    str, typer.Option(autocompletion=completion.protocols, help="A protocol of protocols/, or the path of one.")
+]
+Resume = Annotated[
+    str | None, typer.Option(autocompletion=completion.runs, help="Go on with an interrupted run: its id, or latest.")
+]
 StackName = Annotated[str, typer.Option(help="The deployed stack, for --target aws.")]
 FunctionPrefix = Annotated[
     str | None,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+from lambdalab.cli import completion
 from lambdalab.cli.app import app
 from lambdalab.cli.running import (
     MAX_SEED,
@@ -21,6 +22,7 @@ from lambdalab.cli.running import (
     MaxUsd,
     ProtocolName,
     Results,
+    Resume,
     StackName,
     TargetName,
     chosen_protocol,
@@ -67,7 +69,7 @@ def run(
             help="Compare builds; may be repeated. FOLDER is made by sam build; without it, the deployed code.",
         ),
     ] = None,
-    resume: Annotated[str | None, typer.Option(help="Go on with an interrupted run: its id, or latest.")] = None,
+    resume: Resume = None,
     results: Results = RESULTS,
     temporary: Annotated[
         bool, typer.Option("--up", help="Bring a local stack up for this run when none is up, and end it afterwards.")
@@ -145,7 +147,9 @@ def run(
 @app.command(epilog="Example:  lambdalab report latest --per-month 50 --free-tier")
 def report(
     context: typer.Context,
-    run_id: Annotated[str, typer.Argument(help="A run's id, its folder, or latest.")] = "latest",
+    run_id: Annotated[
+        str, typer.Argument(autocompletion=completion.runs, help="A run's id, its folder, or latest.")
+    ] = "latest",
     results: Results = RESULTS,
     per_month: Annotated[
         str | None, typer.Option(metavar="RATE", help="Also the cost of a month at so many messages per second.")

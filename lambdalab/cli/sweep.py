@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar, get_args
 
 import typer
 
+from lambdalab.cli import completion
 from lambdalab.cli.app import EXIT_VERDICT, app
 from lambdalab.cli.running import (
     MAX_SEED,
@@ -64,7 +65,10 @@ def sweep(
     ] = None,
     resume: Annotated[
         str | None,
-        typer.Option(help="Go on with an interrupted sweep, or answer a finished one again: its id, or latest."),
+        typer.Option(
+            autocompletion=completion.runs,
+            help="Go on with an interrupted sweep, or answer a finished one again: its id, or latest.",
+        ),
     ] = None,
     results: Results = RESULTS,
     temporary: Annotated[

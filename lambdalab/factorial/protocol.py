@@ -144,7 +144,11 @@ def _design_faults(design: Design, key: str, scenario: CallScenario) -> Iterator
     if not 1 <= design.invocations <= MAX_INVOCATIONS:
         yield f"{key}.invocations", design.invocations, f"write a number from 1 to {MAX_INVOCATIONS}"
     if not design.factors.get(LANGUAGE):
-        yield f"{key}.factors.{LANGUAGE}", [], f"name at least one of: {', '.join(scenario.languages)}"
+        yield (
+            f"{key}.factors.{LANGUAGE}",
+            design.factors.get(LANGUAGE),
+            f"name at least one of: {', '.join(scenario.languages)}",
+        )
     for name, levels in design.factors.items():
         if not levels:
             yield f"{key}.factors.{name}", [], "name at least one level, or leave the factor out"

@@ -159,12 +159,44 @@ def test_completion_knows_the_commands() -> None:
         assert done.stdout.split() == commands
 
 
+@pytest.mark.parametrize(
+    ("typed", "offered"),
+    [
+        ("run --protocol eq", ["equal-volume"]),
+        ("report ", ["20260102-b", "20260101-a", "latest"]),
+        ("query 1 20260101", ["20260101-a"]),
+        ("compare latest 20260102", ["20260102-b"]),
+        ("run --resume 2026", ["20260102-b", "20260101-a"]),
+    ],
+)
+def test_completion_knows_protocols_and_runs(project: Path, typed: str, offered: list[str]) -> None:
+    for name in ("20260101-a", "20260102-b"):
+        (project / "results" / name).mkdir(parents=True)
+        (project / "results" / name / "run.json").touch()
+    (project / "results" / "latest").symlink_to("20260102-b")
+    (project / "below").mkdir()
+    words = {"_LAMBDALAB_COMPLETE": "complete_bash", "COMP_WORDS": f"lambdalab {typed}"}
+    words["COMP_CWORD"] = str(typed.count(" ") + 1)
+    program = Path(sys.executable).with_name("lambdalab")
+    done = subprocess.run(
+        [program], cwd=project / "below", env=os.environ | words, capture_output=True, text=True, check=False
+    )
+    assert sorted(done.stdout.split()) == sorted(offered), done.stderr
+
+
+def test_a_flag_has_no_type_in_the_help(call: Call) -> None:
+    said = call("run", "--help").out
+    assert "<bool>" not in said
+    assert "<str>" in said
+
+
 # what was typed is wrong
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
+        ("plan sweep", 2, "plan knows scenarios, and sweep is a command; write the settings as factors of a protocol"),
         ("run nope", 2, "there is no scenario 'nope'; name one of: ingest, s3-ingest."),
         ("run --protocol nope", 2, 'protocols/ has no "nope"; there are: aa, equal-volume, modes, precise, s3-ingest'),
         ("run --protocol absent.toml", 2, "absent.toml cannot be read: No such file or directory; check the path."),

@@ -152,7 +152,8 @@ def test_callers_that_throughput_cannot_follow_are_named(
         ('label = "batch"', 'label = "no spaces"', 'designs[1].label is "no spaces"; use 1 to 64 letters'),
         ("invocations = 2", "invocations = 0", "designs[0].invocations is 0; write a number from 1 to 10000"),
         ("invocations = 2", "invocations = 1", "designs[0].factors.callers[1] is 2; write at most invocations"),
-        ('language = ["go"]', "", "designs[1].factors.language is []; name at least one of: python, go"),
+        ('language = ["go"]', "", "designs[1].factors.language is missing; name at least one of: python"),
+        ('language = ["go"]', "language = []", "designs[1].factors.language is []; name at least one of: python, go"),
         ('language = ["go"]', 'language = ["rust"]', 'designs[1].factors.language[0] is "rust"; there are: python'),
         ('language = ["go"]', "language = [1]", "designs[1].factors.language[0] is 1; there are: python, go"),
         (
