@@ -256,18 +256,8 @@ def test_a_local_stack_is_nowhere_else(url: str) -> None:
 
 
 ONE_PLACE: Final = "lambdalab/loopback.py"
-READ_BY_NAME: Final = {
-    "AWS_CA_BUNDLE": "lambdalab/load/sender.py",
-    "AWS_REGION": "lambdalab/aws.py",
-    "BOTO_DISABLE_CRT": "lambdalab/__init__.py",
-    "COLUMNS": "lambdalab/console.py",
-    "DOCKER_CONFIG": "lambdalab/local/docker.py",
-    "DOCKER_HOST": "lambdalab/doctor/machine.py",
-    "LAMBDALAB_LOCK": "lambdalab/lock.py",
-    "PATH": "",
-    "SAM_BUILD_MODE": "",
-}
-"""Variables that are looked at one by one, and the only module that may; any may look at those without one."""
+READ_BY_NAME: Final = {"AWS_CA_BUNDLE": "lambdalab/load/sender.py", "AWS_REGION": "lambdalab/aws.py"}
+"""Variables of AWS that one other module looks at, each for the target aws. Other variables may be read one by one."""
 STARTS: Final = {
     *(f"subprocess.{name}" for name in ("run", "Popen", "call", "check_call", "check_output")),
     *(f"asyncio.create_subprocess_{name}" for name in ("exec", "shell")),
@@ -306,11 +296,6 @@ def dotted(node: ast.AST) -> str:
 def faults(name: str, tree: ast.AST) -> Iterator[str]:
     """Every place of a module that starts a process, opens a session or reads the environment past the one place."""
     nodes = list(ast.walk(tree))
-    names = {
-        ast.unparse(node.target if isinstance(node, ast.AnnAssign) else node.targets[0]): node.value
-        for node in nodes
-        if isinstance(node, ast.Assign | ast.AnnAssign)
-    }
     by_name = set()
     for node in nodes:
         match node:
@@ -318,9 +303,8 @@ def faults(name: str, tree: ast.AST) -> Iterator[str]:
                 ast.Call(func=ast.Attribute(value=environ, attr="get" | "pop" | "setdefault"), args=[key, *_])
                 | ast.Subscript(value=environ, slice=key)
                 | ast.Compare(left=key, comparators=[environ])
-            ) if isinstance(found := names.get(getattr(key, "id", ""), key), ast.Constant):
-                if READ_BY_NAME.get(str(found.value), "-") in ("", name):
-                    by_name.add(environ)
+            ) if not (read := str(getattr(key, "value", ""))).startswith("AWS_") or READ_BY_NAME.get(read) == name:
+                by_name.add(environ)
     for node in nodes:
         where = f"{name}:{getattr(node, 'lineno', 0)}"
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
@@ -349,7 +333,8 @@ def test_processes_sessions_and_requests_are_made_in_one_place() -> None:
         "subprocess.run(['sam'], env=os.environ | {'A': 'b'})",
         "os.environ['AWS_PROFILE']",
         "os.environ.get('AWS_CA_BUNDLE')",
-        "os.environ.get(name)",
+        "'AWS_PROFILE' in os.environ",
+        "dict(os.environ)",
         "os.getenv('PATH')",
         "os.execv('sam', [])",
         "boto3.client('s3')",
