@@ -173,7 +173,7 @@ class PlatformReport(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         refused: why the line must not be used as a measurement, because an emulator wrote it that does not measure;
             else None.
         unpriced: why the prices of on-demand functions do not apply to it; else None.
-        emulated: True if the line has a form that only emulators write.
+        emulated: True if the line has a form that only the Runtime Interface Emulator writes.
     """
 
     request_id: str

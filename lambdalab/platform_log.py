@@ -219,7 +219,8 @@ def _text_report(message: str) -> PlatformReport:
 
     doubts: list[str] = []
     labels = list(fields)
-    if "Init Duration" in fields and labels.index("Init Duration") < labels.index("Duration"):
+    emulated = "Init Duration" in fields and labels.index("Init Duration") < labels.index("Duration")
+    if emulated:
         doubts.append("Init Duration stands before Duration, as only the Runtime Interface Emulator writes it")
     if any("." not in fields.get(label, ".") for label in ("Duration", "Init Duration")):
         doubts.append("durations are whole milliseconds, where Lambda prints two decimals")
@@ -235,7 +236,7 @@ def _text_report(message: str) -> PlatformReport:
             billed_restore_ms=numbers.get("Billed Restore Duration"),
             status=fields.get("Status"),
             error_type=fields.get("Error Type"),
-            emulated=bool(doubts),
+            emulated=emulated,
         ),
         doubts,
     )
@@ -267,7 +268,7 @@ def beside_others(report: PlatformReport, *, emulated: bool, unpriced: str | Non
 
     Args:
         report: as ``parse_report`` read it.
-        emulated: True if a line of the group has a form that only emulators write.
+        emulated: True if a line of the group has the form of the Runtime Interface Emulator.
         unpriced: why a report of the group is not priced, if one is not.
     """
     doubts = [] if report.refused is None else [report.refused]
