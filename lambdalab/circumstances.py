@@ -101,15 +101,12 @@ def require_same_place(manifest: Manifest | FactorialManifest, target: AwsTarget
 
 
 def require_same_functions(
-    manifest: Manifest | FactorialManifest,
-    target: AwsTarget,
-    functions: Mapping[str, FunctionFacts] | Mapping[str, CalledFunction],
+    manifest: Manifest | FactorialManifest, functions: Mapping[str, FunctionFacts] | Mapping[str, CalledFunction]
 ) -> None:
     """Refuses to go on with a run whose functions have changed, so that its samples would not be alike.
 
     Raises:
         UsageError: one has.
-        PlaneError: the local stack does not answer.
     """
     built = isinstance(manifest, Manifest) and manifest.protocol.factors.build
     for name, before in manifest.functions.items():
@@ -117,9 +114,6 @@ def require_same_functions(
             if (was := getattr(before, key)) != (now := getattr(functions[name], key)):
                 set_back = "name every build as before" if built and key == "code_sha256" else "set it back"
                 raise _changed(manifest.run_id, f"{name} {key}", was, now, set_back)
-    for name, now in interpreters(target, functions).items():
-        if (was := manifest.interpreters.get(name, now)) != now:
-            raise _changed(manifest.run_id, f"{name} interpreter", was, now)
 
 
 def _changed(run_id: str, what: str, before: object, now: object, set_back: str = "set it back") -> UsageError:

@@ -118,7 +118,7 @@ def resume_run(target: AwsTarget, store: RunDirectory) -> None:
     manifest = store.manifest()
     require_same_place(manifest, target)
     target.note_run(manifest.run_id)
-    require_same_functions(manifest, target, {arm.name: target.facts(arm) for arm in manifest.protocol.arms})
+    require_same_functions(manifest, {arm.name: target.facts(arm) for arm in manifest.protocol.arms})
     if trials_left(store):
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
         store.write_manifest(msgspec.structs.replace(manifest, resumed_at=(*manifest.resumed_at, now)))

@@ -119,7 +119,7 @@ def resume_run(target: AwsTarget, store: FactorialDirectory) -> None:
     functions = called_functions(target, scenario, manifest.protocol)
     if cells_left(store) and manifest.protocol.function_prefix is None and _put_back(target, manifest, functions):
         functions = called_functions(target, scenario, manifest.protocol)
-    require_same_functions(manifest, target, functions)
+    require_same_functions(manifest, functions)
     require_ready(target, scenario, manifest.protocol, functions)
     for function in functions.values():
         target.configurations.remember(function.function_name)

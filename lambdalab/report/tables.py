@@ -305,7 +305,6 @@ def facts_table(manifest: Manifest | FactorialManifest) -> Table:
         "price sheet": manifest.price_sheet,
         "seed": manifest.seed,
     }
-    facts |= {f"interpreter: {name}": interpreter for name, interpreter in manifest.interpreters.items()}
     facts |= {f"machine: {key.replace('_', ' ')}": value for key, value in manifest.machine.items()}
     facts |= {f"version: {key}": value for key, value in manifest.versions.items()}
     return Table(

@@ -563,16 +563,11 @@ class OnPlane(FakeTarget, LocalTarget):
             {"latency": {"name": "a", "date": "b", "seed": 1}},
             "began with latency model none, and now it is a b, seed 1;",
         ),
-        (
-            {"functions": {"lab-python": {"interpreter": "python3.11"}}},
-            "began with python interpreter python3.12, and now it is python3.11; set it back, or start a new run.",
-        ),
     ],
 )
 def test_a_run_does_not_go_on_under_other_conditions(tmp_path: Path, now: dict[str, Any], said: str) -> None:
     target = OnPlane(cpu_limit="cgroup v2", cpu_scale=0.5, latency=None)
-    interpreters = {"python": "python3.12", "go": "provided.al2023"}
-    run = RunDirectory.create(tmp_path, make_manifest(cpu_scale=0.5, interpreters=interpreters))
+    run = RunDirectory.create(tmp_path, make_manifest(cpu_scale=0.5))
     experiment.resume_run(target, run)
     assert len(run.manifest().resumed_at) == 1
     target.plane |= now

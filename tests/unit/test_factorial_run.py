@@ -315,10 +315,6 @@ def on_plane(target: AwsTarget, plane: dict[str, Any]) -> LocalTarget:
         ),
         ({"cpu_scale": 1.0}, "began with plane cpu_scale 0.5, and now it is 1.0; set it back, or start a new run."),
         ({"latency": None}, "began with latency model slow 2026-11-21, seed 1, and now it is none; set it back, or"),
-        (
-            {"functions": {"py": {"interpreter": "python3.11"}, "go": {"interpreter": None}}},
-            "began with python interpreter python3.12, and now it is python3.11; set it back, or start a new run.",
-        ),
     ],
 )
 def test_a_run_of_calls_does_not_go_on_under_other_conditions(
