@@ -20,7 +20,7 @@ from lambdalab.errors import UsageError
 from lambdalab.factorial.model import CalledFunction, FactorialManifest
 from lambdalab.loopback import LOCAL_REGION
 from lambdalab.model import FunctionFacts, Manifest
-from lambdalab.project import project_root
+from lambdalab.project import project_root, read_or_empty
 from lambdalab.target import AwsTarget, LocalTarget
 
 
@@ -124,7 +124,7 @@ def _changed(run_id: str, what: str, before: object, now: object, set_back: str 
 
 
 def versions(python_source: str, go_source: str, *, local: bool) -> dict[str, str]:
-    """Everything that takes part, with its version; the functions' SDKs as their own files pin them.
+    """Everything that takes part, with its version; the functions' SDKs as their own files pin them, if readable.
 
     Args:
         python_source: the folder of the Python function.
@@ -134,11 +134,11 @@ def versions(python_source: str, go_source: str, *, local: bool) -> dict[str, st
     root = project_root()
     found = {"lambdalab": __version__, "python": platform.python_version(), "boto3 (lab)": version("boto3")}
     for name, pinned in re.findall(
-        r"^([\w-]+)(?:\[.*\])?==(\S+)", (root / python_source / "requirements.txt").read_text(), re.MULTILINE
+        r"^([\w-]+)(?:\[.*\])?==(\S+)", read_or_empty(root / python_source / "requirements.txt"), re.MULTILINE
     ):
         found[f"{name} (function)"] = pinned
     for name, pinned in re.findall(
-        r"^\s+(github\.com/aws/\S+) (v\S+)$", (root / go_source / "go.mod").read_text(), re.MULTILINE
+        r"^\s+(github\.com/aws/\S+) (v\S+)$", read_or_empty(root / go_source / "go.mod"), re.MULTILINE
     ):
         found[name.removeprefix("github.com/aws/")] = pinned
     if local:

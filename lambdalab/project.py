@@ -71,3 +71,11 @@ def machine_folder() -> Path:
             f"{folder} is not a folder that only this user may write", next_step="name another folder with TMPDIR"
         )
     return folder
+
+
+def read_or_empty(path: Path) -> str:
+    """The text of a file that is looked at by the way; nothing when it cannot be read or is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return ""

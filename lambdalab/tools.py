@@ -19,7 +19,7 @@ from typing import Final
 
 from lambdalab import loopback
 from lambdalab.errors import LambdalabError, ToolError
-from lambdalab.project import project_root, state_folder
+from lambdalab.project import project_root, read_or_empty, state_folder
 
 SAM: Final = "aws-sam-cli==1.170.0"
 MINISTACK: Final = "ministack[full]==1.5.33"
@@ -80,9 +80,8 @@ def find_go() -> Path | None:
 
 
 def go_wanted() -> str:
-    """The version ``go.mod`` asks for."""
-    text = (project_root() / "src/go/ingest/go.mod").read_text()
-    found = re.search(r"^go (\S+)", text, re.MULTILINE)
+    """The version ``go.mod`` asks for; nothing when it cannot be read, and then a build says what is wrong with it."""
+    found = re.search(r"^go (\S+)", read_or_empty(project_root() / "src/go/ingest/go.mod"), re.MULTILINE)
     return "" if found is None else found[1]
 
 

@@ -15,17 +15,24 @@ import pytest
 from fuzz import examples
 from hypothesis import given
 from hypothesis import strategies as st
+from sample_factorial import EVENTS, make_run
+from sample_factorial import make_manifest as make_factorial
 from sample_load import make_load_manifest, make_sweep
 from samples import PRICES, ROOT, make_lines, make_manifest, make_results
 
 from lambdalab import experiment, record_files
 from lambdalab.cost import invocation_cost, load_price_sheet
 from lambdalab.errors import LambdalabError, PriceSheetError
+from lambdalab.factorial.conclude import conclude as conclude_calls
+from lambdalab.factorial.store import FACTORIAL, FactorialDirectory
 from lambdalab.load.ledger import Ending, PipelineSample, QueueSample
+from lambdalab.run_folder import find_run, kind_of
 from lambdalab.store import RunDirectory
 
 SHEET: Final = (ROOT / "prices/us-east-1.toml").read_bytes()
-MEASURED: Final = ("run.json", "trials.jsonl", "platform.jsonl", "pipeline.jsonl", "ending.json")
+MEASURED: Final = (
+    "run.json", "trials.jsonl", "platform.jsonl", "pipeline.jsonl", "ending.json", "calls.jsonl", "found.jsonl"
+)  # fmt: skip
 Damage = Callable[[Path], object]
 
 ODD_BYTES: Final = st.one_of(
@@ -240,7 +247,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
             )
         )  # fmt: skip
     load.write_ending(Ending(drained_at_ms=trials[-1].drained_at_ms, queued={"python": 0, "go": 0}, dead_letters=()))
-    return {"protocol": protocol.folder, "load": load.folder}
+    calls = make_run(results / "calls", make_factorial((EVENTS,), blocks=1))
+    return {"protocol": protocol.folder, "load": load.folder, "calls": calls.folder}
 
 
 def conclude(folder: Path) -> None:
@@ -251,12 +259,15 @@ def conclude(folder: Path) -> None:
 
     before = measured()
     try:
-        store = RunDirectory.open(folder.parent, str(folder))
-        summary = experiment.conclude(store)
+        found = find_run(folder.parent, str(folder))
+        if kind_of(found) == FACTORIAL:
+            run_id = conclude_calls(FactorialDirectory(found)).run_id
+        else:
+            run_id = experiment.conclude(RunDirectory(found)).run_id
     except LambdalabError as error:
         one_sentence(error, folder)
     else:
-        assert msgspec.json.decode((folder / "summary.json").read_bytes())["run_id"] == summary.run_id
+        assert msgspec.json.decode((folder / "summary.json").read_bytes())["run_id"] == run_id
     assert measured() == before
 
 
@@ -264,6 +275,7 @@ def conclude(folder: Path) -> None:
 def without_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its charts, and waiting for the disk, take a hundred times as long as all else."""
     monkeypatch.setattr(experiment, "render_html", lambda *_: "")
+    monkeypatch.setattr("lambdalab.factorial.conclude.render_page", lambda *_: "")
     monkeypatch.setattr(record_files, "_to_disk", lambda file: file.flush())
 
 
@@ -273,8 +285,8 @@ def copied(run: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("without_page")
-@pytest.mark.parametrize("kind", ["protocol", "load"])
-@examples(150)
+@pytest.mark.parametrize("kind", ["protocol", "load", "calls"])
+@examples(100)
 @given(data=st.data())
 def test_a_run_with_a_damaged_file_is_shown_or_refused(
     runs: dict[str, Path], tmp_path: Path, kind: str, data: st.DataObject
@@ -293,6 +305,8 @@ def test_a_run_with_a_damaged_file_is_shown_or_refused(
 def test_something_else_in_the_place_of_a_runs_file(
     runs: dict[str, Path], tmp_path: Path, name: str, instead: Damage
 ) -> None:
-    folder = copied(runs["load"], tmp_path)
+    folder = copied(runs["load" if (runs["load"] / name).exists() else "calls"], tmp_path)
+    if not (folder / name).exists():
+        (folder / name).touch()
     instead(folder / name)
     conclude(folder)

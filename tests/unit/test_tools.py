@@ -13,6 +13,7 @@ from command_line import project_fixture  # noqa: F401
 from sam_template import ROOT
 
 from lambdalab import tools
+from lambdalab.circumstances import versions
 
 
 @pytest.mark.parametrize(
@@ -91,3 +92,15 @@ def test_go_keeps_its_own_places(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("HOME")
     monkeypatch.setenv("GOCACHE", "/cache")
     assert list(tools.go_caches()) == ["GOPATH"]
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe", b"module x\n"])
+def test_a_damaged_go_module_asks_for_no_version(project: Path, content: bytes | None) -> None:
+    (project / "src").unlink()
+    folder = project / "src/go/ingest"
+    folder.mkdir(parents=True)
+    if content is not None:
+        (folder / "go.mod").write_bytes(content)
+        (folder / "requirements.txt").write_bytes(content)
+    assert tools.go_wanted() == ""
+    assert "boto3 (lab)" in versions("src/go/ingest", "src/go/ingest", local=False)
