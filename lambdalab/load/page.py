@@ -61,6 +61,8 @@ def add_page(web_ui: "WebUI", recording: Recording | None) -> None:
     assert web_ui.app is not None
     options = web_ui.environment.parsed_options
     assert options is not None
+    # The form then has the arguments in their own order: shape, rate and duration first.
+    web_ui.app.jinja_env.policies["json.dumps_kwargs"] = {"sort_keys": False}
     pages = Blueprint("lambdalab", "lambdalab.load", template_folder="templates", url_prefix=options.web_base_path)
     # Before any run: it takes seconds of a core.
     making = subprocess.Popen(

@@ -65,6 +65,8 @@ def test_the_form_starts_runs_and_stop_ends_them_one_after_the_other(
     form = page.get("/").partition('"extra_options": {')[2]
     shown = {name for name in ARGUMENTS if f'"{name.replace("-", "_")}": {{' in form}
     assert shown == ARGUMENTS.keys() - {"results"}, "a page keeps its runs in one folder"
+    places = [form.index(f'"{name.replace("-", "_")}": {{') for name in ARGUMENTS if name in shown]
+    assert places == sorted(places), "shape, rate and duration come first"
     assert '"missing_host_warning": false' in page.get("/")
     if processes == 2:
         until(lambda: page.locust.log.count("reported as ready") == 2, "the workers did not come")
