@@ -64,11 +64,40 @@ def read_run(store: RunDirectory) -> MeasuredRun:
     prices = kept_sheet(manifest.prices, store.folder / "run.json")
     trials, observations = store.trials(), observe_run(store)
     _refuse_unknown_arms(store, manifest, trials)
+    unrecorded = None if manifest.load is None else _unrecorded(manifest, observations, prices)
     damaged_lines, invocations = observations.damaged_lines, _invocations(manifest, trials, observations)
     del observations  # a million invocations take a gigabyte less when what was observed goes as rows come
     rows = _rows(manifest, trials, invocations, prices)
     books = None if manifest.load is None else balance(trials, rows, store.samples(), store.ending())
+    if books is not None and unrecorded is not None:
+        books = msgspec.structs.replace(books, cautions=(*books.cautions, unrecorded))
     return MeasuredRun(manifest, prices, trials, rows, damaged_lines, books)
+
+
+def _unrecorded(manifest: Manifest, observations: Observations, prices: PriceSheet) -> str | None:
+    """What a load run's invocations cost that left no record, so that they belong to no message and are in no row."""
+    architectures = {function.log_group: function.architecture for function in manifest.functions.values()}
+    count, usd = 0, Decimal()
+    for found in observations.unrecorded():
+        usable = [report for report in found.reports if report.refused is None and report.unpriced is None]
+        if len(usable) != 1 or found.log_group not in architectures:
+            continue
+        cost = invocation_cost(
+            prices,
+            architecture=architectures[found.log_group],
+            memory_mb=usable[0].memory_mb,
+            billed_ms=usable[0].billed_ms,
+            wru=0,
+            sqs_bytes=0,
+            log_bytes=found.log_bytes,
+        )
+        count, usd = count + 1, usd + (cost.total_usd or 0)
+    if not count:
+        return None
+    return (
+        f"invocations that left no record, as after a timeout or a crash: {count}; no row has them, nor the "
+        f"{usd:.6f} USD that they cost for compute, requests and logs"
+    )
 
 
 def _refuse_unknown_arms(store: RunDirectory, manifest: Manifest, trials: Sequence[TrialResult]) -> None:

@@ -88,6 +88,13 @@ class Observations:
     def __len__(self) -> int:
         return len(self._requests)
 
+    def unrecorded(self) -> Iterator[Observed]:
+        """Requests of which the function wrote no record. They are made as they are asked for, and not kept."""
+        for request_id, known in self._requests.items():
+            found = self._observed(known, request_id) if isinstance(known, int) else known
+            if not found.records:
+                yield found
+
     def of_batch(self) -> dict[str, list[Observed]]:
         """Which invocations worked on which batch, by the functions' own records."""
         found: defaultdict[str, list[Observed]] = defaultdict(list)

@@ -21,7 +21,7 @@ from samples import (
 
 from lambdalab.analysis import summarise
 from lambdalab.bill import Terms, bill_of_run
-from lambdalab.collection import NO_REPORT, join, missing_reports
+from lambdalab.collection import NO_REPORT, join, missing_reports, read_run
 from lambdalab.comparison import Metric
 from lambdalab.cost import ingested_bytes
 from lambdalab.errors import UsageError
@@ -101,6 +101,24 @@ def test_the_messages_of_an_invocation_share_its_cost() -> None:
     logs = Logs({"/aws/lambda/lab-go": "x86_64"}, PRICES, EndToEnd(), sent_together=10)
     logs.add(lines)
     assert logs.cost_usd == pytest.approx(parts, abs=slack), "and so does the cost that is shown while it runs"
+
+
+def test_what_invocations_without_a_record_cost_is_said(tmp_path: Any) -> None:
+    manifest = make_load_manifest()
+    store = RunDirectory.create(tmp_path, manifest)
+    done, lost = (make_message(number, "go", 1, BEGAN_MS + number) for number in range(2))
+    store.append_trials([done, lost])
+    timeout = make_report(lost, duration_ms=300_000.0, billed_ms=300_000, status="timeout")
+    store.append_log_lines([*make_lines(done), *make_lines(lost, render_report(timeout))])
+    run = read_run(store)
+    assert run.books is not None
+    (said,) = [caution for caution in run.books.cautions if "no record" in caution]
+    # 300 s x 0.125 GB x 0.0000166667, the request, and some bytes of log
+    assert said == (
+        "invocations that left no record, as after a timeout or a crash: 1; no row has them, nor the 0.000625 USD that "
+        "they cost for compute, requests and logs"
+    )
+    assert said in summarise(manifest, run.trials, run.rows, books=run.books).cautions
 
 
 def test_a_block_counts_once_in_a_comparison_however_many_messages_it_holds() -> None:
