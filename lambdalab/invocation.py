@@ -1,10 +1,13 @@
 """One synchronous invocation of a function of the local stack, with its log."""
 
 import base64
+import contextlib
+import io
 import sys
 import uuid
 from contextlib import closing
 from pathlib import Path
+from typing import BinaryIO, Final
 
 import msgspec
 from botocore.exceptions import ClientError, ParamValidationError
@@ -12,8 +15,10 @@ from botocore.exceptions import ClientError, ParamValidationError
 from lambdalab.aws import access_errors
 from lambdalab.errors import AccessError, EventError, LambdalabError, PlaneError, UsageError
 from lambdalab.live import OnLine, watching
-from lambdalab.local.invoke_api import REQUEST_ID
+from lambdalab.local.invoke_api import PAYLOAD_LIMITS_BYTES, REQUEST_ID
 from lambdalab.local.stack import LocalStack
+
+_LIMIT_BYTES: Final = PAYLOAD_LIMITS_BYTES["RequestResponse"]
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -31,19 +36,31 @@ def read_event(name: str) -> bytes:
         name: of a file; ``-`` is standard input.
 
     Raises:
-        EventError: it cannot be read or is not JSON.
+        EventError: it cannot be read, is larger than Lambda takes, or is not JSON.
     """
     shown = "the event on standard input" if name == "-" else f"event file {name}"
     try:
-        content = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        with _opened(name) as file:
+            content = file.read(_LIMIT_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
         problem = error.strerror if isinstance(error, OSError) else error
         raise EventError(f"{shown} cannot be read: {problem}", next_step="name a JSON file, see events/") from error
+    if len(content) > _LIMIT_BYTES:
+        raise EventError(
+            f"{shown} has more than the {_LIMIT_BYTES:,} bytes that Lambda takes",
+            next_step="keep what is large in S3, and name it in the event",
+        )
     try:
         msgspec.json.decode(content)
     except (ValueError, RecursionError) as error:
         raise EventError(f"{shown} is not JSON: {error}", next_step="mend it, or start from one of events/") from error
     return content
+
+
+def _opened(name: str) -> contextlib.AbstractContextManager[BinaryIO]:
+    if name != "-":
+        return Path(name).open("rb")
+    return contextlib.nullcontext(io.BytesIO() if sys.stdin is None else sys.stdin.buffer)  # None: it was closed
 
 
 def invoke_local(stack: LocalStack, function: str, payload: bytes, on_line: OnLine = lambda _: None) -> Result:

@@ -207,3 +207,15 @@ def test_an_event_on_standard_input_that_is_no_json_is_refused(
 def test_an_event_file_that_is_a_folder_is_refused(call: Call, project: Path) -> None:
     ended = call("invoke", "PythonIngest", "-e", ".")
     assert (ended.code, "event file . cannot be read: Is a directory" in one_sentence(ended)) == (2, True)
+
+
+def test_an_event_without_an_end_is_not_read_to_its_end(call: Call) -> None:
+    ended = call("invoke", "PythonIngest", "-e", "/dev/zero")
+    assert ended.code == 2
+    assert "event file /dev/zero has more than the 6,291,456 bytes that Lambda takes" in one_sentence(ended)
+
+
+def test_a_closed_standard_input_has_no_event(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    ended = call("invoke", "PythonIngest", "-e", "-")
+    assert (ended.code, "the event on standard input is not JSON" in one_sentence(ended)) == (2, True)
