@@ -22,6 +22,7 @@ from lambdalab.aws import Aws
 from lambdalab.deployment import build, local_environment, local_parameters, local_stack, local_variables, overrides
 from lambdalab.errors import PlaneError, StorageError, UsageError
 from lambdalab.latency import load_latency
+from lambdalab.local.closed_lambda import closed_lambda
 from lambdalab.local.concurrency import ACCOUNT_CONCURRENCY
 from lambdalab.local.daemon import Daemon, start_daemon
 from lambdalab.local.function import CUSTOM_RUNTIMES
@@ -36,8 +37,6 @@ from lambdalab.tools import interpreter_for, run_tool, tool
 
 EMULATOR_PORT: Final = 4566
 _START_LIMIT_S: Final = 60.0
-_CLOSED_LAMBDA: Final = {"LAMBDA_STRICT": "1", "DOCKER_HOST": "unix:///nonexistent/lambdalab-closed"}
-"""MiniStack then runs functions in containers only, and finds no Docker (docs/decisions/0017-one-lambda.md)."""
 Progress = Callable[[str], None]
 """Told what is being done, in words for a person."""
 
@@ -319,7 +318,7 @@ def start_emulator(port: int, folder: Path, *, own_lambda: bool = False) -> Daem
         "GATEWAY_PORT": str(port),
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",  # its own Lambda does not tell Go where the emulator is
         "LAMBDA_ACCOUNT_CONCURRENCY": str(ACCOUNT_CONCURRENCY),  # else GetAccountSettings tells what fits the machine
-        **({} if own_lambda else _CLOSED_LAMBDA),
+        **({} if own_lambda else closed_lambda(folder)),
         "IOT_MTLS_ENABLED": "0",  # else its MQTT listener opens on every interface
         "PATH": os.environ.get("PATH", os.defpath),
         "HOME": str(folder),
