@@ -8,10 +8,8 @@ the plane's own control call.
 import hashlib
 import json
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -23,22 +21,14 @@ from lambdalab.design import Arm, ColdMode
 from lambdalab.errors import AccessError, StackError, UsageError
 from lambdalab.local.stack import LocalStack, hold_stack
 from lambdalab.lock import Lock, hold
+from lambdalab.log_query import read_log
 from lambdalab.model import FunctionFacts, LogLine
 from lambdalab.project import machine_folder
 from lambdalab.samconfig import region_of
 from lambdalab.stack import Stack, find_stack
 
-LOG_QUERY: Final = (
-    "fields @timestamp, @logStream, @message | filter toMillis(@timestamp) >= {since_ms} | sort @timestamp asc "
-    "| limit {rows}"
-)
 CLOCK_SKEW_MS: Final = 60_000
 """How far this machine's clock may be from the log's."""
-_QUERY_ROWS: Final = 10_000
-"""Rows of a query: the most there may be in any version of the API (CloudWatch Logs quotas)."""
-QUERY_S: Final = 40.0
-"""A query that takes longer is given up."""
-_OVERLAP_S: Final = 1
 _LOOK_S: Final = 60
 """For so long messages that were looked at stay hidden."""
 
@@ -241,74 +231,8 @@ class AwsTarget:
         return list(seen.values())
 
     def log_lines(self, log_group: str, since_ms: int, *, for_s: float = math.inf) -> Iterator[LogLine]:
-        """Reads with Logs Insights, one query of 10,000 rows after the other.
-
-        StartQuery takes whole seconds, and a second may have more lines than a query returns. So each query filters by
-        the millisecond: it begins with the last one of the query before it, whose lines may have been cut off.
-
-        Args:
-            log_group: which.
-            since_ms: from when on.
-            for_s: after so long no further query is begun, and the youngest lines may be missing.
-
-        Raises:
-            AccessError: it cannot be read, a query takes longer than ``QUERY_S``, or a single millisecond has more
-                lines than a query returns. The last is raised after all lines that can be read.
-        """
-        seen: set[str] = set()
-        until_s = time.monotonic() + for_s
-        beyond = missing = 0
-        while True:
-            page, matched = self._query(log_group, since_ms)
-            missing += max(beyond - matched, 0)
-            beyond = 0
-            fresh = [line for line in page if line.event_id not in seen]
-            yield from fresh
-            seen.update(line.event_id for line in fresh)
-            if len(page) < _QUERY_ROWS or time.monotonic() > until_s:
-                break
-            last_ms = page[-1].timestamp_ms
-            if last_ms == since_ms:
-                beyond = matched - len(page)
-                last_ms += 1
-            since_ms = last_ms
-        if missing:
-            raise AccessError(
-                f"up to {missing:,} lines of log group {log_group} could not be read: they share a millisecond with "
-                f"{_QUERY_ROWS:,} others, and a Logs Insights query returns no more",
-                next_step="read these with `aws logs filter-log-events`",
-            )
-
-    def _query(self, log_group: str, since_ms: int) -> tuple[list[LogLine], int]:
-        """The oldest lines since a moment, in order of time, and how many there are in all."""
-        deadline_s = time.monotonic() + QUERY_S
-        with access_errors(f"log group {log_group}"):
-            query_id = self.aws.logs.start_query(
-                logGroupName=log_group,
-                startTime=since_ms // 1000,
-                endTime=int(time.time()) + _OVERLAP_S,
-                queryString=LOG_QUERY.format(since_ms=since_ms, rows=_QUERY_ROWS),
-            )["queryId"]
-            while True:
-                answer = self.aws.logs.get_query_results(queryId=query_id)
-                if answer["status"] not in ("Scheduled", "Running", "Unknown"):
-                    break
-                if time.monotonic() > deadline_s:
-                    raise AccessError(
-                        f"the Logs Insights query on {log_group} is {answer['status']} after {QUERY_S:g} s",
-                        next_step="run it again",
-                    )
-                time.sleep(self.poll_s / 2)
-            if answer["status"] != "Complete":
-                raise AccessError(
-                    f"the Logs Insights query on {log_group} ended as {answer['status']}", next_step="run it again"
-                )
-            found = list(answer["results"])
-            while (token := answer.get("nextToken")) is not None:
-                answer = self.aws.logs.get_query_results(queryId=query_id, nextToken=token)
-                found += answer["results"]
-        lines = [_log_line(log_group, {cell["field"]: cell["value"] for cell in row}) for row in found]
-        return lines, round(answer.get("statistics", {}).get("recordsMatched", len(lines)))
+        """The lines of a log group since a moment; ``log_query.read_log`` says how, and what it raises."""
+        return read_log(self.aws.logs, log_group, since_ms, poll_s=self.poll_s / 2, for_s=for_s)
 
     def _package(self, arm: Arm) -> Package | None:
         """The code of the arm's build or architecture; None is what is deployed."""
@@ -389,14 +313,3 @@ def local_target(local: LocalStack, builds: Mapping[str, Path] | None = None) ->
         "`--settings` naming which, or end it with `lambdalab down` and add --up",
     )
     return LocalTarget(local, stack, builds)
-
-
-def _log_line(log_group: str, row: Mapping[str, str]) -> LogLine:
-    moment = datetime.strptime(row["@timestamp"], "%Y-%m-%d %H:%M:%S.%f").replace(tzinfo=UTC)
-    return LogLine(
-        log_group=log_group,
-        log_stream=row["@logStream"],
-        timestamp_ms=round(moment.timestamp() * 1000),
-        message=row["@message"],
-        event_id=row["@ptr"],
-    )

@@ -21,11 +21,12 @@ from lambdalab.load.ledger import PipelineSample, Sending
 from lambdalab.load.messages import EndToEnd, Messages
 from lambdalab.load.pipeline import _LOGS_S, CloudWatch, Logs, Pipeline
 from lambdalab.load.schedule import LoadPlan, Shape
+from lambdalab.log_query import QUERY_S
 from lambdalab.model import LogLine, TrialResult
 from lambdalab.spending import lab_use, most_usd
 from lambdalab.stack import Stack
 from lambdalab.store import RunDirectory
-from lambdalab.target import QUERY_S, AwsTarget, Resources
+from lambdalab.target import AwsTarget, Resources
 
 ARM = Resources(
     function_name="lab-go",
@@ -373,9 +374,9 @@ def test_reading_a_log_takes_so_long_at_most(
     monkeypatch: pytest.MonkeyPatch, query_s: float, for_s: float, pages: int | None
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr("lambdalab.target._QUERY_ROWS", 2)
-    monkeypatch.setattr("lambdalab.target.time.monotonic", lambda: clock[0])
-    monkeypatch.setattr("lambdalab.target.time.sleep", lambda s: clock.append(clock.pop() + s))
+    monkeypatch.setattr("lambdalab.log_query._QUERY_ROWS", 2)
+    monkeypatch.setattr("lambdalab.log_query.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("lambdalab.log_query.time.sleep", lambda s: clock.append(clock.pop() + s))
     aws = Aws(endpoint_url="http://127.0.0.1:9")
     insights = Insights(query_s, clock)
     aws.__dict__["logs"] = insights
