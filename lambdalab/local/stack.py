@@ -264,8 +264,10 @@ def stack_for_a_while(
 
 
 def _stop(stack: LocalStack, progress: Progress) -> None:
-    progress("stopping the local stack")
-    take_down(stack)
+    try:
+        progress("stopping the local stack")
+    finally:  # also when nothing reads what is said
+        take_down(stack)
 
 
 def _require_none() -> None:

@@ -49,6 +49,16 @@ def test_it_ends_when_the_run_fails(stack: LocalStack) -> None:
     assert not stack.emulator.alive
 
 
+def test_it_ends_also_when_nothing_reads_what_is_said(stack: LocalStack) -> None:
+    def unread(_: str) -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError), stack_for_a_while(unread):
+        pass
+    assert not stack.plane.alive
+    assert not stack.emulator.alive
+
+
 def test_a_full_disk_keeps_it_because_the_logs_are_only_there(stack: LocalStack) -> None:
     with pytest.raises(StorageError) as caught, stack_for_a_while(lambda _: None):
         raise StorageError("p", next_step="n")
