@@ -8,108 +8,29 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from lambdalab.answer import answer_of
 from lambdalab.bill import Bill as Bill
 from lambdalab.bill import Parts as Parts
 from lambdalab.collection import REPEATED
 from lambdalab.comparison import Comparison
-from lambdalab.design import Arm, Protocol, Stop
+from lambdalab.design import Protocol, Stop
 from lambdalab.factorial.model import FactorialManifest
-from lambdalab.figures import Figures, figures
+from lambdalab.figures import figures
 from lambdalab.frontier import Frontier as Frontier
 from lambdalab.load.books import Books as Books
 from lambdalab.model import Estimate, InvocationRow, Manifest, TrialResult
 from lambdalab.pairing import Resolutions, compare_arms, in_a_sentence
 from lambdalab.stats import LEVEL, PRECISION, median_estimate, smallest_n
+from lambdalab.summary import Answer as Answer
+from lambdalab.summary import Cell as Cell
+from lambdalab.summary import Drift as Drift
+from lambdalab.summary import Summary as Summary
 
 FIXED_BLOCKS: Final = "all blocks done"
 BLOCKS_CAP: Final = "blocks cap"
 CPU_LIMIT_UNKNOWN: Final = "unknown"
 """What holds functions to their share of CPU where it is neither Lambda nor the lab's plane."""
 Number = TypeVar("Number", float, Decimal)
-
-
-class Cell(msgspec.Struct, frozen=True, kw_only=True):
-    """The valid samples of one arm under one load: medians, and the highest peak memory; None is not measured."""
-
-    arm: str
-    label: str
-    start: str
-    n_valid: int
-    n_total: int
-    duration_ms: Estimate | None
-    billed_ms: Estimate | None
-    init_ms: Estimate | None
-    init_and_first_ms: Estimate | None
-    queue_wait_ms: Estimate | None
-    end_to_end_ms: Estimate | None
-    cost_usd: Estimate | None
-    """Of an execution, to judge its spread; the exact medians are the two decimals below."""
-    max_memory_mb: int | None
-    wru: float | None
-    cost_per_execution_usd: Decimal | None
-    cost_per_item_usd: Decimal | None
-
-
-class Drift(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether the duration of one cell moved over the run.
-
-    ``correlation`` is Spearman's, of duration with order of execution; ``halves`` the median of the second half over
-    that of the first. None below 6 samples, or where nothing varies.
-    """
-
-    arm: str
-    label: str
-    correlation: float | None
-    halves: float | None
-
-
-class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """``summary.json``: every number of the report, and whether it may be used.
-
-    Counts are of the last attempt of each trial; ``rows_repeated`` counts the samples of earlier ones, whose arm was
-    interrupted and run again.
-    """
-
-    run_id: str
-    scenario: str
-    protocol: str
-    target: str
-    cpu_limit: str
-    latency_model: str | None
-    cpu_scale: float
-    memory_mb: tuple[int, ...]
-    architecture: tuple[str, ...]
-    price_sheet: str
-    blocks: int
-    stopped: str | None
-    """Why the run ended: ``precision reached``, a cap, or that its blocks were done; None when it was interrupted."""
-    cold_mode: str | None
-    level: float
-    trials_planned: int
-    trials_done: int
-    reports_found: int
-    reports_expected: int
-    items_found: int
-    items_expected: int
-    rows_valid: int
-    rows_total: int
-    rows_repeated: int
-    damaged_lines: int
-    cells: tuple[Cell, ...]
-    arms: tuple[Arm, ...]
-    comparisons: tuple[Comparison, ...]
-    verdict: str
-    """Of all comparisons, in one sentence."""
-    drift: tuple[Drift, ...]
-    invalid_reasons: dict[str, int]
-    figures: Figures
-    cautions: tuple[str, ...]
-    faults: tuple[str, ...]
-    """Why the run must not be used; empty when it may be."""
-    load: Books | None = None
-    """Of a load run."""
-    bill: Bill | None = None
-    frontiers: tuple[Frontier, ...] = ()
 
 
 def summarise(
@@ -120,6 +41,8 @@ def summarise(
     damaged_lines: int = 0,
     resolutions: Resolutions | None = None,
     books: Books | None = None,
+    bill: Bill | None = None,
+    fronts: tuple[Frontier, ...] = (),
 ) -> Summary:
     """Everything that can be said of a run.
 
@@ -130,6 +53,8 @@ def summarise(
         damaged_lines: how many log lines could not be read.
         resolutions: what A/A runs of this machine and design could tell from no difference.
         books: of a load run; of one without, nothing was sent.
+        bill: what it costs.
+        fronts: cost against latency.
     """
     protocol = manifest.protocol
     current = [row for row in rows if row.reason is None or not row.reason.startswith(REPEATED)]
@@ -176,12 +101,15 @@ def summarise(
         arms=protocol.arms,
         comparisons=comparisons,
         verdict=in_a_sentence(comparisons),
+        answer=answer_of(manifest, cells, comparisons, bill),
         drift=tuple(_drift(arm, load.label, current) for load in protocol.loads for arm in names),
         invalid_reasons=dict(reasons.most_common()),
         figures=figures(protocol, current),
         cautions=(),
         faults=(),
         load=books,
+        bill=bill,
+        frontiers=fronts,
     )
     return msgspec.structs.replace(
         summary, cautions=tuple(_cautions(manifest, summary)), faults=tuple(_faults(manifest, summary))
@@ -238,7 +166,7 @@ def _drift(arm: str, label: str, rows: Iterable[InvocationRow]) -> Drift:
 def condition_cautions(manifest: Manifest | FactorialManifest) -> Iterable[str]:
     """What to know of the times of a run because of where and under which conditions it ran."""
     if manifest.target == "local":
-        yield "local times: they describe this machine and must not be set beside AWS times"
+        yield "local times: they describe this machine and are not comparable with AWS times"
     elif manifest.cpu_limit == CPU_LIMIT_UNKNOWN:
         yield f"{manifest.endpoint} is not AWS: the times are of what answers there, not of Lambda"
     if manifest.cpu_limit == "none":
@@ -254,8 +182,8 @@ def condition_cautions(manifest: Manifest | FactorialManifest) -> Iterable[str]:
         )
     if manifest.latency_model is not None:
         yield (
-            f"latency model {manifest.latency_model}: DynamoDB, SQS and S3 answered as late as a model says, "
-            "so these times must not be set beside times without it"
+            f"latency model {manifest.latency_model}: adds latencies to DynamoDB, SQS and S3, so these "
+            "times are not comparable with times without it"
         )
 
 

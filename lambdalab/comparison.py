@@ -110,13 +110,21 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def lacks_blocks(self) -> bool:
-        """Whether more blocks would decide: none can be claimed with so few, or twice the margin was measured.
+        """Whether only the number of blocks stands against a claim.
 
-        Twice the margin is what a gate must find. A smaller difference without a verdict is within the noise.
+        No difference can be claimed with so few; or twice the margin was measured, which a gate must find, and the test
+        would find it if it were the only comparison. Any other difference without a verdict is within the noise.
         """
         if self.verdict is not Verdict.INCONCLUSIVE or self.ratio is None:
             return False
-        return self.n_blocks < self.fewest_blocks or abs(math.log(self.ratio)) >= math.log1p(2 * self.margin)
+        if self.n_blocks < self.fewest_blocks or self.p_value is None:
+            return True
+        return self.p_value < 1 - LEVEL and abs(math.log(self.ratio)) >= math.log1p(2 * self.margin)
+
+    @property
+    def may_be_worse(self) -> bool:
+        """Whether ``arm`` may be slower or cost more, and only the number of blocks leaves it open."""
+        return self.lacks_blocks and (self.n_blocks < self.fewest_blocks or (self.ratio or 0) > 1)
 
 
 def arm_pairs(arms: Sequence[Arm]) -> list[tuple[Arm, Arm]]:

@@ -102,7 +102,7 @@ def dead_letter_queues(stack: Stack, languages: Sequence[str] = ()) -> list[Dead
 
     Raises:
         UsageError: the stack has no such language.
-        StackError: the stack is none of this project's.
+        StackError: the stack was not deployed by lambdalab.
     """
     prefixes = [key.removesuffix(_OUTPUT) for key in stack.outputs if key.endswith(_OUTPUT)]
     if not prefixes:

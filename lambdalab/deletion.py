@@ -100,7 +100,7 @@ def find_doomed(aws: Aws, name: str) -> Doomed | None:
     """What a stack of this project owns; None when there is no such stack.
 
     Raises:
-        StackError: it is none of this project's, by its template's description.
+        StackError: it was not deployed by lambdalab, by its template's description.
         AccessError: it cannot be asked for.
     """
     with access_errors(f"stack {name}"):
@@ -114,7 +114,7 @@ def find_doomed(aws: Aws, name: str) -> Doomed | None:
         )
         if not in_review and not description.startswith(MARK):
             raise StackError(
-                f"stack {name} is none of this project's: its description does not begin with {MARK.strip()!r}",
+                f"stack {name} was not deployed by lambdalab: its description does not begin with {MARK.strip()!r}",
                 next_step="nothing was deleted; name yours with --stack-name",
             )
         rows = _resource_rows(aws, name)

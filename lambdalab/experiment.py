@@ -180,9 +180,16 @@ def conclude(store: RunDirectory, terms: Terms | None = None, limits: Limits = N
     manifest, prices, trials, rows, damaged_lines, books = read_run(store)
     store.write_rows(rows)
     found = known_resolutions(store, manifest, trials)
-    summary = summarise(manifest, trials, rows, damaged_lines=damaged_lines, resolutions=found, books=books)
-    bill = bill_of_run(manifest, trials, rows, prices, terms or Terms())
-    summary = msgspec.structs.replace(summary, bill=bill, frontiers=frontiers(manifest.protocol, rows, limits))
+    summary = summarise(
+        manifest,
+        trials,
+        rows,
+        damaged_lines=damaged_lines,
+        resolutions=found,
+        books=books,
+        bill=bill_of_run(manifest, trials, rows, prices, terms or Terms()),
+        fronts=frontiers(manifest.protocol, rows, limits),
+    )
     store.write_summary(summary)
     store.write_report(render_html(summary, manifest, rows))
     return summary

@@ -321,7 +321,7 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
 
     A percentile and its interval are None when n is too small for one, and then ``p95_more`` samples are missing.
     ``cv`` is the standard deviation over the mean, ``needed_n`` about how many samples would bring the interval within
-    5 % of the median, ``outliers`` how many samples lie far out; they are in every number all the same.
+    5 % of the median, ``outliers`` how many samples are outliers; they are in every number.
     """
 
     n: int

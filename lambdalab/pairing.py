@@ -31,8 +31,6 @@ _BY_WEIGHT: Final = (
     Verdict.NO_CHANGE,
     Verdict.NOT_JUDGED,
 )
-_JUDGED: Final = (Metric.DURATION, Metric.COST)
-"""Metrics with a verdict under warm loads. Billed repeats Duration, end to end adds the queue: both are only shown."""
 _Cells = dict[tuple[str, str], list[InvocationRow]]
 
 
@@ -76,14 +74,15 @@ def is_gate(protocol: Protocol) -> bool:
 
 
 def is_judged(metric: Metric, load: Load, loads: Sequence[Load], *, gate: bool) -> bool:
-    """Whether a comparison has a verdict: Duration and cost of warm work, and Init of different things.
+    """Whether a comparison has a verdict: Duration, cost of warm work, and Init of different things.
 
-    The family is small because every comparison in it costs the others power. A protocol without a warm load is judged
-    by its cold one. Init of two builds has no verdict: a local init lacks Lambda's own part, so its ratio is too large.
+    The family is small because every comparison in it costs the others power. Billed repeats Duration, and end to end
+    adds the queue. Init of two builds has no verdict, and neither has the cost of a cold start, which contains it: a
+    local Init lacks Lambda's own part, so its ratio is too large. Without a warm load, the cold one's cost is judged.
     """
-    if metric in _JUDGED:
+    if metric is Metric.COST:
         return load.start is Start.WARM or all(other.start is Start.COLD for other in loads)
-    return metric is Metric.INIT and not gate
+    return metric is Metric.DURATION or (metric is Metric.INIT and not gate)
 
 
 def judged_comparisons(protocol: Protocol) -> int:
@@ -173,20 +172,20 @@ def in_a_sentence(comparisons: Sequence[Comparison]) -> str:
     worst = min(judged, key=lambda one: (_BY_WEIGHT.index(one.verdict), -_distance(one.ratio)))
     of_each = ", ".join(f"{counts[verdict]} {verdict}" for verdict in _BY_WEIGHT if verdict in counts)
     sentence = f"of {len(judged)} comparisons {of_each}"
-    if len(counts) == 1:
-        sentence = (
-            f"{worst.verdict} in {'the only comparison' if len(judged) == 1 else f'all {len(judged)} comparisons'}"
-        )
-    elif worst.verdict is Verdict.REGRESSION:
+    if worst.verdict is Verdict.REGRESSION:
         sentence = (
             f"regression: {worst.arm} has {worst.ratio:.3f} times the {worst.metric} of {worst.over} under "
             f"{worst.label} ({worst.low:.3f} to {worst.high:.3f}); {sentence}"
+        )
+    elif len(counts) == 1:
+        sentence = (
+            f"{worst.verdict} in {'the only comparison' if len(judged) == 1 else f'all {len(judged)} comparisons'}"
         )
     else:
         sentence = f"{worst.verdict}: {sentence}"
     if (needed := blocks_that_decide(judged)) is not None:
         there = min(one.n_blocks for one in judged if one.lacks_blocks)
-        return f"{sentence}; about {needed:,} blocks would decide what is inconclusive, there are {there:,}"
+        return f"{sentence}; about {needed:,} blocks would decide, there are {there:,}"
     return sentence
 
 

@@ -36,7 +36,7 @@ class Stack(msgspec.Struct, frozen=True, kw_only=True):
         if key in self.outputs:
             return self.outputs[key]
         scenario = self.outputs.get("Scenario")
-        what = "none of this project's" if scenario is None else f"of scenario {scenario}, not of the one asked for"
+        what = "not deployed by lambdalab" if scenario is None else f"of scenario {scenario}, not of the one asked for"
         raise StackError(f"stack {self.name} is {what}: it has no output {key}", next_step=self.next_step)
 
     def functions(self) -> dict[str, str]:

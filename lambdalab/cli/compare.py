@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lambdalab.collection import MeasuredRun
     from lambdalab.comparison import Comparison
     from lambdalab.design import Protocol
+    from lambdalab.model import Manifest
     from lambdalab.store import RunDirectory
     from lambdalab.target import AwsTarget
 
@@ -72,7 +73,7 @@ def compare(
         of_both = {caution: "" for caution in cautions if caution in others}
         of_one = {caution: run for run, said in (("A: ", cautions), ("B: ", others)) for caution in said}
         notes += [f"caution: {run}{caution}" for caution, run in (of_one | of_both).items()]
-    _print(found, notes, markdown=markdown)
+    _print(first.manifest, found, notes, markdown=markdown)
     end_by_verdict(found)
 
 
@@ -90,7 +91,7 @@ def aa(
         bool, typer.Option("--up", help="Bring a local stack up when none is up, and end it afterwards.")
     ] = False,
 ) -> None:
-    """Compare one build with itself: what is claimed there is false, and what is resolved is kept for later runs."""
+    """Compare one build with itself: any difference found is a false positive; the smallest detectable one is saved."""
     from rich.console import Group
 
     from lambdalab.experiment import conclude_aa
@@ -99,7 +100,7 @@ def aa(
     from lambdalab.report.terminal import render_comparisons, render_resolved
     from lambdalab.resolution import most_allowed, runs_that_differ
 
-    design = _against_itself(chosen_protocol(scenario, protocol, blocks), language)
+    design = _against_itself(chosen_protocol(scenario, protocol, blocks), language, exactly=blocks is not None)
     design = with_enough_blocks(design, asked=blocks is not None)
     with target_of(TargetName.LOCAL, "", design, temporary=temporary) as target:
         stores = [_run(target, design, results) for _ in range(count)]
@@ -107,7 +108,7 @@ def aa(
     console = make_console()
     for run_id, comparisons in found.items():
         typer.echo(run_id)
-        print_whole(console, Group(*render_comparisons(in_a_sentence(comparisons), comparisons, is_aa=True)))
+        print_whole(console, Group(*render_comparisons(comparisons, in_a_sentence(comparisons))))
     print_whole(console, Group(*render_resolved(record)))
     differ, allowed = runs_that_differ(found.values()), most_allowed(count)
     typer.echo(
@@ -156,19 +157,24 @@ def _of_runs(
     return found, [*notes, *(f"unlike: {each}" for each in unlike)]
 
 
-def _print(found: "tuple[Comparison, ...]", notes: list[str], *, markdown: bool) -> None:
+def _print(manifest: "Manifest", found: "tuple[Comparison, ...]", notes: list[str], *, markdown: bool) -> None:
     from rich.console import Group
 
+    from lambdalab.answer import contrasts
+    from lambdalab.comparison import Metric
     from lambdalab.pairing import in_a_sentence
+    from lambdalab.report.answer import contrast_lines
     from lambdalab.report.layout import print_whole
     from lambdalab.report.markdown import markdown_of
-    from lambdalab.report.terminal import render_comparisons
+    from lambdalab.report.terminal import render_answer, render_comparisons
 
     verdict = in_a_sentence(found)
+    lines = list(contrast_lines(*(contrasts(manifest, found, metric) for metric in (Metric.DURATION, Metric.COST))))
     if markdown:
-        typer.echo(markdown_of(verdict, found, notes))
+        typer.echo(markdown_of(verdict, lines, found, notes))
         return
-    print_whole(make_console(), Group(*render_comparisons(verdict, found)))
+    judged = Group(*render_answer([("Verdict", verdict), *lines]), *render_comparisons(found))
+    print_whole(make_console(), judged)
     for note in notes:
         typer.echo(note)
 
@@ -186,8 +192,14 @@ def _measured(results: Path, run_id: str) -> "tuple[MeasuredRun, tuple[str, ...]
     return run, summary.cautions
 
 
-def _against_itself(protocol: "Protocol", language: str) -> "Protocol":
+def _against_itself(protocol: "Protocol", language: str, *, exactly: bool) -> "Protocol":
     """The protocol with two arms that are the same function.
+
+    Args:
+        protocol: what is asked.
+        language: whose function.
+        exactly: whether its blocks were asked for, so that no stop rule ends the run before: a resolution holds for as
+            many blocks as it was measured with.
 
     Raises:
         UsageError: there is no such language, or the protocol varies something else.
@@ -205,7 +217,7 @@ def _against_itself(protocol: "Protocol", language: str) -> "Protocol":
             f"protocol {protocol.name} varies more than the language, and A/A needs two equal arms",
             next_step="name a protocol with one mode and one memory size",
         )
-    return design
+    return replace(design, stop=None) if exactly else design
 
 
 def _run(target: "AwsTarget", protocol: "Protocol", results: Path) -> "RunDirectory":

@@ -26,7 +26,7 @@ _STACK_NAMES = {False: "lambdalab", True: "lambdalab-load"}
 )
 def doctor(
     context: typer.Context,
-    target: Annotated[TargetName, typer.Option(help="Where functions shall run.")] = TargetName.LOCAL,
+    target: Annotated[TargetName, typer.Option(help="Where functions run.")] = TargetName.LOCAL,
     stack_name: Annotated[
         str | None,
         typer.Option(help="The stack, for --target aws; by default lambdalab, and with --rate lambdalab-load."),
@@ -70,7 +70,7 @@ def doctor(
     if bad:
         raise SetupError(
             f"{len(bad)} of {len(findings)} checks {'is' if len(bad) == 1 else 'are'} wrong: {', '.join(bad)}",
-            next_step="do what stands beside them" if not as_json else "do what next_step says of them",
+            next_step="follow the advice shown" if not as_json else "follow next_step of each",
         )
     if not as_json:
         warnings = sum(finding.verdict is Verdict.WARNING for finding in findings)

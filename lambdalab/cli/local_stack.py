@@ -48,7 +48,7 @@ def up(
     ] = "local",
     latency: Annotated[
         str | None,
-        typer.Option(help="A latency model of latencies/, or the path of one: services answer as late as it says."),
+        typer.Option(help="A latency model of latencies/, or the path of one: adds these service latencies."),
     ] = None,
     cpu_scale: CpuScale = 1.0,
 ) -> None:
@@ -163,7 +163,7 @@ def logs(
     function: Annotated[
         str | None, typer.Argument(help="Logical id or name of a function of the local stack; all by default.")
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on with the lines that come, until Ctrl-C.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Follow new lines, until Ctrl-C.")] = False,
     since: Annotated[str, typer.Option(help="Begin at this time: 30s, 5m, 1h, 2d, 1w ago, or ISO 8601.")] = "10m",
 ) -> None:
     """Show what the functions of the local stack, and Lambda about them, wrote to their log groups."""

@@ -72,7 +72,7 @@ Blocks = Annotated[
 ]
 MaxMinutes = Annotated[
     float | None,
-    typer.Option(min=0.1, max=10_000, help="End after the block in which so many are over; 1440 by default."),
+    typer.Option(min=0.1, max=10_000, help="Stop after the block that passes this limit (1440 by default)."),
 ]
 MaxUsd = Annotated[
     float | None, typer.Option(min=0.0001, max=10_000, help="On AWS: end before so much is spent; 10 by default.")
@@ -333,9 +333,10 @@ def end_by_verdict(comparisons: "Sequence[Comparison]") -> None:
 
     if any(of.verdict is Verdict.REGRESSION for of in comparisons):
         raise typer.Exit(EXIT_VERDICT)
-    needed = blocks_that_decide(comparisons)
+    undecided = [of for of in comparisons if of.may_be_worse]
+    needed = blocks_that_decide(undecided)
     if needed is not None:
-        there = min(of.n_blocks for of in comparisons if of.lacks_blocks)
+        there = min(of.n_blocks for of in undecided)
         enough = f"measure at least {needed:,} blocks"
         raise InvalidRunError(
             f"{there:,} blocks are too few to decide; about {needed:,} would decide",
@@ -415,5 +416,5 @@ def _conclude(store: "RunDirectory", terms: "Terms | None" = None, limits: "Limi
 def say_where(folder: Path) -> None:
     """The last lines of a result."""
     shown = os.path.relpath(folder)
-    typer.echo(f"page: {shown}/report.html")
+    typer.echo(f"report: {shown}/report.html")
     typer.echo(f"files: {shown}")

@@ -76,7 +76,7 @@ def run(
     ] = False,
     latency: Annotated[
         str | None,
-        typer.Option(help="With --up: a latency model of latencies/, or its path; services answer as late as it says."),
+        typer.Option(help="With --up: a latency model of latencies/, or its path: adds these service latencies."),
     ] = None,
     cpu_scale: Annotated[
         float | None,

@@ -53,7 +53,7 @@ def sweep(
         typer.Option(min=1, max=10_000, help="How often every arm runs; 20 by default, 65 with --max-p95-ms."),
     ] = None,
     max_p95_ms: Annotated[
-        float | None, typer.Option(min=0.001, help="Recommend the cheapest whose 95th percentile keeps this.")
+        float | None, typer.Option(min=0.001, help="Recommend the cheapest whose p95 is within this limit.")
     ] = None,
     max_usd_per_million: Annotated[
         float | None, typer.Option(min=0.000001, help="Recommend only what a million messages at most may cost.")

@@ -41,7 +41,7 @@ def machine_findings(results: Path, *, local: bool) -> Iterator[Finding]:
 
     Args:
         results: the folder of run directories.
-        local: whether functions shall run here; for AWS only what sends and builds is looked at.
+        local: whether functions run here; for AWS only what sends and builds is looked at.
     """
     yield from look("system", _system)
     yield from look("go", _go)

@@ -39,7 +39,7 @@ def range_of(low: float | None, high: float | None) -> str:
 
 def percentile(value: float | None, more: int) -> str:
     """Or how many samples are missing for it."""
-    return f"{more:,} more needed" if value is None else number(value)
+    return f"too few samples ({more:,} more)" if value is None else number(value)
 
 
 def factor(name: str) -> str:

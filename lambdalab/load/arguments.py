@@ -53,7 +53,7 @@ ARGUMENTS: Final[Mapping[str, Argument]] = {
     ),
     "batch-size": Argument("1", "Messages per request, 1 to 10; above 1 it is SendMessageBatch."),
     "max-messages": Argument("1000000", "No more are sent."),
-    "max-time": Argument("4h", "Nothing is sent later."),
+    "max-time": Argument("4h", "Stop sending after this time."),
     "max-usd": Argument("10", "On AWS: nothing more is sent when so much may have been spent."),
     "target": Argument("local", "The local stack, or one on AWS by the ordinary AWS environment.", TARGETS),
     "stack-name": Argument("lambdalab-load", "The deployed stack on AWS."),

@@ -254,7 +254,7 @@ def main() -> int:
         keeper.close(msgspec.json.decode(said, type=Stopped) if said.endswith(b"\n") else None)
         summary = conclude(store)
         show(summary, make_console())
-        print(f"page: {os.path.relpath(store.folder)}/report.html", flush=True)
+        print(f"report: {os.path.relpath(store.folder)}/report.html", flush=True)
     except LambdalabError as error:
         print(error, file=sys.stderr, flush=True)
         return error.exit_code

@@ -19,7 +19,7 @@ from lambdalab.report.drawing import (
 )
 
 _BAND: Final = 46
-MARKS: Final = {"▲": "triangle-up", "▼": "triangle-down", "■": "square", "○": "circle"}
+MARKS: Final = {"▲": "triangle-up", "▼": "triangle-down", "■": "square", "○": "circle", "·": "circle"}
 """The marks of verdicts, and what they are called where they are drawn."""
 
 
@@ -285,9 +285,10 @@ def ratios(records: Iterable[Record], margin: float, title: str) -> Spec:
         ),
         layer(
             records,
-            {"type": "point", "size": 70, "opacity": 1, "color": INK, "strokeWidth": 1.5},
+            {"type": "point", "opacity": 1, "color": INK, "strokeWidth": 1.5},
             x=x | {"field": "ratio"},
             y=y,
+            size={"condition": {"test": "datum.mark === '·'", "value": 14}, "value": 70},
             shape={"field": "mark", "scale": {"domain": list(MARKS), "range": list(MARKS.values())}, "legend": None},
             fill={
                 "condition": {"test": "datum.mark === '○'", "value": PAPER},

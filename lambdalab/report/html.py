@@ -6,18 +6,16 @@ itself to load or send anything.
 
 import base64
 import hashlib
-from collections.abc import Iterator, Sequence
-from itertools import groupby
-from typing import Final
+from collections.abc import Sequence
 
 from lambdalab.analysis import Summary
-from lambdalab.comparison import Metric
 from lambdalab.model import InvocationRow, Manifest
+from lambdalab.report.answer import answer_lines, gate_line
 from lambdalab.report.bill_tables import bill_tables
 from lambdalab.report.load import LoadChapter
 from lambdalab.report.panels import Panels
 from lambdalab.report.tables import Tables
-from lambdalab.report.words import MARKS, altered, quotient, usd
+from lambdalab.report.words import MARKS, altered, usd
 
 
 def render_html(summary: Summary, manifest: Manifest, rows: Sequence[InvocationRow]) -> str:
@@ -33,7 +31,7 @@ def render_html(summary: Summary, manifest: Manifest, rows: Sequence[InvocationR
         summary=summary,
         manifest=manifest,
         arms=[arm.name for arm in manifest.protocol.arms],
-        sentences=_sentences(summary),
+        answer=[*gate_line(summary), *answer_lines(summary)],
         load=None if summary.load is None else LoadChapter(summary.load),
         panels=Panels(summary, manifest, rows),
         tables=Tables(summary, manifest, rows),
@@ -65,21 +63,3 @@ def render_template(name: str, **values: object) -> str:
         drawing=Markup,  # of what drawing.draw returns, in which Vega has escaped every text
         **values,
     )
-
-
-_SAID: Final = {
-    Metric.DURATION: "takes {ratio} times as long as {over} ({verdict})",
-    Metric.INIT: "{ratio} times as long to initialise ({verdict})",
-    Metric.COST: "costs {ratio} times as much ({verdict})",
-}
-
-
-def _sentences(summary: Summary) -> Iterator[str]:
-    """Each pair of arms under each load: the three ratios people ask for first, and their verdicts."""
-    for (label, arm, over), group in groupby(summary.comparisons, key=lambda one: (one.label, one.arm, one.over)):
-        said = [
-            _SAID[one.metric].format(ratio=quotient(one.ratio), over=over, verdict=one.verdict)
-            for one in group
-            if one.metric in _SAID and one.ratio is not None
-        ]
-        yield f"{label}: {arm} {', '.join(said) or f'and {over} cannot be compared'}."

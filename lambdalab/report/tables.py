@@ -153,7 +153,7 @@ class Tables:
         return Table(
             name="precision",
             caption="Precision of the median of Duration",
-            columns=("load", "arm", "samples", "within", "for 5 %", "variation", "far out", "warnings"),
+            columns=("load", "arm", "samples", "within", "for 5 %", "variation", "outliers", "warnings"),
             numeric=(False, False, True, True, True, True, True, False),
             rows=[
                 [
@@ -321,7 +321,7 @@ def _p95(estimate: Estimate | None) -> str:
     """The 95th percentile, or how many samples are missing for one."""
     if estimate is None:
         return ABSENT
-    return f"{estimate.p95_more:,} more needed" if estimate.p95 is None else ms(estimate.p95)
+    return f"too few samples ({estimate.p95_more:,} more)" if estimate.p95 is None else ms(estimate.p95)
 
 
 def plain(value: object) -> str:

@@ -3,16 +3,17 @@
 Tables of the shipped protocols fit 100 columns; what is wider than the terminal is printed whole all the same.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from lambdalab.analysis import Cell, Summary
 from lambdalab.comparison import Comparison, Verdict
+from lambdalab.report.answer import Line, answer_lines, gate_line
 from lambdalab.report.layout import new_table, print_whole
 from lambdalab.report.load import render_load
-from lambdalab.report.words import ABSENT, NO_RESOLUTION, altered, interval, judgement, median, ms, resolution, usd
+from lambdalab.report.words import ABSENT, MISSING_AA, altered, interval, judgement, median, ms, resolution, usd
 from lambdalab.resolution import Record
 
 CellColumn = tuple[str, Callable[[Cell], str]]
@@ -26,10 +27,14 @@ def show(summary: Summary, console: Console) -> None:
 
 def render(summary: Summary) -> Group:
     """The same as something rich can print."""
+    said_first = list(gate_line(summary))
     return Group(
         *_heading(summary),
+        *render_answer([*said_first, *answer_lines(summary)]),
         *(() if summary.load is None else render_load(summary.load)),
-        *render_comparisons(summary.verdict, summary.comparisons),
+        *render_comparisons(
+            summary.comparisons, None if said_first else summary.verdict, aa_commands=summary.answer.aa_commands
+        ),
         *_table(f"Duration in ms: median, its {summary.level:.0%} interval, extremes", _DURATION, summary),
         *_table("Other times in ms: medians", _TIMES, summary),
         *_table(f"Peak memory; medians of write units and cost, prices of {summary.price_sheet}", _COSTS, summary),
@@ -51,12 +56,18 @@ def _heading(summary: Summary) -> Iterator[Text]:
     yield Text()
 
 
+def render_answer(lines: Iterable[Line]) -> Iterator[Text]:
+    """The first lines, each with what it is about."""
+    said = [Text.assemble((f"{about}: ", "bold"), text) for about, text in lines]
+    yield from said
+    if said:
+        yield Text()
+
+
 def render_comparisons(
-    verdict: str, comparisons: Sequence[Comparison], *, is_aa: bool = False
+    comparisons: Sequence[Comparison], verdict: str | None = None, *, aa_commands: Sequence[str] = ()
 ) -> Iterator[RenderableType]:
-    """The verdict, then every ratio with what it was judged by; an A/A run needs no word that there is none."""
-    yield Text(f"Verdict: {verdict}", style="bold")
-    yield Text()
+    """Every ratio with what it was judged by, a verdict that was not said before, and the A/A runs that are missing."""
     if not comparisons:
         return
     table = new_table("load", "compared", "what", numbers=("ratio [95% interval]", "p (Holm)", "n", "A/A"))
@@ -68,7 +79,9 @@ def render_comparisons(
         before = key
     yield Text("Ratios of medians; p adjusted for all of them; n: blocks; A/A: resolved difference", style="bold")
     yield table
-    yield from _judged_by(comparisons, is_aa=is_aa)
+    if verdict is not None:
+        yield Text(f"Verdict: {verdict}")
+    yield from _judged_by(comparisons, aa_commands)
     yield Text()
 
 
@@ -86,11 +99,12 @@ def render_resolved(record: Record) -> Iterator[RenderableType]:
     yield Text()
 
 
-def _judged_by(comparisons: Sequence[Comparison], *, is_aa: bool) -> Iterator[Text]:
+def _judged_by(comparisons: Sequence[Comparison], aa_commands: Sequence[str]) -> Iterator[Text]:
     margin = comparisons[0].margin
-    yield Text(f"a change below {margin:.1%} is not claimed")
-    if not is_aa and all(of.is_paired and of.resolution is None for of in comparisons):
-        yield Text(f"A/A: {NO_RESOLUTION}")
+    yield Text(f"changes under {margin:.1%} are ignored")
+    if aa_commands:
+        yield Text(MISSING_AA)
+        yield from (Text(f"    {command}") for command in aa_commands)
     undecided = [of for of in comparisons if of.verdict is Verdict.INCONCLUSIVE and of.ratio is not None]
     for lacks_blocks, said in ((True, "decide"), (False, "show that there is no difference")):
         group = [of for of in undecided if of.lacks_blocks is lacks_blocks]
@@ -127,21 +141,18 @@ def _notes(summary: Summary) -> Iterator[Text]:
         yield Text(f"caution: {caution}", style="yellow")
     for reason, count in summary.invalid_reasons.items():
         yield Text(f"  {count} x {reason}", style="yellow")
-    for cell in summary.cells:
-        if said := list(_unsteady(cell)):
-            yield Text(f"{cell.label} {cell.arm}: {'; '.join(said)}")
+    yield from _unsteady(summary.cells)
 
 
-def _unsteady(cell: Cell) -> Iterator[str]:
-    """What to know of the durations of a cell before their median is believed."""
-    found = cell.duration_ms
-    if found is None:
-        return
-    if found.outliers:
-        yield f"{found.outliers} of {found.n} lie far out, and count all the same"
-    if found.needed_n is not None and found.needed_n > found.n:
-        yield f"about {found.needed_n:,} samples would make the median precise, there are {found.n}"
-    yield from found.warnings
+def _unsteady(cells: Sequence[Cell]) -> Iterator[Text]:
+    """What to know of durations before their medians are believed, one line for all cells; the page has the rest."""
+    found = [(f"{cell.arm} {cell.label}", cell.duration_ms) for cell in cells if cell.duration_ms is not None]
+    outliers = [f"{name} {of.outliers} of {of.n}" for name, of in found if of.outliers]
+    if outliers:
+        yield Text(f"outliers (kept): {', '.join(outliers)}")
+    wide = [f"{name} {of.needed_n:,}" for name, of in found if of.needed_n is not None and of.needed_n > of.n]
+    if wide:
+        yield Text(f"samples for a median within 5 %: {', '.join(wide)}")
 
 
 _DURATION: Sequence[CellColumn] = (

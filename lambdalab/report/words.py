@@ -10,7 +10,7 @@ from lambdalab.factorial.summary import FactorialSummary
 from lambdalab.model import Estimate
 
 ABSENT: Final = "-"
-NO_RESOLUTION: Final = "no A/A run of this machine and design yet; `lambdalab aa` makes one"
+MISSING_AA: Final = "A/A: no such run of this machine and design yet; these commands make it:"
 JOURNEY: Final = {
     "queue wait": "queue_wait_ms",
     "Init": "init_ms",

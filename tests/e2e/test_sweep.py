@@ -19,7 +19,7 @@ from .test_bench import rows_of, wait_for_trials
 
 BURNT_MS = 200
 BLOCKS = 7
-"""The fewest for 2 comparisons, Duration and cost of one warm load."""
+"""The fewest for 3 comparisons: Duration of two loads, and cost of the warm one."""
 CANDIDATE = f"""
 
 import time

@@ -403,7 +403,7 @@ def test_somebody_elses_stack_is_refused(emulated: Emulated, description: str) -
     done = destroy(emulated, "--stack-name", name, "--yes", name)
 
     assert done.returncode == 3
-    assert f"stack {name} is none of this project's: its description does not begin with" in done.stderr
+    assert f"stack {name} was not deployed by lambdalab: its description does not begin with" in done.stderr
     assert stack_description(emulated.aws, name) is not None
 
 

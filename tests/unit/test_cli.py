@@ -614,7 +614,7 @@ def test_fewer_blocks_than_a_comparison_of_builds_needs_are_refused(call: Call, 
     ended = call("run", "--protocol", "tiny.toml", "--blocks", "7", "--build", "a", "--build", "b")
     assert ended.code == 2
     assert one_sentence(ended).startswith(
-        "--blocks is 7, and 4 comparisons of builds find no difference, however large, in fewer than 8; ask for 8"
+        "--blocks is 7, and 6 comparisons of builds find no difference, however large, in fewer than 8; ask for 8"
     )
     assert target.calls == []
 
@@ -641,7 +641,7 @@ def test_builds_are_arms_and_the_command_that_goes_on_names_them(call: Call, pro
     target.changed = {}
     done = call("run", "--resume", "latest", *given)
     assert done.code == 0, done.err
-    assert "valid samples 64/64, " in done.out, "tiny has 1 block, and 4 comparisons need 8"
+    assert "valid samples 64/64, " in done.out, "tiny has 1 block, and 6 comparisons need 8"
 
 
 def cells_of(project: Path) -> list[dict[str, str]]:

@@ -22,12 +22,14 @@ from samples import (
 )
 
 from lambdalab import runner
+from lambdalab.analysis import summarise
 from lambdalab.cli import compare
 from lambdalab.comparison import Comparison, Metric, Verdict
 from lambdalab.design import Factors, Load, Mode, Start
 from lambdalab.model import Manifest
 from lambdalab.pairing import compare_arms
 from lambdalab.platform_log import parse_report, render_report
+from lambdalab.protocol import load_protocol
 from lambdalab.report.markdown import markdown_of
 from lambdalab.resolution import Record, design_of, make_record, most_allowed, resolutions_of, runs_that_differ
 from lambdalab.store import SCHEMA_VERSION, RunDirectory
@@ -81,7 +83,9 @@ def test_a_language_that_is_slower_is_no_regression(typed: Typed, results: Path)
     write_run(results, "one", {"python": 3.0})
     ended = typed("compare one")
     assert ended.code == 0
-    assert ended.out.startswith("Verdict: slower: of 3 comparisons 1 slower, 2 no change")
+    assert ended.out.startswith(
+        "Verdict: slower: of 4 comparisons 1 slower, 3 no change\nWarm work: Go is 3.0x faster than Python"
+    )
 
 
 @pytest.mark.parametrize(
@@ -102,16 +106,19 @@ def test_a_margin_decides_what_matters(typed: Typed, results: Path) -> None:
     write_run(results, "one", {"python-candidate": 1.1}, factors=BUILDS)
     assert typed("compare one").code == 1
     ended = typed("compare one --margin 0.2")
-    assert (ended.code, ended.out.startswith("Verdict: no change in all 2 comparisons")) == (0, True)
-    assert "a change below 20.0% is not claimed" in ended.out
+    assert (ended.code, ended.out.startswith("Verdict: no change in all 3 comparisons")) == (0, True)
+    assert "changes under 20.0% are ignored" in ended.out
 
 
 def test_markdown_is_a_table_and_has_the_same_exit_code(typed: Typed, results: Path) -> None:
     write_run(results, "one", {"python-candidate": 1.2}, factors=BUILDS)
     ended = typed("compare one --markdown")
     assert ended.code == 1
-    first, _, heading, rule, *rows = ended.out.splitlines()
+    first, _, work, _, _, _, heading, rule, *rows = ended.out.splitlines()
     assert first.startswith("**regression: python-candidate has 1.1")
+    assert work.startswith(
+        "- **Warm work**: python-candidate takes 1.2x as long as python-baseline (SMALL 101 ms against"
+    )
     assert heading.count("|") == rule.count("|") == 9
     assert [row.count("|") for row in rows[:9]] == [9] * 9
     assert rows[5].startswith("| SMALL | python-candidate / python-baseline | duration | 1.1")
@@ -127,7 +134,7 @@ def test_nothing_others_wrote_breaks_markdown() -> None:
         needed_blocks=6, margin=0.025, resolution=None,
         verdict=Verdict.INCONCLUSIVE,
     )  # fmt: skip
-    assert markdown_of("v", [of], ["[x](y)"]).splitlines()[4] == (
+    assert markdown_of("v", [], [of], ["[x](y)"]).splitlines()[5] == (
         r"| a\|b | \<x\> / y | cost | - | - | 0 | - | inconclusive |"
     )
 
@@ -139,7 +146,9 @@ def test_a_run_that_cannot_decide_ends_with_4_and_the_number_of_blocks_that_woul
     write_run(results, "one", {"python-candidate": 39}, factors=BUILDS, blocks=6)
     ended = typed("compare one")
     assert ended.code == 4
-    assert ended.out.startswith("Verdict: inconclusive in all 2 comparisons; about 7 blocks would decide")
+    assert ended.out.startswith(
+        "Verdict: inconclusive: of 3 comparisons 2 inconclusive, 1 no change; about 7 blocks would decide"
+    )
     assert "6 blocks find no difference, however large: 2 comparisons need at least 7" in ended.out
     assert ended.err == (
         "lambdalab: 6 blocks are too few to decide; about 7 would decide; measure at least 7 blocks.\n"
@@ -329,7 +338,7 @@ def test_equal_arms_are_found_equal_and_what_is_resolved_is_kept(
     with aa_on(monkeypatch, FakeTarget()):
         ended = typed("aa --runs 2")
     assert ended.code == 0, ended.err
-    assert "0 of 4 comparisons claim a difference of python from itself, in 0 of 2 runs; at most 0 may" in ended.out
+    assert "0 of 6 comparisons claim a difference of python from itself, in 0 of 2 runs; at most 0 may" in ended.out
     (record,) = msgspec.json.decode((results / "aa.json").read_bytes(), type=list[Record])
     assert len(record.runs) == 2
     assert (record.design.language, record.design.memory_mb, record.design.blocks) == ("python", 128, 10)
@@ -416,6 +425,33 @@ def test_a_resolution_holds_for_its_machine_and_design_only(changes: dict[str, A
     assert known_for(make_manifest(**{"arms": ("python",)} | changes)) == 0
     assert known_for(make_manifest(arms=("python",)), blocks=11) == 0
     assert known_for(make_manifest(arms=("python", "go"))) == 1, "of both arms one is known"
+
+
+@pytest.mark.parametrize("protocol", ["strict", "precise", "equal-volume"])
+def test_the_commands_that_a_report_names_measure_the_design_of_the_run(protocol: str) -> None:
+    manifest = msgspec.structs.replace(make_manifest(), protocol=load_protocol(protocol))
+    commands = summarise(manifest, [], []).answer.aa_commands
+    assert len(commands) == 2
+    for command, language in zip(commands, ("python", "go"), strict=True):
+        words = command.split()
+        assert words[:2] == ["lambdalab", "aa"]
+        named = dict(zip(words[2::2], words[3::2], strict=True))
+        assert named.keys() == {"--protocol", "--language", "--blocks"}
+        asked = compare._against_itself(load_protocol(named["--protocol"]), named["--language"], exactly=True)
+        functions = {arm.name: make_facts(language) for arm in asked.arms}
+        itself = msgspec.structs.replace(manifest, protocol=asked, functions=functions)
+        assert asked.stop is None
+        assert design_of(itself, f"{language}-a", 10) == design_of(manifest, language, 10)
+
+
+def test_no_command_is_named_where_there_is_none_or_it_is_not_needed() -> None:
+    def commands(**changes: Any) -> tuple[str, ...]:
+        return summarise(make_manifest(**changes), [], []).answer.aa_commands
+
+    assert commands()
+    assert commands(target="aws") == ()
+    assert commands(arms=("go",)) == (), "nothing is compared"
+    assert commands(factors=Factors(language=("go",), mode=(Mode.SEQUENTIAL, Mode.BATCH))) == ()
 
 
 def test_how_many_runs_may_differ() -> None:

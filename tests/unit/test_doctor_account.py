@@ -65,7 +65,7 @@ def test_a_line_for_each_check_and_a_sum(call: Call, account: FakeAccount) -> No
     )
     assert said in lines
     assert ended.err.splitlines()[-1] == (
-        f"lambdalab: 2 of {len(lines)} checks are wrong: python visibility, go visibility; do what stands beside them."
+        f"lambdalab: 2 of {len(lines)} checks are wrong: python visibility, go visibility; follow the advice shown."
     )
 
 

@@ -21,6 +21,7 @@ from lambdalab.bill import Terms
 from lambdalab.comparison import Metric, Verdict
 from lambdalab.design import Factors, Stop
 from lambdalab.frontier import frontiers
+from lambdalab.report.answer import NO_LAMBDA_INIT, answer_lines, money, time
 from lambdalab.report.drawing import ARM_COLOURS
 from lambdalab.report.html import render_html
 from lambdalab.report.tables import ROWS_AT_MOST
@@ -184,11 +185,12 @@ def numbers_in(summary: Summary) -> Iterator[str]:
         else:
             yield from (f"{value:,}", ms(value), quotient(value), f"{value:,g}", p_value(value), f"{abs(value):.2f}")
             yield from (f"{value:{digits}%}".rstrip("%") for digits in (".0", ".1"))
+            yield from (time(value).split()[0], money(value), f"{value:.1f}")
 
 
 def test_every_number_of_results_is_in_summary_json(tree: Element) -> None:
     summary, _, _ = make_run()
-    known = set(numbers_in(summary))
+    known = {*numbers_in(summary), *NUMBER.findall(NO_LAMBDA_INIT)}
     estimates = [cell.duration_ms for cell in summary.cells if cell.duration_ms is not None]
     known |= {f"{found.relative_width:.1%}".rstrip("%") for found in estimates if found.relative_width is not None}
     drawn = [str(e.attributes["aria-label"]) for e in tree if e.attributes.get("role") == "img"]
@@ -204,14 +206,15 @@ def test_every_number_of_results_is_in_summary_json(tree: Element) -> None:
     assert "4,321.0" not in known
 
 
-def test_the_verdict_comes_first_and_every_comparison_has_word_and_mark(tree: Element) -> None:
+def test_the_answer_comes_first_and_every_comparison_has_word_and_mark(tree: Element) -> None:
     summary, _, _ = make_run()
-    first, *_ = (e.text for e in tree.one("result") if e.tag == "p")
-    assert first == f"Verdict: {summary.verdict}"
+    told = [(e.all("dt")[0].text, e.all("dd")[0].text) for e in tree.one("result").all("div") if e.all("dt")]
+    assert told == list(answer_lines(summary))
+    assert [about for about, _ in told][:2] == ["Warm work", "First invocation"]
     shown = table(tree, "comparisons")
     assert [row[2] for row in shown] == [f"{MARKS[one.verdict]} {one.verdict}" for one in summary.comparisons]
     assert [row[0] for row in shown] == [one.label for one in summary.comparisons]
-    assert {row[2] for row in shown} == {"· not judged", "○ inconclusive"}
+    assert {row[2] for row in shown} == {"▲ slower", "▲ more expensive", "■ no change", "· not judged"}
     assert MARKS.keys() == set(Verdict)
     (duration,) = [one for one in summary.comparisons if (one.label, one.metric) == ("SMALL", Metric.DURATION)]
     assert duration.ratio == pytest.approx(4, abs=1e-3)
@@ -220,7 +223,7 @@ def test_the_verdict_comes_first_and_every_comparison_has_word_and_mark(tree: El
 
 def test_a_difference_is_claimed_by_word_and_mark() -> None:
     tree = Tree(render_html(*make_run(14, loads=LOADS))).root
-    assert {row[2] for row in table(tree, "comparisons")} == {"▲ slower", "▲ more expensive", "· not judged"}
+    assert {row[2] for row in table(tree, "comparisons")} == {"▲ slower", "■ no change", "· not judged"}
     (first, _) = [e for e in tree.one("comparison") if e.attributes.get("role") == "img"]
     assert "Init slower, 40.000, interval 40.000 - 40.000" in str(first.attributes["aria-label"])
 
@@ -356,7 +359,7 @@ def test_a_run_without_any_sample_claims_nothing() -> None:
     tree = Tree(render_html(summarise(manifest, [], []), manifest, [])).root
     assert "Invalid run: do not use these numbers." in tree.one("result").text
     assert table(tree, "durations")[0] == ["WARMUP", "python", "cold", "0/0", *["-"] * 7]
-    assert "cannot be compared" in tree.one("result").text
+    assert tree.one("result").all("dt") == []
     labels = [str(e.attributes["aria-label"]) for e in tree if e.attributes.get("role") == "img"]
     assert all("nothing was measured" in label or "0/0 samples valid, median - ms" in label for label in labels)
 

@@ -201,7 +201,7 @@ def test_every_table_says_that_a_model_was_on_and_cpu_shares_were_scaled() -> No
 def test_a_run_with_a_model_says_so_among_its_cautions() -> None:
     manifest = make_manifest(latency=msgspec.to_builtins(model()))
     (caution,) = [c for c in summarise(manifest, [], []).cautions if "latency" in c]
-    assert caution.startswith("latency model test 2026-11-21, seed 7: DynamoDB, SQS and S3 answered as late as a model")
+    assert caution.startswith("latency model test 2026-11-21, seed 7: adds latencies to DynamoDB, SQS and S3")
     assert not [c for c in summarise(make_manifest(), [], []).cautions if "latency" in c]
 
 

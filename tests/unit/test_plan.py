@@ -215,10 +215,10 @@ def test_the_blocks_an_effect_needs_follow_from_the_widest_spread() -> None:
     experience = Experience(run_id="earlier", blocks=9, cells=cells)
     plan = planned(make_manifest(), experience=experience, effect=0.1)
     assert [(need.label, need.cv, need.blocks) for need in plan.needed] == [
-        ("WARMUP", 0.3, needed_blocks(0.3, 0.1, comparisons=3)),
-        ("SMALL", 0.05, needed_blocks(0.05, 0.1, comparisons=3)),
+        ("WARMUP", 0.3, needed_blocks(0.3, 0.1, comparisons=4)),
+        ("SMALL", 0.05, needed_blocks(0.05, 0.1, comparisons=4)),
     ]
-    assert (plan.comparisons, plan.fewest_blocks) == (3, 7)
+    assert (plan.comparisons, plan.fewest_blocks) == (4, 8)
     alone = planned(make_manifest(arms=("go",)))
     assert (alone.needed, alone.comparisons, alone.fewest_blocks) == ((), 0, None)
 
@@ -233,9 +233,9 @@ def test_a_comparison_of_builds_gets_the_blocks_it_needs() -> None:
     assert enough(1, asked=True, build=("a",)).blocks == 1, "languages may be looked at with one block"
     assert enough(8, asked=True).blocks == 8
     assert enough(20, stop=Stop(min_blocks=6)).stop == Stop(min_blocks=8)
-    with pytest.raises(UsageError, match=r"--blocks is 7, and 4 comparisons of builds find no difference"):
+    with pytest.raises(UsageError, match=r"--blocks is 7, and 6 comparisons of builds find no difference"):
         enough(7, asked=True)
-    with pytest.raises(UsageError, match=r"caps.samples is 5 blocks, and 4 comparisons"):
+    with pytest.raises(UsageError, match=r"caps.samples is 5 blocks, and 6 comparisons"):
         enough(20, caps=Caps(samples=5))
 
 
