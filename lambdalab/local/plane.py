@@ -179,6 +179,7 @@ class Plane:
                 }
                 for name, pool in self._pools.items()
             },
+            "not_followed": [f"{name} cannot be followed now: {problem}" for name, problem in self._told.items()],
             "not_run": [str(waking) for waking in self._all_wakings()],
             "mappings": {poller.mapping.function_name: poller.status() for poller in self._pollers.values()},
         }

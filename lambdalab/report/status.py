@@ -52,6 +52,7 @@ def render_status(endpoint_url: str, lambda_endpoint_url: str, status: dict[str,
         parts.append(mappings)
     if dropped := status["log_lines_dropped"]:
         parts.append(Text(f"{dropped} log lines are lost: the log service did not take them, see the plane's log"))
+    parts += [Text(sentence) for sentence in (*status["not_followed"], *status["not_run"])]
     return Group(*parts)
 
 

@@ -179,9 +179,12 @@ def test_mapping_that_lambda_would_refuse_is_not_run(deployed: Deployed) -> None
         create(EventSourceArn="arn:aws:sqs:us-east-1:000000000000:short", FunctionName="first")
     assert "visibility timeout of 2 s is shorter than the function's timeout of 3 s" in deployed.log()
     assert deployed.stack.status()["mappings"]["first"]["batch_size"] == 1
+    (problem,) = deployed.stack.status()["not_followed"]
+    assert "visibility timeout of 2 s is shorter" in problem
     deployed.aws.sqs.set_queue_attributes(QueueUrl=url, Attributes={"VisibilityTimeout": "3"})
     deployed.aws.sqs.send_message(QueueUrl=url, MessageBody="x")
     wait_until(lambda: deployed.invocations("first")() == 1, 10)
+    assert deployed.stack.status()["not_followed"] == []
 
 
 OTHER_SOURCES: Final = {

@@ -259,6 +259,8 @@ def test_the_state_of_a_local_stack() -> None:
         "cpu_limit": "none",
         "latency": None,
         "log_lines_dropped": 0,
+        "not_followed": [],
+        "not_run": [],
         "functions": {"lab-python": function, "lab-go": function | {"reserved_concurrency": 3, "concurrency_limit": 3}},
         "mappings": {},
     }
@@ -281,6 +283,8 @@ def test_the_state_of_pollers_and_of_lost_lines() -> None:
         "cpu_limit": "none",
         "latency": None,
         "log_lines_dropped": 4,
+        "not_followed": ["lab-go cannot be followed now: it wants python2.7"],
+        "not_run": ["SNS subscription News does not run here"],
         "functions": {},
         "mappings": {"lab-python": mapping},
     }
@@ -290,3 +294,5 @@ def test_the_state_of_pollers_and_of_lost_lines() -> None:
     text = console.file.getvalue()
     assert ["lab-python", "10", "7", "5", "1", "2"] in [line.split() for line in text.splitlines()]
     assert "4 log lines are lost: the log service did not take them" in text.replace("\n", " ")
+    assert "lab-go cannot be followed now: it wants python2.7" in text.replace("\n", " ")
+    assert "SNS subscription News does not run here" in text
