@@ -14,7 +14,7 @@ MESSAGES ?= 1000
 
 TIMES ?= 20
 FUZZTIME ?= 60s
-FUZZED := $(addprefix tests/,local/test_differential.py unit/test_odd_lines.py unit/test_damaged_files.py)
+FUZZED := $(addprefix tests/,local/test_differential.py unit/test_odd_lines.py unit/test_damaged_files.py unit/test_damaged_settings.py)
 
 .PHONY: help setup check audit test fuzz chaos bench load load-headless screenshots load-screenshots build deploy destroy sam-local format clean
 
