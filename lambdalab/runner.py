@@ -103,16 +103,8 @@ class Runner:
         """
         require_empty_queues(self._target, self._manifest.protocol.arms)
         try:
-            for _, trials in groupby(remaining(schedule, self._store.trials()), key=lambda trial: trial.block):
-                if self._stop() is not None:
-                    break
-                block_began_ms = _now_ms()
-                for trial in trials:
-                    self._progress(trial)
-                    self._execute(trial)
-                self._collect(block_began_ms - CLOCK_SKEW_MS - round(self._target.log_delay_s * 1000))
-            else:
-                self._stop()
+            with self._target.naming_what_ended():
+                self._measure(schedule)
         except BaseException as error:
             for clean_up in (self._target.restore, lambda: self._collect(self._begin_ms)):
                 try:
@@ -124,6 +116,18 @@ class Runner:
             self._target.restore()
         finally:
             self._collect_rest()
+
+    def _measure(self, schedule: Sequence[Trial]) -> None:
+        for _, trials in groupby(remaining(schedule, self._store.trials()), key=lambda trial: trial.block):
+            if self._stop() is not None:
+                break
+            block_began_ms = _now_ms()
+            for trial in trials:
+                self._progress(trial)
+                self._execute(trial)
+            self._collect(block_began_ms - CLOCK_SKEW_MS - round(self._target.log_delay_s * 1000))
+        else:
+            self._stop()
 
     def _execute(self, trial: Trial) -> None:
         arm, of_arm = self._arms[trial.arm], self._resources[trial.arm]
@@ -173,6 +177,7 @@ class Runner:
         readings = 0
         while True:
             time.sleep(self._target.poll_s)
+            self._target.require_alive()
             readings = readings + 1 if self._target.queue_depth(of_arm.queue_url) == 0 else 0
             if readings >= self._target.empty_readings:
                 found = ingest.count_items(self._target.aws, of_arm, sent.batch_ids)

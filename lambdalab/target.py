@@ -97,6 +97,33 @@ class AwsTarget:
         name = f"{hashlib.sha256(place.encode()).hexdigest()[:16]}.lock"
         return hold(machine_folder() / name, f"stack {self.stack.name} in {self.region}")
 
+    def require_alive(self) -> None:
+        """Looks whether what runs the functions is still there. It is cheap: nothing is asked for.
+
+        Raises:
+            PlaneError: a part of the local stack has ended; it is named.
+        """
+
+    def require_answer(self) -> None:
+        """Asks what runs the functions for an answer.
+
+        Raises:
+            PlaneError: a part of the local stack has ended or does not answer; it is named.
+        """
+
+    @contextmanager
+    def naming_what_ended(self) -> Iterator[None]:
+        """Says that a part of the local stack has ended where that is why a call in the block failed.
+
+        Raises:
+            PlaneError: as ``require_alive``, in place of the failed call's AccessError.
+        """
+        try:
+            yield
+        except AccessError:
+            self.require_alive()
+            raise
+
     def note_run(self, run_id: str) -> None:
         """Says which run holds the stack, to whoever is refused."""
         if self.lock is not None:
@@ -268,6 +295,17 @@ class LocalTarget(AwsTarget):
 
     def _hold(self) -> AbstractContextManager[Lock]:
         return hold_stack()
+
+    def require_alive(self) -> None:
+        self.local.require_alive()
+
+    def require_answer(self) -> None:
+        self.local.status()
+
+    def restore(self) -> None:
+        """Without a plane there is nobody to ask, and the stack cannot be used again."""
+        if self.local.plane.alive:
+            super().restore()
 
     def emptying(self, queue_url: str) -> str:  # noqa: ARG002 - the same for every queue
         """The emulator forgets everything when it ends."""

@@ -21,6 +21,7 @@ from botocore.exceptions import (
 )
 
 from lambdalab.aws import access_errors, without_secrets
+from lambdalab.errors import LambdalabError
 from lambdalab.factorial.model import INTERRUPTED, Call
 from lambdalab.factorial.protocol import PlannedCall, PlannedCell
 
@@ -44,6 +45,7 @@ class Callers:
         function_name: whom they call.
         event: of a call.
         done: told each call when it ended, by one thread at a time.
+        require_answer: raises a LambdalabError if Lambda itself has ended; asked when a connection breaks.
     """
 
     def __init__(
@@ -52,8 +54,10 @@ class Callers:
         function_name: str,
         event: Callable[[PlannedCall], Mapping[str, object]],
         done: Callable[[Call], None],
+        require_answer: Callable[[], None] = lambda: None,
     ) -> None:
         self._client, self._function_name, self._event, self._done = client, function_name, event, done
+        self._require_answer = require_answer
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._ended = threading.Semaphore(0)
@@ -66,6 +70,7 @@ class Callers:
 
         Raises:
             AccessError: Lambda does not answer, or refuses for another reason than throttling.
+            PlaneError: a part of the local stack has ended; calls under way are made again when the run goes on.
             StorageError: a call could not be written down.
         """
         left = iter(calls)
@@ -152,9 +157,12 @@ class Callers:
             self._fail(refusal)
             return ended(error=f"{INTERRUPTED} by {said}")
         except _AFTER_SENDING as failure:
+            if self._is_down():
+                return ended(error=f"{INTERRUPTED} by {type(failure).__name__}")
             return ended(error=without_secrets(f"{type(failure).__name__}: {failure}"))
         except BotoCoreError as failure:
-            self._fail(failure)
+            if not self._is_down():
+                self._fail(failure)
             return ended(error=f"{INTERRUPTED} by {type(failure).__name__}")
         call = ended(
             request_id=answer["ResponseMetadata"].get("RequestId"),
@@ -162,6 +170,15 @@ class Callers:
             log_tail=base64.b64decode(answer.get("LogResult", "")).decode("utf-8", "replace") or None,
         )
         return _with_answer(call, body)
+
+    def _is_down(self) -> bool:
+        """Whether Lambda itself has ended, by which the run fails."""
+        try:
+            self._require_answer()
+        except LambdalabError as failure:
+            self._fail(failure)
+            return True
+        return False
 
     def _fail(self, failure: BaseException) -> None:
         self._failure = self._failure or failure

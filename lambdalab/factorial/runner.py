@@ -86,15 +86,8 @@ class FactorialRunner:
             AccessError, PlaneError, StorageError: the target or the disk cannot go on.
         """
         try:
-            self._look_back()
-            for _, cells in groupby(left(), key=lambda cell: cell[0].block):
-                if self._stop() is not None:
-                    break
-                for planned, attempt in cells:
-                    self._progress(planned)
-                    self._execute(planned, attempt)
-            else:
-                self._stop()
+            with self._target.naming_what_ended():
+                self._measure(left)
         except BaseException as error:
             try:
                 self._target.restore()
@@ -104,6 +97,17 @@ class FactorialRunner:
         finally:
             self._client.close()
         self._target.restore()
+
+    def _measure(self, left: Callable[[], Iterable[tuple[PlannedCell, int]]]) -> None:
+        self._look_back()
+        for _, cells in groupby(left(), key=lambda cell: cell[0].block):
+            if self._stop() is not None:
+                break
+            for planned, attempt in cells:
+                self._progress(planned)
+                self._execute(planned, attempt)
+        else:
+            self._stop()
 
     def _execute(self, planned: PlannedCell, attempt: int) -> None:
         cell = planned.cell
@@ -131,7 +135,8 @@ class FactorialRunner:
                 [call for call in planned.calls if call.warmup],
                 [call for call in planned.calls if not call.warmup],
             ):
-                Callers(self._client, name, event, done).make(planned, calls, cell.callers, attempt)
+                callers = Callers(self._client, name, event, done, self._target.require_answer)
+                callers.make(planned, calls, cell.callers, attempt)
                 if self._target.name == "local":  # in between, so that no more than that is kept in memory
                     self._look(planned.design, cell, unseen)
                     unseen.clear()

@@ -139,11 +139,16 @@ class Bookkeeper:
         """Waits until every queue is empty, or nothing has left one for longer than an invocation can take.
 
         Returns:
-            When they were seen empty; None if they were not.
+            When they were seen empty; None if they were not, as when a part of the local stack has ended.
         """
         limit_s = max(function.timeout_s for function in self._manifest.functions.values()) + DRAIN_GRACE_S
         least, moved, empty_since, readings = math.inf, time.monotonic(), 0.0, 0
         while not self._hurry.is_set() and time.monotonic() < moved + limit_s:
+            try:
+                self._target.require_alive()
+            except PlaneError as error:
+                self._complain(error)
+                return None
             sample = self._look(draining=True)
             if sample is not None:
                 left = sum(queue.visible + queue.in_flight for queue in sample.arms.values())

@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from lambdalab.aws import access_errors, is_aws
 from lambdalab.design import Arm
-from lambdalab.errors import InvalidRunError, LambdalabError, StackError, UsageError
+from lambdalab.errors import InvalidRunError, LambdalabError, PlaneError, StackError, UsageError
 from lambdalab.load.arguments import plan_of
 from lambdalab.load.generator import BY_HAND, STOP_S, GeneratorReport, Tally
 from lambdalab.load.job import JOB, STOP, TOLD, Job, Told
@@ -34,6 +34,7 @@ from lambdalab.target import AwsTarget, LocalTarget, aws_target, local_target
 
 EXIT_INTERRUPTED: Final = 130
 """As of every command that Ctrl-C or SIGTERM ended (docs/decisions/0003)."""
+STACK_ENDED: Final = "a part of the local stack ended"
 _SEED_BITS: Final = 32
 _STRICT_RESERVATION: Final = "1"
 _log = logging.getLogger(__name__)
@@ -104,7 +105,7 @@ class Run:
     def __init__(
         self, plan: LoadPlan, target: AwsTarget, runner: LocalRunner | MasterRunner, recorder: Recorder
     ) -> None:
-        self._plan, self._runner, self._recorder = plan, runner, recorder
+        self._plan, self._target, self._runner, self._recorder = plan, target, runner, recorder
         self.workers = _workers(runner)
         if not self.workers:
             raise UsageError("no worker is connected to this master", next_step="start some, as docs/load.md says")
@@ -142,14 +143,22 @@ class Run:
             try:
                 self._recorder.sends(told.sends)
             except LambdalabError as error:  # what cannot be recorded is not sent either
-                self._failure = self._failure or error
+                self._fail(error)
 
     def going_on(self) -> bool:
         """Whether anything is still to be sent."""
         if (ceiling := self._recorder.ceiling()) is not None:
             _log.warning("%s; nothing more is sent, raise it with --max-usd", ceiling)
             return False
+        try:
+            self._target.require_alive()
+        except PlaneError as error:
+            self._fail(error)
         return self._failure is None and self._waits()
+
+    def _fail(self, failure: LambdalabError) -> None:
+        """Notes the first failure, which ends the run."""
+        self._failure = self._failure or failure
 
     def _waits(self) -> bool:
         """Whether a worker has still to tell. Notices those that died."""
@@ -186,7 +195,8 @@ class Run:
         self._summed_up = True
         report = self._tally.report()
         if self._failure is not None:
-            report = replace(report, ended_by="what was sent could not be recorded")
+            gone = isinstance(self._failure, PlaneError)
+            report = replace(report, ended_by=STACK_ENDED if gone else "what was sent could not be recorded")
         for line in _summary(report):
             _log.info(line)
         try:

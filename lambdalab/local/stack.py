@@ -105,6 +105,7 @@ class LocalStack(msgspec.Struct, frozen=True, kw_only=True):
         try:
             loopback.open_url(request, timeout_s=10).close()
         except OSError as error:
+            self.require_alive()
             raise PlaneError(
                 f"the plane did not recycle {function_name}: {error}", next_step="see `lambdalab status`"
             ) from error

@@ -3,9 +3,13 @@
 import os
 import re
 import signal
+import time
 from pathlib import Path
 
+import msgspec
 import pytest
+
+from lambdalab.local.stack import LocalStack
 
 from .conftest import Begin, Run
 from .test_bench import rows_of, wait_for_trials
@@ -65,5 +69,33 @@ def test_a_run_that_was_ended_holds_nothing(
     done = lambdalab("run", "--resume", run.name)
 
     assert done.returncode == 0, done.stderr
+    valid = [row["trial"] for row in rows_of(run) if row["valid"] == "true"]
+    assert len(valid) == len(set(valid)) == 8
+
+
+def test_a_run_whose_plane_is_killed_ends_at_once_and_resumes_to_a_valid_whole(
+    lambdalab: Run, begin: Begin, project: Path, tiny: str, local_stack: dict[str, str]
+) -> None:
+    process = begin("run", "--protocol", tiny, "--blocks", "2")
+    run = wait_for_trials(project, process, 3)
+    stack = msgspec.json.decode((project / ".lambdalab/stack.json").read_bytes(), type=LocalStack)
+    os.kill(stack.plane.pid, signal.SIGKILL)
+    killed = time.monotonic()
+    _, errors = process.communicate(timeout=60)
+
+    assert time.monotonic() - killed < 60, "it does not wait for the message, which would take minutes"
+    assert process.returncode == 3, errors
+    assert f"the local stack's plane (pid {stack.plane.pid}) has ended; see " in errors
+    assert f"go on with `lambdalab run ingest --resume {run.name} " in errors
+    assert "Traceback" not in errors
+    assert len(rows_of(run)) >= 3, "what was measured is shown"
+
+    refused = lambdalab("run", "--resume", run.name)
+    assert (refused.returncode, "plane" in refused.stderr, "`lambdalab up`" in refused.stderr) == (3, True, True)
+    assert lambdalab("down").returncode == 0
+    assert lambdalab("up", "--port", "0").returncode == 0
+    done = lambdalab("run", "--resume", run.name)
+
+    assert done.returncode == 0, done.stdout + done.stderr
     valid = [row["trial"] for row in rows_of(run) if row["valid"] == "true"]
     assert len(valid) == len(set(valid)) == 8

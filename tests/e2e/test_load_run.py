@@ -300,3 +300,29 @@ def test_on_aws_a_run_ends_at_its_ceiling_in_usd_and_keeps_everything(
     assert 0 < books.whole.sent < 300
     assert books.whole.processed == books.whole.sent
     assert books.whole.items_found == 10 * books.whole.sent
+
+
+def test_a_killed_plane_ends_the_run_and_the_books_are_closed_with_what_is_known(
+    project: Path, clean_environment: dict[str, str], loaded: dict[str, str]
+) -> None:
+    """The last test of this module: it leaves no plane."""
+    link = project / "results" / "latest"
+    before = link.readlink() if link.is_symlink() else None
+    process = subprocess.Popen(
+        [command(), *LOAD, "--rate", "10", "--duration", "10m", "--languages", "go"],
+        cwd=project, env=clean_environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    wait_for(process, lambda: is_sending(link, before), "nothing was sent")
+    with contextlib.chdir(project):
+        stack = running_stack()
+    assert stack is not None
+    os.kill(stack.plane.pid, signal.SIGKILL)
+    said, _ = process.communicate(timeout=90)  # a drain would be waited for 330 s
+
+    assert process.returncode == 3, said
+    assert f"the local stack's plane (pid {stack.plane.pid}) has ended; see " in said
+    summary = summary_of(project)
+    assert summary.stopped == "a part of the local stack ended"
+    assert summary.load is not None
+    assert summary.load.whole.sent == summary.load.whole.processed + summary.load.whole.still_queued > 0
+    assert keepers(link.readlink().name) == []

@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -17,6 +17,7 @@ from botocore.exceptions import (
     ConnectionClosedError,
     ConnectTimeoutError,
     CredentialRetrievalError,
+    EndpointConnectionError,
     IncompleteReadError,
     NoCredentialsError,
     ProxyConnectionError,
@@ -29,7 +30,7 @@ from botocore.exceptions import (
 )
 
 from lambdalab.aws import Aws
-from lambdalab.errors import AccessError
+from lambdalab.errors import AccessError, PlaneError
 from lambdalab.factorial import callers as callers_module
 from lambdalab.factorial.callers import Callers
 from lambdalab.factorial.design import Cell, Design
@@ -125,7 +126,9 @@ def make(server: ScriptedLambda, *events: str, callers: int = 1, timeout_s: floa
         client.close()
 
 
-def make_with(client: Any, *events: str, callers: int = 1) -> list[Call]:
+def make_with(
+    client: Any, *events: str, callers: int = 1, require_answer: Callable[[], None] = lambda: None
+) -> list[Call]:
     """Makes a call for each event; whatever ends it has what was made as ``made``."""
     made: list[Call] = []
     calls = tuple(PlannedCall(call_id=str(i), seed=i, warmup=False) for i in range(len(events)))
@@ -137,7 +140,7 @@ def make_with(client: Any, *events: str, callers: int = 1) -> list[Call]:
         return {"do": events[planned.seed]}
 
     try:
-        Callers(client, "f", event, made.append).make(cell, calls, callers, attempt=2)
+        Callers(client, "f", event, made.append, require_answer).make(cell, calls, callers, attempt=2)
     except BaseException as error:
         error.made = made  # type: ignore[attr-defined]
         raise
@@ -209,6 +212,20 @@ def test_a_failure_after_sending_is_of_that_call(failure: BotoCoreError) -> None
     assert [(call.error or "").partition(":")[0] for call in made] == [type(failure).__name__] * 2
     assert all(call.finished for call in made)
     assert client.calls == 2
+
+
+@pytest.mark.parametrize(
+    "failure", [ConnectionClosedError(endpoint_url="https://a"), EndpointConnectionError(endpoint_url="https://a")]
+)
+def test_a_plane_that_has_ended_ends_it_and_the_call_under_way_is_made_again(failure: BotoCoreError) -> None:
+    def ended() -> None:
+        raise PlaneError("the local stack's plane (pid 7) has ended", next_step="bring it up")
+
+    with pytest.raises(PlaneError, match=r"plane \(pid 7\) has ended") as caught:
+        make_with(client := Failing(failure), "a", "b", require_answer=ended)
+    made: list[Call] = caught.value.made  # type: ignore[attr-defined]
+    assert [(call.error, call.finished) for call in made] == [(f"interrupted by {type(failure).__name__}", False)]
+    assert client.calls == 1
 
 
 @pytest.mark.parametrize(
