@@ -18,6 +18,7 @@ from lambdalab.factorial.model import FactorialManifest
 from lambdalab.figures import figures
 from lambdalab.frontier import Frontier as Frontier
 from lambdalab.load.books import Books as Books
+from lambdalab.machine_load import BlockLoad, load_cautions
 from lambdalab.model import Estimate, InvocationRow, Manifest, TrialResult
 from lambdalab.pairing import Resolutions, compare_arms, in_a_sentence
 from lambdalab.stats import LEVEL, PRECISION, median_estimate, smallest_n
@@ -43,6 +44,7 @@ def summarise(
     books: Books | None = None,
     bill: Bill | None = None,
     fronts: tuple[Frontier, ...] = (),
+    block_loads: Sequence[BlockLoad] = (),
 ) -> Summary:
     """Everything that can be said of a run.
 
@@ -55,6 +57,7 @@ def summarise(
         books: of a load run; of one without, nothing was sent.
         bill: what it costs.
         fronts: cost against latency.
+        block_loads: what other programs took of the machine meanwhile.
     """
     protocol = manifest.protocol
     current = [row for row in rows if row.reason is None or not row.reason.startswith(REPEATED)]
@@ -112,7 +115,9 @@ def summarise(
         frontiers=fronts,
     )
     return msgspec.structs.replace(
-        summary, cautions=tuple(_cautions(manifest, summary)), faults=tuple(_faults(manifest, summary))
+        summary,
+        cautions=(*load_cautions(block_loads), *_cautions(manifest, summary)),
+        faults=tuple(_faults(manifest, summary)),
     )
 
 

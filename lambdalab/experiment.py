@@ -187,6 +187,7 @@ def conclude(store: RunDirectory, terms: Terms | None = None, limits: Limits = N
         damaged_lines=damaged_lines,
         resolutions=found,
         books=books,
+        block_loads=store.block_loads(),
         bill=bill_of_run(manifest, trials, rows, prices, terms or Terms()),
         fronts=frontiers(manifest.protocol, rows, limits),
     )

@@ -16,7 +16,8 @@ import msgspec
 
 from lambdalab.errors import StorageError, UsageError
 from lambdalab.lock import Lock, hold
-from lambdalab.record_files import DAMAGED, replace, replacing, storage
+from lambdalab.machine_load import BlockLoad
+from lambdalab.record_files import DAMAGED, append, read_lines, replace, replacing, storage
 
 MESSAGES: Final = "messages"
 """A run whose functions get messages through a queue (``store.py``)."""
@@ -101,6 +102,14 @@ class RunFolder(Generic[M]):
         """Replaces ``report.html``."""
         with replacing(self.report_file) as file:
             file.write(page.encode())
+
+    def append_block_load(self, load: BlockLoad) -> None:
+        """Writes what other programs took of the machine during a block."""
+        append(self.folder / "machine.jsonl", [load])
+
+    def block_loads(self) -> list[BlockLoad]:
+        """What other programs took, block by block; none of a run on AWS."""
+        return read_lines(self.folder / "machine.jsonl", BlockLoad)
 
     @property
     def report_file(self) -> Path:

@@ -118,13 +118,14 @@ class Runner:
             self._collect_rest()
 
     def _measure(self, schedule: Sequence[Trial]) -> None:
-        for _, trials in groupby(remaining(schedule, self._store.trials()), key=lambda trial: trial.block):
+        for block, trials in groupby(remaining(schedule, self._store.trials()), key=lambda trial: trial.block):
             if self._stop() is not None:
                 break
             block_began_ms = _now_ms()
-            for trial in trials:
-                self._progress(trial)
-                self._execute(trial)
+            with self._target.watching_cpu(block, self._store.append_block_load):
+                for trial in trials:
+                    self._progress(trial)
+                    self._execute(trial)
             self._collect(block_began_ms - CLOCK_SKEW_MS - round(self._target.log_delay_s * 1000))
         else:
             self._stop()
@@ -150,10 +151,15 @@ class Runner:
             reason=INTERRUPTED,
             messages=arm.messages,
         )
+        before = self._target.plane_counts()
         try:
             result = replace(result, message_id=self._target.send(of_arm, bodies))
             drained, items_found, reason = self._drain(of_arm, result)
             drained_at_ms = _now_ms() if drained else None
+            after = self._target.plane_counts()
+            if drained and before is not None and after is not None:
+                faults = after.faults(before, own=1)
+                reason = "; ".join([*([] if reason is None else [reason]), *faults]) or None
             result = replace(result, drained_at_ms=drained_at_ms, items_found=items_found, reason=reason)
         finally:
             self._store.append_trial(result)

@@ -5,6 +5,7 @@
     results/<run_id>/run.json         the manifest
                      trials.jsonl     one line per trial, appended when it ends
                      platform.jsonl   log lines as collected
+                     machine.jsonl    locally: what other programs took of the machine, one line per block
                      pipeline.jsonl, ending.json   of a load run: queues and functions second by second; what was left
                      metrics.csv, metrics.parquet   one row per invocation
                      summary.json     every number that is shown

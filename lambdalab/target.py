@@ -8,10 +8,10 @@ the plane's own control call.
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -22,6 +22,7 @@ from lambdalab.errors import AccessError, StackError, UsageError
 from lambdalab.local.stack import LocalStack, hold_stack
 from lambdalab.lock import Lock, hold
 from lambdalab.log_query import read_log
+from lambdalab.machine_load import BlockLoad, CpuReading, load_between, read_cpu
 from lambdalab.model import FunctionFacts, LogLine
 from lambdalab.project import machine_folder
 from lambdalab.samconfig import region_of
@@ -41,6 +42,28 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
     dead_letter_queue_url: str
     table_name: str
     log_group: str
+
+
+class PlaneCounts(NamedTuple):
+    """What the local plane has counted since it started, of all functions together."""
+
+    invocations: int
+    throttles: int
+
+    def faults(self, before: "PlaneCounts", *, own: int, own_throttles: int = 0) -> list[str]:
+        """What happened beside a measurement that would have had the stack to itself.
+
+        Args:
+            before: the counts when it began.
+            own: how many invocations were its own.
+            own_throttles: how many of its own calls were throttled.
+        """
+        invocations, throttles = self.invocations - before.invocations, self.throttles - before.throttles
+        return [
+            f"the plane counted {counted} {what}{'s' if counted > 1 else ''} meanwhile, {of_its_own} of its own"
+            for what, counted, of_its_own in (("throttle", throttles, own_throttles), ("invocation", invocations, own))
+            if counted > of_its_own
+        ]
 
 
 class AwsTarget:
@@ -110,6 +133,23 @@ class AwsTarget:
         Raises:
             PlaneError: a part of the local stack has ended or does not answer; it is named.
         """
+
+    def plane_counts(self) -> "PlaneCounts | None":
+        """What the plane has counted of all functions together; None where there is no plane to ask."""
+        return None
+
+    def read_cpu(self) -> CpuReading | None:
+        """CPU times of the machine and of what runs the functions; None where functions run elsewhere."""
+        return None
+
+    @contextmanager
+    def watching_cpu(self, block: int, write: Callable[[BlockLoad], None]) -> Iterator[None]:
+        """Writes what other programs take of this machine while a block runs, where the functions run here as well."""
+        before = self.read_cpu()
+        yield
+        after = self.read_cpu()
+        if before is not None and after is not None:
+            write(load_between(block, before, after))
 
     @contextmanager
     def naming_what_ended(self) -> Iterator[None]:
@@ -301,6 +341,13 @@ class LocalTarget(AwsTarget):
 
     def require_answer(self) -> None:
         self.local.status()
+
+    def plane_counts(self) -> "PlaneCounts":
+        functions = self.local.plane_status()["functions"].values()
+        return PlaneCounts(*(sum(function[name] for function in functions) for name in PlaneCounts._fields))
+
+    def read_cpu(self) -> CpuReading:
+        return read_cpu((self.local.emulator.pid, self.local.plane.pid))
 
     def restore(self) -> None:
         """Without a plane there is nobody to ask, and the stack cannot be used again."""

@@ -17,6 +17,7 @@ from lambdalab.factorial.effects import Study, estimate_effects
 from lambdalab.factorial.model import INTERRUPTED, CallRow, FactorialManifest
 from lambdalab.factorial.scenario import CallScenario, Response, Volume
 from lambdalab.factorial.summary import FactorialSummary, Group, Order, VolumeWords, Words
+from lambdalab.machine_load import BlockLoad, load_cautions
 from lambdalab.model import Estimate
 from lambdalab.stats import LEVEL, median_estimate, smallest_n
 
@@ -41,7 +42,12 @@ class _Rate(NamedTuple):
 
 
 def summarise(
-    manifest: FactorialManifest, rows: Sequence[CallRow], scenario: CallScenario, prices: PriceSheet
+    manifest: FactorialManifest,
+    rows: Sequence[CallRow],
+    scenario: CallScenario,
+    prices: PriceSheet,
+    *,
+    block_loads: Sequence[BlockLoad] = (),
 ) -> FactorialSummary:
     """Everything that can be said of a factorial run.
 
@@ -50,6 +56,7 @@ def summarise(
         rows: every call, valid or not.
         scenario: what its measures mean.
         prices: the price sheet of the run.
+        block_loads: what other programs took of the machine meanwhile.
     """
     protocol = manifest.protocol
     calls = list(counted(rows))
@@ -124,7 +131,9 @@ def summarise(
         faults=(),
     )
     return msgspec.structs.replace(
-        summary, cautions=tuple(_cautions(manifest, rows, calls, summary)), faults=tuple(_faults(summary))
+        summary,
+        cautions=(*load_cautions(block_loads), *_cautions(manifest, rows, calls, summary)),
+        faults=tuple(_faults(summary)),
     )
 
 

@@ -160,6 +160,8 @@ def _row(
         faults += _contradictions(manifest.protocol.design(cell), cell, call)
     if call.found is False:
         faults.append(NOT_FOUND)
+    if call.disturbed is not None:
+        faults.append(call.disturbed)
     reasons = [*([REPEATED] if repeated else []), *faults]
     costs = _costs(function.architecture, report, log_bytes, outcome, scenario, prices)
     knows_all = outcome is not None and bool(outcome.amounts)

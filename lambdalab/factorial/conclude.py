@@ -23,7 +23,7 @@ def conclude(store: FactorialDirectory, scenario: CallScenario | None = None) ->
     """
     known = scenario or call_scenario(store.manifest().protocol.scenario)
     manifest, prices, rows = read_calls(store, known)
-    summary = summarise(manifest, rows, known, prices)
+    summary = summarise(manifest, rows, known, prices, block_loads=store.block_loads())
     write_rows(store.folder, rows, manifest)
     write_tables(store.folder, summary)
     store.write_summary(summary)

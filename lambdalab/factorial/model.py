@@ -86,7 +86,8 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     the function's as it came, null when there was none, ``error`` what went wrong before there was one; ``throttled``
     when Lambda answered TooManyRequestsException. ``found`` says whether what the function says it wrote is there, None
     when that was not looked for. ``warmup`` calls are made by all callers at once before a cell is measured, so that
-    its callers meet environments that are there; they count neither as samples nor in rates.
+    its callers meet environments that are there; they count neither as samples nor in rates. ``disturbed`` says what
+    happened beside the calls of its cell (``Disturbance``).
     """
 
     call_id: str
@@ -103,6 +104,7 @@ class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     answer: msgspec.Raw = NO_ANSWER
     log_tail: str | None = None
     found: bool | None = None
+    disturbed: str | None = None
 
     @property
     def finished(self) -> bool:
@@ -120,6 +122,15 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     attempt: int
     found: bool
     late: bool = False
+
+
+class Disturbance(msgspec.Struct, frozen=True, kw_only=True):
+    """What the local plane saw happen beside the measured calls of a cell; one line of ``disturbed.jsonl``."""
+
+    block: int
+    cell: str
+    attempt: int
+    reason: str
 
 
 class CallRow(msgspec.Struct, frozen=True, kw_only=True, gc=False):

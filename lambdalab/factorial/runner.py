@@ -6,7 +6,7 @@ After its calls what they wrote is looked at. A run that was interrupted goes on
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Final
 
@@ -16,11 +16,11 @@ from lambdalab.aws import access_errors
 from lambdalab.errors import InvalidRunError, LambdalabError
 from lambdalab.factorial.callers import Callers
 from lambdalab.factorial.design import Cell, Design
-from lambdalab.factorial.model import Call, Finding
+from lambdalab.factorial.model import Call, Disturbance, Finding
 from lambdalab.factorial.protocol import PlannedCall, PlannedCell
 from lambdalab.factorial.scenario import CallScenario
 from lambdalab.factorial.store import FactorialDirectory
-from lambdalab.target import AwsTarget
+from lambdalab.target import AwsTarget, PlaneCounts
 
 ANSWER_GRACE_S: Final = 10.0
 """Beyond a function's timeout, until an answer is no longer waited for."""
@@ -100,12 +100,13 @@ class FactorialRunner:
 
     def _measure(self, left: Callable[[], Iterable[tuple[PlannedCell, int]]]) -> None:
         self._look_back()
-        for _, cells in groupby(left(), key=lambda cell: cell[0].block):
+        for block, cells in groupby(left(), key=lambda cell: cell[0].block):
             if self._stop() is not None:
                 break
-            for planned, attempt in cells:
-                self._progress(planned)
-                self._execute(planned, attempt)
+            with self._target.watching_cpu(block, self._store.append_block_load):
+                for planned, attempt in cells:
+                    self._progress(planned)
+                    self._execute(planned, attempt)
         else:
             self._stop()
 
@@ -135,8 +136,11 @@ class FactorialRunner:
                 [call for call in planned.calls if call.warmup],
                 [call for call in planned.calls if not call.warmup],
             ):
+                before, first = self._target.plane_counts(), len(made)
                 callers = Callers(self._client, name, event, done, self._target.require_answer)
                 callers.make(planned, calls, cell.callers, attempt)
+                if before is not None and not all(call.warmup for call in calls):
+                    self._note_disturbance(before, made[first:])
                 if self._target.name == "local":  # in between, so that no more than that is kept in memory
                     self._look(planned.design, cell, unseen)
                     unseen.clear()
@@ -148,6 +152,16 @@ class FactorialRunner:
             raise
         self._look(planned.design, cell, unseen)
         self._require_any(planned, made)
+
+    def _note_disturbance(self, before: PlaneCounts, made: Sequence[Call]) -> None:
+        """Writes down what the plane saw happen beside the measured calls of a cell, which makes them invalid."""
+        after = self._target.plane_counts()
+        throttled = sum(call.throttled for call in made)
+        if after is not None and (faults := after.faults(before, own=len(made) - throttled, own_throttles=throttled)):
+            one = made[0]
+            self._store.append_disturbance(
+                Disturbance(block=one.block, cell=one.cell, attempt=one.attempt, reason="; ".join(faults))
+            )
 
     def _look_back(self) -> None:
         """At the calls of a cell in which this run was killed, before anybody could look.

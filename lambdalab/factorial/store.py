@@ -4,6 +4,8 @@
 
     results/<run_id>/run.json      the manifest
                      calls.jsonl   one line per call, appended when it ends
+                     disturbed.jsonl   cells beside whose calls something else happened on the stack
+                     machine.jsonl     locally: what other programs took of the machine, one line per block
                      found.jsonl   of every call whether what it says it wrote is there, appended after each cell
 
 Result files are written beside them by the analysis.
@@ -16,7 +18,7 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from lambdalab.factorial.model import INTERRUPTED, Call, FactorialManifest, Finding
+from lambdalab.factorial.model import INTERRUPTED, Call, Disturbance, FactorialManifest, Finding
 from lambdalab.record_files import append, read_lines
 from lambdalab.run_folder import RunFolder
 
@@ -56,17 +58,32 @@ class FactorialDirectory(RunFolder[FactorialManifest]):
         """Writes what was found of calls, and waits until it is on the disk."""
         append(self.folder / "found.jsonl", findings)
 
+    def append_disturbance(self, disturbance: Disturbance) -> None:
+        """Writes what happened beside the calls of a cell, and waits until it is on the disk."""
+        append(self.folder / "disturbed.jsonl", [disturbance])
+
     def calls(self) -> list[Call]:
         """All calls so far, in the order they ended, with what was found of them.
 
         One of which nothing was found when it was too late to tell why is taken for interrupted, and is made again.
         """
         findings = {(f.call_id, f.attempt): f for f in read_lines(self.folder / "found.jsonl", Finding)}
+        disturbed = {
+            (one.block, one.cell, one.attempt): one.reason
+            for one in read_lines(self.folder / "disturbed.jsonl", Disturbance)
+        }
         calls = read_lines(self.folder / "calls.jsonl", Call)
-        return [_with(call, findings.get((call.call_id, call.attempt))) for call in calls]
+        return [
+            _with(
+                call, findings.get((call.call_id, call.attempt)), disturbed.get((call.block, call.cell, call.attempt))
+            )
+            for call in calls
+        ]
 
 
-def _with(call: Call, finding: Finding | None) -> Call:
+def _with(call: Call, finding: Finding | None, disturbed: str | None) -> Call:
+    if disturbed is not None and not call.warmup:
+        call = replace(call, disturbed=disturbed)
     if finding is None:
         return call
     if finding.late and not finding.found:

@@ -16,7 +16,7 @@ from lambdalab.errors import LambdalabError
 from lambdalab.load.arguments import add_arguments
 from lambdalab.load.page import add_page
 from lambdalab.load.recording import Recording
-from lambdalab.load.shape import Lead, Recorder, Unrecorded, checked_plan
+from lambdalab.load.shape import EXIT_INTERRUPTED, Lead, Recorder, Unrecorded, checked_plan
 from lambdalab.load.user import Sending
 from lambdalab.lock import leave_inherited
 
@@ -55,7 +55,8 @@ def _recorder(environment: Environment, results: str) -> Recorder:
     recording = Recording(Path(results))
 
     def quit_early(**_: Any) -> None:
-        if code := recording.hurry():
+        code = recording.hurry()
+        if code and environment.process_exit_code in (None, EXIT_INTERRUPTED):  # else that came first
             environment.process_exit_code = code
 
     environment.events.quitting.add_listener(quit_early)  # before Lead's: Locust calls the last one first

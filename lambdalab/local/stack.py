@@ -70,6 +70,10 @@ class LocalStack(msgspec.Struct, frozen=True, kw_only=True):
         """
         self.require_alive()
         self._ask("emulator", self.emulator, f"{self.endpoint_url}/_ministack/health")
+        return self.plane_status()
+
+    def plane_status(self) -> dict[str, Any]:
+        """As ``status``, without a look at the emulator."""
         return self._ask("plane", self.plane, f"{self.lambda_endpoint_url}/_lambdalab/status")
 
     def require_alive(self) -> None:

@@ -1,5 +1,6 @@
 """A run holds its stack: whatever else would measure on it, or end it, is refused until the run is over."""
 
+import contextlib
 import os
 import re
 import signal
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from botocore.exceptions import ClientError
 
 from lambdalab.local.stack import LocalStack
 
@@ -54,6 +56,25 @@ def test_while_a_run_measures_every_other_one_is_refused_and_the_run_stays_valid
     assert len(rows) == 8
     assert {row["reason"] for row in rows} == {""}
     assert not (run / "lock").exists()
+
+
+def test_invocations_that_are_not_the_runs_own_make_samples_invalid(
+    lambdalab: Run, begin: Begin, project: Path, tiny: str, local_stack: dict[str, str]
+) -> None:
+    stack = msgspec.json.decode((project / ".lambdalab/stack.json").read_bytes(), type=LocalStack)
+    client = stack.aws().lambda_
+    process = begin("run", "--protocol", tiny, "--blocks", "1")
+    try:
+        while process.poll() is None:
+            with contextlib.suppress(ClientError):  # a throttle, which counts as well
+                client.invoke(FunctionName="GoIngest", Payload=b'{"batch_id": "foreign", "count": 1}')
+    finally:
+        client.close()
+    said, errors = process.communicate(timeout=60)
+
+    assert process.returncode == 4, said + errors
+    reasons = [row["reason"] for row in rows_of(project / "results" / "latest")]
+    assert any(re.search(r"the plane counted \d+ invocations meanwhile, 1 of its own", reason) for reason in reasons)
 
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])

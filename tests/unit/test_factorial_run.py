@@ -25,6 +25,7 @@ from lambdalab.cost import load_price_sheet
 from lambdalab.design import Caps
 from lambdalab.errors import AccessError, LambdalabError, PriceSheetError, StackError, UsageError
 from lambdalab.factorial import experiment
+from lambdalab.factorial.collection import judge
 from lambdalab.factorial.design import Design, FactorialProtocol
 from lambdalab.factorial.experiment import called_functions, cells_left, new_run, plan_run, resume_run
 from lambdalab.factorial.model import INTERRUPTED, Call, Finding
@@ -37,7 +38,7 @@ from lambdalab.scenarios import call_scenario
 from lambdalab.stack import Stack
 from lambdalab.stopping import MINUTES_CAP, USD_CAP
 from lambdalab.store import RunDirectory
-from lambdalab.target import AwsTarget, LocalTarget
+from lambdalab.target import AwsTarget, LocalTarget, PlaneCounts
 
 __all__ = ["call_fixture", "project_fixture"]
 PRICED = load_price_sheet(ROOT / "prices" / "us-east-1.toml")
@@ -104,7 +105,9 @@ class Looking:
         self.there = there
         self.scenario: Any = SimpleNamespace(verify=self.verify, remove=lambda *_: None)
         aws = SimpleNamespace(lambda_callers=lambda *_: SimpleNamespace(close=lambda: None))
-        self.target: Any = SimpleNamespace(aws=aws, name="aws", restore=lambda: None)
+        target: Any = AwsTarget.__new__(AwsTarget)
+        target.aws, target.restore = aws, lambda: None
+        self.target: Any = target
 
     def verify(self, aws: object, design: object, cell: object, calls: list[Call]) -> dict[str, bool]:
         assert aws is self.target.aws
@@ -495,7 +498,7 @@ def test_locally_what_warmed_a_cell_up_is_removed_before_it_is_measured(
 
     class Answered:
         def __init__(self, *arguments: Any) -> None:
-            self.done = arguments[-1]
+            self.done = arguments[3]
 
         def make(self, _: object, asked: list[Any], *__: object) -> None:
             for call in asked:
@@ -509,6 +512,19 @@ def test_locally_what_warmed_a_cell_up_is_removed_before_it_is_measured(
     assert removed == (looks if place == "local" else [])
     assert len(store.calls()) == 4
     assert all(call.found for call in store.calls())
+
+    readings = iter([PlaneCounts(0, 0), PlaneCounts(9, 0), PlaneCounts(11, 0)])  # nine while it warmed up
+    monkeypatch.setattr(looking.target, "plane_counts", lambda: next(readings), raising=False)
+    FactorialRunner(looking.target, looking.scenario, store, lambda _: None, lambda: None)._execute(planned, 1)
+    assert [call.disturbed for call in store.calls()] == [None] * 8
+
+    readings = iter([PlaneCounts(0, 0), PlaneCounts(9, 0), PlaneCounts(13, 1)])
+    FactorialRunner(looking.target, looking.scenario, store, lambda _: None, lambda: None)._execute(planned, 1)
+    throttled, foreign = "1 throttle meanwhile, 0 of its own", "4 invocations meanwhile, 2 of its own"
+    why = f"the plane counted {throttled}; the plane counted {foreign}"
+    assert {(call.warmup, call.disturbed) for call in store.calls()} == {(True, None), (False, why)}
+    rows = judge(store.manifest(), store.calls(), SCENARIO, PRICED)
+    assert {row.reason for row in rows if not row.warmup} == {why}
 
 
 def test_a_cell_that_this_machine_cannot_keep_is_warned_of_and_refused(

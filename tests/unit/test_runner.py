@@ -15,11 +15,13 @@ from lambdalab.collection import join
 from lambdalab.cost import PriceSheet
 from lambdalab.design import Factors
 from lambdalab.errors import AccessError, InvalidRunError, StackError, StorageError
+from lambdalab.machine_load import BlockLoad, CpuReading
 from lambdalab.model import InvocationRow, LogLine, Manifest, Trial
 from lambdalab.observations import observe
 from lambdalab.protocol import schedule
 from lambdalab.runner import INTERRUPTED, Runner, remaining
 from lambdalab.store import RunDirectory
+from lambdalab.target import PlaneCounts
 
 NO_ACCESS = AccessError("queue is gone", next_step="look for it")
 
@@ -213,6 +215,32 @@ def test_items_that_stay_missing_make_the_trial_invalid_and_the_run_goes_on(run:
     assert result.finished
     assert result.items_found == 97
     assert [row.valid for row in run.rows()] == [trial != second for trial in run.schedule]
+
+
+def test_what_the_plane_saw_beside_a_trial_makes_its_sample_invalid(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    readings = iter([(0, 0), (1, 0), (7, 3), (9, 3), (9, 3), (10, 5)])
+    monkeypatch.setattr(run.target, "plane_counts", lambda: PlaneCounts(*next(readings, (0, 0))))
+    run.go()
+    first, second, third, *rest = run.schedule
+    foreign = "the plane counted 2 invocations meanwhile, 1 of its own"
+    throttled = "the plane counted 2 throttles meanwhile, 0 of its own"
+    assert run.outcome() == [
+        (first.trial_id, None), (second.trial_id, foreign), (third.trial_id, throttled),
+        *((trial.trial_id, None) for trial in rest),
+    ]  # fmt: skip
+    assert [row.reason for row in run.rows() if not row.valid] == [foreign, throttled]
+    assert all(result.finished for result in run.store.trials()), "it is not run again"
+
+
+def test_what_other_programs_took_is_noted_for_each_block(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    readings = iter([CpuReading(0, 0, 0), CpuReading(10, 8, 5), CpuReading(20, 9, 6), CpuReading(30, 9, 6)])
+    monkeypatch.setattr(run.target, "read_cpu", lambda: next(readings))
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    run.go()
+    assert run.store.block_loads() == [
+        BlockLoad(block=1, others_cpu_s=3.0, capacity_cpu_s=20.0),
+        BlockLoad(block=2, others_cpu_s=0.0, capacity_cpu_s=20.0),
+    ]
 
 
 @pytest.mark.parametrize("queue", ["queue-go", "dead-python"])
