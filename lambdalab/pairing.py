@@ -145,6 +145,8 @@ def differences(base: Manifest, candidate: Manifest) -> Iterator[str]:
     ):
         if one != two:
             yield f"{what} {one} and {two}"
+    if base.latency != candidate.latency and base.latency_model == candidate.latency_model:
+        yield f"latency model {base.latency_model} and another of that name"
     offered, asked = base.load or {}, candidate.load or {}
     for name in dict.fromkeys((*offered, *asked)):
         if name != "seed" and offered.get(name) != asked.get(name):
@@ -156,7 +158,10 @@ def differences(base: Manifest, candidate: Manifest) -> Iterator[str]:
             yield f"load {load.label} {_shape(load)} and {_shape(other)}"
     if set(theirs) != {load.label for load in base.protocol.loads}:
         yield f"loads {', '.join(load.label for load in base.protocol.loads)} and {', '.join(theirs)}"
+    modes = [{arm.name: arm.mode.value for arm in manifest.protocol.arms} for manifest in (base, candidate)]
     for arm in base.functions.keys() & candidate.functions.keys():
+        if modes[0].get(arm) != modes[1].get(arm):
+            yield f"{arm} mode {modes[0].get(arm)} and {modes[1].get(arm)}"
         for name in ("memory_mb", "architecture", "batch_size"):
             one, two = (getattr(manifest.functions[arm], name) for manifest in (base, candidate))
             if one != two:

@@ -27,7 +27,7 @@ from lambdalab.cli import compare
 from lambdalab.comparison import Comparison, Metric, Verdict
 from lambdalab.design import Factors, Load, Mode, Start
 from lambdalab.model import Manifest
-from lambdalab.pairing import compare_arms
+from lambdalab.pairing import compare_arms, differences
 from lambdalab.platform_log import parse_report, render_report
 from lambdalab.protocol import load_protocol
 from lambdalab.report.markdown import markdown_of
@@ -183,6 +183,7 @@ UNLIKE: dict[str, dict[str, Any]] = {
     },
     "loads WARMUP, SMALL and WARMUP": {"loads": LOADS[:1]},
     "go memory_mb 128 and 512": {"functions": {"python": make_facts("python"), "go": make_facts("go", memory_mb=512)}},
+    "go mode sequential and batch": {"factors": Factors(language=("go",), mode=(Mode.BATCH,))},
     "go batch_size 1 and 5": {"functions": {"python": make_facts("python"), "go": make_facts("go", batch_size=5)}},
 }
 
@@ -469,3 +470,11 @@ def test_two_arms_resolve_no_more_than_the_coarser_and_nothing_when_one_is_unkno
 
     assert shown({"python": 0.02, "go": 0.05}) == {0.05}
     assert shown({"python": 0.02}) == {None}
+
+
+def test_two_latency_models_of_one_name_are_unlike() -> None:
+    one, two = ({"name": "m", "date": "2026", "seed": 1, "calls": [{"p50_ms": ms}]} for ms in (1, 2))
+    assert list(differences(make_manifest(latency=one), make_manifest(latency=one))) == []
+    assert list(differences(make_manifest(latency=one), make_manifest(latency=two))) == [
+        "latency model m 2026, seed 1 and another of that name"
+    ]
