@@ -62,7 +62,7 @@ def compare(
     ] = False,
     results: Results = RESULTS,
 ) -> None:
-    """Judge B against A, or the arms of one run; exits 1 only on a regression, 4 if too few blocks decide nothing."""
+    """Judge B against A, or the arms of one run; exits 1 only on a regression, 4 if blocks are too few to decide."""
     first, cautions = _measured(results, base)
     if candidate is None:
         found, notes = _of_arms(results, base, first, margin)
