@@ -13,6 +13,7 @@ from lambdalab.errors import LambdalabError
 from lambdalab.load.schedule import Message
 from lambdalab.model import Estimate, FunctionFacts, Manifest
 from lambdalab.plan import ASSUMED_ITEM_MS, assumed_item_ms
+from lambdalab.record_files import DAMAGED
 from lambdalab.store import RunDirectory
 
 MOST_RUNS: Final = 200
@@ -56,7 +57,7 @@ def find_duration(results: Path, facts: FunctionFacts, message: Message, conditi
             if not conditions.allow(manifest):
                 continue
             cells = msgspec.json.decode((folder / "summary.json").read_bytes(), type=_Cells).cells
-        except (LambdalabError, OSError, msgspec.DecodeError):
+        except (LambdalabError, OSError, *DAMAGED):
             continue
         for cell, messages in _fitting(manifest, cells, facts, message):
             if cell.duration_ms is not None:

@@ -18,6 +18,7 @@ from lambdalab.factorial.design import LAB_FACTORS, Cell, Design, Level
 from lambdalab.factorial.model import Call, Outcome
 from lambdalab.factorial.scenario import CallScenario, Response, Volume
 from lambdalab.model import Amount, Count
+from lambdalab.record_files import DAMAGED
 from lambdalab.settings_file import choose
 
 MB: Final = 2**20
@@ -330,7 +331,7 @@ def _answer(call: Call) -> _Answer | None:
         return None
     try:
         return msgspec.json.decode(call.answer, type=_Answer)
-    except (msgspec.DecodeError, ValueError):
+    except DAMAGED:
         return None
 
 

@@ -177,6 +177,8 @@ def test_a_duration_is_that_of_the_newest_run_that_fits(tmp_path: Path) -> None:
     measure(tmp_path, "20260105-cold", 1, loads=(Load(label="T", size_bytes=1024, count=10, start=Start.COLD),))
     measure(tmp_path, "20260106-damaged", 1)
     (tmp_path / "20260106-damaged" / "summary.json").write_text("{")
+    measure(tmp_path, "20260106-deep", 1)
+    (tmp_path / "20260106-deep" / "summary.json").write_text('{"other": ' + "[" * 100_000)
     measure(tmp_path, "20260107-foreign", 1)
     (tmp_path / "20260107-foreign" / "run.json").write_text("{}")
     measure(tmp_path, "20260108-scaled", 1, cpu_scale=0.5)
