@@ -16,7 +16,7 @@ from rich.text import Text
 
 from lambdalab.design import Protocol
 from lambdalab.model import Trial
-from lambdalab.platform_log import is_platform_line
+from lambdalab.platform_log import is_platform_line, parse_failure
 
 PIPED_WIDTH: Final = 120
 _LINE_EVERY_S: Final = 5.0
@@ -145,15 +145,16 @@ def make_console(*, stderr: bool = False) -> Console:
 
 
 def print_line(console: Console, line: str, *, function: str | None = None, timestamp_ms: int | None = None) -> None:
-    """A line of a function's log; on a terminal the function has a colour and what Lambda wrote is dim."""
+    """A line of a function's log; on a terminal the function has a colour, what Lambda wrote is dim, failures red."""
     moment = "" if timestamp_ms is None else f"{datetime.fromtimestamp(timestamp_ms / 1000):%H:%M:%S.%f}"[:-3] + " "
     name = "" if function is None else f"{function} "
-    line = line.removesuffix("\n")
+    line = line.rstrip("\n") if parse_failure(line) else line.removesuffix("\n")
     if not console.is_terminal:  # rich would expand the tabs
         typer.echo(f"{moment}{name}{line}", file=console.file)
         return
     colour = _COLOURS[zlib.crc32(name.encode()) % len(_COLOURS)]
-    text = Text.assemble((moment, "dim"), (name, colour), (line, "dim" if is_platform_line(line) else ""))
+    style = "red" if parse_failure(line) else "dim" if is_platform_line(line) else ""
+    text = Text.assemble((moment, "dim"), (name, colour), (line, style))
     console.print(text, soft_wrap=True)
 
 

@@ -189,6 +189,9 @@ def test_colours_are_for_a_terminal_only() -> None:
     assert printed(terminal=False, line=report, function=None) == report
     assert printed(terminal=False, line="[b]own[/b]", function="F").endswith(".007 F [b]own[/b]\n")
     assert printed(terminal=True, line=report, function=None).startswith("\x1b[2mREPORT")
+    timeout = "2026-11-30T10:00:00.000Z x Task timed out after 1.00 seconds"
+    assert printed(terminal=False, line=f"{timeout}\n\n", function=None) == f"{timeout}\n"
+    assert printed(terminal=True, line=f"{timeout}\n\n", function=None).startswith("\x1b[31m2026")
     own = printed(terminal=True, line="a line of its own, longer than the terminal", function="F")
     assert own.count("\n") == 1
     assert "\x1b[2m" in own.split("F ")[0], "the time is dim"
