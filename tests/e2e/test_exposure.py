@@ -106,7 +106,7 @@ def test_umask_holds_for_all_that_is_written(project: Path, ports: dict[str, int
         looked_at |= {path: path.stat().st_mode for path in paths if path.exists()}
     assert [path for path, mode in looked_at.items() if mode & PRIVATE] == []
     seen = {path.name for path in looked_at}
-    assert seen >= {"stack.json", "plane.json", "plane.log", "emulator.log", "sam-build.log", "lock", "packages"}
+    assert seen >= {"stack.json", "plane.json", "plane.log", "emulator.log", "sam-build.log", "packages"}
     assert "handler.py" in seen, "a package that was unpacked"
 
 
