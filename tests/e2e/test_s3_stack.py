@@ -342,7 +342,7 @@ def test_a_run_that_was_interrupted_goes_on_with_the_calls_that_are_missing(
         assert all(call.found is None for call in first if not call.warmup), "nobody could look any more"
         assert settings_of(emulator) != before
 
-    done = lambdalab("run", "s3-ingest", "--resume", "latest", "--results", folder)
+    done = lambdalab("run", "--resume", "latest", "--results", folder)
     assert "Traceback" not in done.stderr
     manifest, calls = store.manifest(), store.calls()
     assert len(manifest.resumed_at) == 1
@@ -356,7 +356,7 @@ def test_a_run_that_was_interrupted_goes_on_with_the_calls_that_are_missing(
     left = emulator.s3.list_objects_v2(**mine).get("Contents", [])
     assert len(left) <= (1 if end == signal.SIGKILL else 0), "only of a call whose answer nobody wrote down"
     assert settings_of(emulator) == before
-    again = lambdalab("run", "--resume", "latest", "--results", folder)
+    again = lambdalab("run", "ingest", "--resume", "latest", "--results", folder)
     assert again.returncode == 2
     assert "run latest is of scenario s3-ingest, not ingest; run `lambdalab run s3-ingest --resume latest`" in (
         again.stderr
