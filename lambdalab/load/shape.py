@@ -151,7 +151,8 @@ class Run:
             _log.warning("%s; nothing more is sent, raise it with --max-usd", ceiling)
             return False
         try:
-            self._target.require_alive()
+            if not isinstance(self._recorder, Unrecorded):  # without books only the queues are needed
+                self._target.require_alive()
         except PlaneError as error:
             self._fail(error)
         return self._failure is None and self._waits()
