@@ -4,6 +4,7 @@ import contextlib
 import errno
 import json
 import os
+import random
 import signal
 import socket
 import sys
@@ -36,6 +37,8 @@ from lambdalab.template import check_parameters, read_template
 from lambdalab.tools import interpreter_for, run_tool, tool
 
 EMULATOR_PORT: Final = 4566
+_DRAWN_PORTS: Final = range(10_000, 32_767)
+"""Below those that Linux gives to outgoing connections: there, a port that is free now may be taken in a moment."""
 _START_LIMIT_S: Final = 60.0
 Progress = Callable[[str], None]
 """Told what is being done, in words for a person."""
@@ -292,23 +295,29 @@ def _require_none() -> None:
 
 
 def _ports(port: int) -> tuple[int, int]:
-    with contextlib.ExitStack() as stack:
-        taken = []
-        for wanted in (port, port + 1 if port else 0):
-            listener = stack.enter_context(socket.socket())
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                listener.bind(("127.0.0.1", wanted))
-            except OSError as error:
-                is_taken = error.errno == errno.EADDRINUSE
-                raise PlaneError(
-                    f"port {wanted} on 127.0.0.1 {'is taken' if is_taken else 'cannot be used'} ({error.strerror})",
-                    next_step="end what listens there, or choose another with --port"
-                    if is_taken
-                    else "choose another with --port, from 1024 on",
-                ) from error
-            taken.append(listener.getsockname()[1])
-        return taken[0], taken[1]
+    """The ports of emulator and plane. For 0 they are drawn, until both are free."""
+    if port:
+        return _free(port), _free(port + 1)
+    while True:
+        with contextlib.suppress(PlaneError):
+            drawn = random.choice(_DRAWN_PORTS)  # noqa: S311 - no secret
+            return _free(drawn), _free(drawn + 1)
+
+
+def _free(port: int) -> int:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError as error:
+            is_taken = error.errno == errno.EADDRINUSE
+            raise PlaneError(
+                f"port {port} on 127.0.0.1 {'is taken' if is_taken else 'cannot be used'} ({error.strerror})",
+                next_step="end what listens there, or choose another with --port"
+                if is_taken
+                else "choose another with --port, from 1024 on",
+            ) from error
+    return port
 
 
 def start_emulator(port: int, folder: Path, *, own_lambda: bool = False) -> Daemon:

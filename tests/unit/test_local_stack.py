@@ -2,6 +2,7 @@
 
 import errno
 import os
+import random
 import signal
 import socket
 import threading
@@ -151,6 +152,17 @@ def test_what_is_left_of_a_dead_stack_is_named_and_in_the_way(stack: LocalStack)
     with pytest.raises(PlaneError, match=r"plane \(pid \d+\) has ended, .* in the way; clear .* `lambdalab down`"):
         really_bring_up(lambda _: None)
     assert stack.emulator.alive
+
+
+def test_drawn_ports_are_free_and_none_that_an_outgoing_connection_gets(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        taken = listener.getsockname()[1]
+        drawn = iter((taken - 1, taken, 20_000))
+        monkeypatch.setattr(random, "choice", lambda _: next(drawn))
+        assert module._ports(0) == (20_000, 20_001)
+    lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    assert max(module._DRAWN_PORTS) + 1 < max(lowest, 32_768)
 
 
 def test_a_port_that_is_not_allowed_is_not_called_taken(monkeypatch: pytest.MonkeyPatch) -> None:
