@@ -9,13 +9,14 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
 from lambdalab.errors import InUseError, StorageError
+from lambdalab.project import state_folder
 
 _INHERITED: Final = "LAMBDALAB_LOCK"
 """Environment variable with the file descriptor of a lock that the parent process holds for its child as well."""
@@ -103,6 +104,15 @@ def hold(path: Path, what: str) -> Iterator[Lock]:
     finally:
         path.unlink(missing_ok=True)  # before it is released: whoever opened it meanwhile looks for the new file
         os.close(lock.fd)
+
+
+def hold_stack() -> AbstractContextManager[Lock]:
+    """Holds this project's local stack: whoever brings it up, measures on it or ends it does so alone.
+
+    Raises:
+        InUseError: another process holds it.
+    """
+    return hold(state_folder() / "lock", "the local stack")
 
 
 def leave_inherited() -> None:

@@ -19,8 +19,8 @@ from lambdalab.aws import Aws, access_errors
 from lambdalab.configuration import Configurations, Package, build_package
 from lambdalab.design import Arm, ColdMode
 from lambdalab.errors import AccessError, StackError, UsageError
-from lambdalab.local.stack import LocalStack, hold_stack
-from lambdalab.lock import Lock, hold
+from lambdalab.local.stack import LocalStack
+from lambdalab.lock import Lock, hold, hold_stack
 from lambdalab.log_query import read_log
 from lambdalab.machine_load import BlockLoad, CpuReading, load_between, read_cpu
 from lambdalab.model import FunctionFacts, LogLine

@@ -37,7 +37,8 @@ def load(
     command = _locust(context.args)
     if not up:
         os.execve(command[0], command, loopback.own_variables())  # noqa: S606 - Locust takes this process over, and every signal with it
-    from lambdalab.local.stack import hold_stack, stack_for_a_while
+    from lambdalab.local.stack import stack_for_a_while
+    from lambdalab.lock import hold_stack
 
     _refuse_early(context.args)
     with hold_stack() as lock, stack_for_a_while(say, settings="load"):

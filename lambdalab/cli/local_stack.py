@@ -53,7 +53,8 @@ def up(
     cpu_scale: CpuScale = 1.0,
 ) -> None:
     """Bring up a local stack: emulator, a template deployed to it, and the plane that runs the functions."""
-    from lambdalab.local.stack import bring_up, hold_stack
+    from lambdalab.local.stack import bring_up
+    from lambdalab.lock import hold_stack
 
     parameters = {}
     for text in parameter or []:
@@ -89,9 +90,11 @@ def status(
 @app.command(epilog="Example:  lambdalab down")
 def down() -> None:
     """End the local stack; the emulator keeps nothing. Refused while a run measures on it."""
-    from lambdalab.local.stack import hold_stack, running_stack, take_down
+    from lambdalab.lock import hold_stack
 
-    with hold_stack():
+    with hold_stack():  # before what takes long to import, so that a refusal comes at once
+        from lambdalab.local.stack import running_stack, take_down
+
         stack = running_stack()
         if stack is None:
             typer.echo("no local stack is up")
@@ -141,7 +144,8 @@ def sam_local(
     from rich.console import Group
 
     from lambdalab.local.docker import require_engine
-    from lambdalab.local.stack import hold_stack, stack_for_a_while
+    from lambdalab.local.stack import stack_for_a_while
+    from lambdalab.lock import hold_stack
     from lambdalab.project import project_root
     from lambdalab.report.layout import new_table, print_whole
     from lambdalab.sam_local import compare
@@ -220,10 +224,12 @@ def held_local_stack(
         InUseError: another process uses it.
         PlaneError: none is up, or it cannot be brought up.
     """
-    from lambdalab.local.stack import hold_stack, stack_for_a_while
+    from lambdalab.lock import hold_stack
 
-    with hold_stack() as lock:
+    with hold_stack() as lock:  # before what takes long to import, so that a refusal comes at once
         if temporary:
+            from lambdalab.local.stack import stack_for_a_while
+
             with stack_for_a_while(say, latency=latency, cpu_scale=cpu_scale, settings=settings) as stack:
                 yield stack, lock
         else:

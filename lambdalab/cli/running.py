@@ -219,10 +219,10 @@ def target_of(
         cpu_scale: of its CPU shares.
         resuming: whether a run goes on, with what was built for it.
     """
-    from lambdalab.target import aws_target, local_target
-
     architectures = protocol.factors.architecture
     if name is TargetName.AWS:
+        from lambdalab.target import aws_target
+
         target = aws_target(stack_name, builds)
         with target.held():
             target.builds.update(_built_for(architectures, target.stack.parameters, resuming=resuming))
@@ -234,6 +234,8 @@ def target_of(
             next_step="leave it out, or add --target aws",
         )
     with held_local_stack(temporary=temporary, latency=latency, cpu_scale=cpu_scale) as (stack, lock):
+        from lambdalab.target import local_target
+
         local = local_target(stack, builds)
         local.lock = lock
         yield local

@@ -29,7 +29,6 @@ from lambdalab.local.daemon import Daemon, start_daemon
 from lambdalab.local.function import CUSTOM_RUNTIMES
 from lambdalab.local.plane import Settings
 from lambdalab.local.wakings import refuse_custom_resources
-from lambdalab.lock import Lock, hold
 from lambdalab.project import project_root, state_folder
 from lambdalab.record_files import DAMAGED, storage
 from lambdalab.stack import find_stack
@@ -133,15 +132,6 @@ def running_stack() -> LocalStack | None:
         return None
 
 
-def hold_stack() -> contextlib.AbstractContextManager[Lock]:
-    """Holds this project's local stack: whoever brings it up, measures on it or ends it does so alone.
-
-    Raises:
-        InUseError: another process holds it.
-    """
-    return hold(state_folder() / "lock", "the local stack")
-
-
 def bring_up(
     progress: Progress,
     *,
@@ -153,7 +143,7 @@ def bring_up(
 ) -> LocalStack:
     """Starts the emulator, builds and deploys the settings' template to it, and attaches a plane.
 
-    The caller holds the stack (``hold_stack``).
+    The caller holds the stack (``lock.hold_stack``).
 
     Args:
         progress: told each step.
@@ -212,7 +202,7 @@ def bring_up(
 def take_down(stack: LocalStack) -> None:
     """Ends plane and emulator; the emulator keeps nothing. Ctrl-C does not stop it half-way.
 
-    The caller holds the stack (``hold_stack``).
+    The caller holds the stack (``lock.hold_stack``).
     """
     before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -235,7 +225,7 @@ def stack_for_a_while(
 ) -> Iterator[LocalStack]:
     """The stack that is up, with whatever settings, or one that lives only as long as the block.
 
-    The caller holds the stack (``hold_stack``), else another process could end it, or find it ended.
+    The caller holds the stack (``lock.hold_stack``), else another process could end it, or find it ended.
 
     Raises:
         UsageError: a latency model or a CPU scale is asked for, and the stack that is up has another or none.
