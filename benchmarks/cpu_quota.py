@@ -27,9 +27,10 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from lambdalab.local.cgroup import MB_PER_VCPU, Cgroups, cpu_share
+from lambdalab.local.cgroup import Cgroups
 from lambdalab.local.environment import Environment
 from lambdalab.local.function import Credentials, FunctionSpec
+from lambdalab.local.limits import MB_PER_VCPU, cpu_share
 from lambdalab.tools import interpreter_for, search_path
 
 BELOW_ONE_CORE_MB: Final = (128, 256, 512, 1024)

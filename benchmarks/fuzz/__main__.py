@@ -15,7 +15,7 @@ from typing import Final
 from benchmarks.fuzz.attacks import recorded
 from benchmarks.fuzz.campaign import Campaign, Findings
 from benchmarks.fuzz.world import functions, victim
-from lambdalab.local.stack import start_emulator
+from lambdalab.local.startup import start_emulator
 
 RECORDINGS: Final = Path(__file__).parents[2] / "tests" / "local" / "conversations"
 SHOWN_PROBLEMS: Final = 20

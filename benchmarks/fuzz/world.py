@@ -18,7 +18,7 @@ from typing import Any, Final
 from lambdalab.aws import Aws
 from lambdalab.local.daemon import Daemon
 from lambdalab.local.plane import Settings
-from lambdalab.local.stack import start_plane
+from lambdalab.local.startup import start_plane
 from lambdalab.tools import interpreter_for, search_path
 
 STACK_NAME: Final = "lambdalab-fuzz"

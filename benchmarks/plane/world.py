@@ -17,7 +17,8 @@ from typing import Any, Final
 from lambdalab.aws import Aws
 from lambdalab.local.daemon import Daemon, start_daemon
 from lambdalab.local.plane import Settings
-from lambdalab.local.stack import LocalStack, start_emulator, start_plane
+from lambdalab.local.stack import LocalStack
+from lambdalab.local.startup import start_emulator, start_plane
 from lambdalab.loopback import LOCAL_KEY, LOCAL_REGION
 from lambdalab.project import state_folder
 from lambdalab.tools import interpreter_for, search_path

@@ -12,6 +12,7 @@ import msgspec
 from lambdalab.doctor.findings import Finding, look, ok, warning, wrong
 from lambdalab.local.daemon import Daemon
 from lambdalab.local.stack import EMULATOR_PORT, LocalStack, running_stack
+from lambdalab.local.startup import EMULATOR_PROGRAM
 from lambdalab.project import state_folder
 
 _PORTS: Final = {
@@ -37,6 +38,9 @@ def _stack() -> Iterator[Finding]:
     else:
         status = stack.status()
         yield ok("local stack", f"{stack.stack_name} is up at {stack.endpoint_url}, cpu_limit: {status['cpu_limit']}")
+        if (why := status["slow_queues"]) is not None:
+            means = "a load run is limited by the emulator as soon as messages wait"
+            yield warning("queues", f"the emulator keeps its own queues: {why}", means, "run `make setup`")
 
 
 def _ports() -> Iterator[Finding]:
@@ -96,7 +100,7 @@ class _Process(msgspec.Struct, frozen=True):
         """Whether it is emulator, plane or environment of the stack that is kept in a folder."""
         if self.is_plane:
             return str(folder / "plane.json") in self.command
-        if any(Path(word).name == "ministack" for word in self.command[:2]):
+        if any(word == str(EMULATOR_PROGRAM) for word in self.command[:2]):
             return self.variables.get("HOME") == str(folder)
         root = self.variables.get("LAMBDA_TASK_ROOT")
         return root is not None and Path(root).is_relative_to(folder)

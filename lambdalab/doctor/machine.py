@@ -17,9 +17,10 @@ from lambdalab import loopback
 from lambdalab.calibration import work
 from lambdalab.deployment import ARCHITECTURES, PREFERRED_PYTHON, host_parameters
 from lambdalab.doctor.findings import Finding, look, ok, warning, wrong
-from lambdalab.local.cgroup import Cgroups, find_left_overs
+from lambdalab.local.cgroup import find_left_overs
+from lambdalab.local.limiter import delivered_share, find_limiter
 from lambdalab.project import project_root, state_folder
-from lambdalab.tools import GO, MINISTACK, SAM, find_go, go_version, go_wanted, is_pinned, tool
+from lambdalab.tools import GO, MINISTACK, SAM, find_go, go_version, go_wanted, is_pinned, tool, tool_python
 
 BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome")
 LEAST_FREE_MB: Final = 1024
@@ -33,6 +34,13 @@ UNSTEADY: Final = 0.1
 _SLICES: Final = 9
 _ROUNDS: Final = 25_000
 _TOOL_LIMIT_S: Final = 30.0
+_SIZES_MB: Final = (128, 1024)
+"""A small and a large share of one core."""
+_SHARE_S: Final = 0.8
+"""How long each share is measured, so that the whole look takes two seconds."""
+_SHARE_TOLERANCE: Final = 0.05
+"""That of ``python -m benchmarks.cpu_quota``."""
+_GROUPS: Final = "run as root, or with `systemd-run --user --scope -p Delegate=yes` under cgroup v2"
 _DOCKER_SOCKET: Final = "unix:///var/run/docker.sock"
 
 
@@ -99,17 +107,8 @@ def _sam() -> Iterator[Finding]:
 
 
 def _ministack() -> Iterator[Finding]:
-    program = tool("ministack")
-    interpreter = program.resolve().with_name("python")
-    if not interpreter.exists():
-        yield wrong(
-            "ministack",
-            f"{interpreter} is gone",
-            "no local stack can come up",
-            "remove .lambdalab and run `make setup`",
-        )
-    else:
-        yield _pinned("ministack", MINISTACK, f"{MINISTACK.rpartition('=')[2]}, isolated")
+    tool_python("ministack")
+    yield _pinned("ministack", MINISTACK, f"{MINISTACK.rpartition('=')[2]}, isolated")
 
 
 def _pinned(name: str, requirement: str, found: str) -> Finding:
@@ -133,31 +132,41 @@ def _function_python() -> Iterator[Finding]:
 
 def _cpu_limit() -> Iterator[Finding]:
     left = find_left_overs()
-    cgroups = Cgroups(f"lambdalab-doctor-{os.getpid()}")
-    cgroups.close()
-    if cgroups.kind == "none":
+    limiter = find_limiter(f"lambdalab-doctor-{os.getpid()}")
+    try:
+        shares = [] if limiter.kind == "none" else [delivered_share(limiter, size, _SHARE_S) for size in _SIZES_MB]
+    finally:
+        limiter.close()
+    if limiter.kind == "none":
         yield warning(
             "cpu limit",
-            "none: no control group can be written here",
+            "none: no control group can be written here, and no signal or CPU clock of a child is to be had",
             "functions get whole cores and all memory, so times do not depend on the memory size; every table says so",
-            "run as root, or with `systemd-run --user --scope -p Delegate=yes` under cgroup v2",
-        )
-    elif "pids" not in cgroups.controllers:
-        yield warning(
-            "cpu limit",
-            f"{cgroups.kind} sets CPU and memory, but has no pids controller",
-            "processes and threads of a function are not limited to 1,024",
-            "nothing to do unless that limit is what is tested",
+            _GROUPS,
         )
     else:
-        yield ok("cpu limit", f"{cgroups.kind}; a quota, a memory limit and a process limit were set and read back")
+        delivered = ", ".join(f"{share:.1%} at {size} MB" for share, size in zip(shares, _SIZES_MB, strict=True))
+        found = f"{limiter.kind}; of the CPU time that is due a busy process got {delivered}"
+        if max(abs(share - 1) for share in shares) > _SHARE_TOLERANCE:
+            means = f"it is off by more than {_SHARE_TOLERANCE:.0%}: the machine is busy, or its speed changes"
+            yield warning("cpu limit", found, means, "end other work, then look again")
+        elif limiter.kind == "signals":
+            means = "it is as exact as a control group, but does not limit processes and threads to 1,024"
+            yield warning(
+                "cpu limit", found, means, f"nothing to do unless that limit is what is tested; else {_GROUPS}"
+            )
+        elif "pids" not in limiter.controllers:
+            means = "there is no pids controller, so processes and threads of a function are not limited to 1,024"
+            yield warning("cpu limit", found, means, "nothing to do unless that limit is what is tested")
+        else:
+            yield ok("cpu limit", found)
     if left:
         yield warning(
             "left groups",
             f"{len(left)} control groups of planes that have ended, such as {left[0]}",
             "they were killed together with their guard",
             "nothing to do: whatever tries a limit out removes them, as this look did"
-            if cgroups.kind != "none"
+            if limiter.kind.startswith("cgroup")
             else "remove them as the user they belong to",
         )
 

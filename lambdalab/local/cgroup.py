@@ -1,110 +1,33 @@
 """CPU and memory limits of one environment by Linux control groups, version 1 or 2.
 
-Lambda gives CPU in proportion to memory, one vCPU at 1,769 MB (AWS Lambda Developer Guide, "Configure Lambda function
-memory"). The quota here is that share of every 20 ms, the period a published study reports for Lambda; longer
-periods let short bursts run too fast, shorter ones fall under the kernel's smallest quota (1 ms) at 128 MB.
 Processes and threads together are limited to 1,024 where there is a ``pids`` controller ("Lambda quotas"). Every limit
 is read back after it was written.
 """
 
 import contextlib
 import errno
-import math
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from lambdalab import loopback
+from lambdalab.local.limits import PERIOD_US, LimitError, Limits, Unlimited, bandwidth_us, cpu_share, read_kernel_file
 
-MB_PER_VCPU: Final = 1769
-PERIOD_US: Final = 20_000
 TASK_LIMIT: Final = 1024
 """Processes and threads of one environment."""
 _CONTROLLERS: Final = ("cpu", "memory", "pids")
 """The last can be missing."""
-_SMALLEST_QUOTA_US: Final = 1_000
 _MOUNT: Final = Path("/sys/fs/cgroup")
 _LEAF: Final = "lambdalab-processes"
 """Where version 2 keeps what is in a group that hands controllers down: planes that share that group share it."""
 _TRIES: Final = 50
-_READ_BYTES: Final = 8192
 
 
-class LimitError(Exception):
-    """The kernel did not take a limit; a run under a limit that is not there would be a false one."""
-
-
-def cpu_share(memory_mb: int, cpu_scale: float = 1.0) -> float:
-    """The cores a function of this size gets; ``cpu_scale`` models a core that is faster (above 1) or slower."""
-    return memory_mb / MB_PER_VCPU * cpu_scale
-
-
-def bandwidth_us(share: float) -> tuple[int, int]:
-    """CPU time and the period it is given in, both in microseconds, for a share of cores.
-
-    The period is longer where 20 ms would need a quota below the kernel's smallest.
-    """
-    period_us = max(PERIOD_US, math.ceil(_SMALLEST_QUOTA_US / share))
-    return round(period_us * share), period_us
-
-
-class Limits(Protocol):
-    """The limits of one environment."""
-
-    def enter(self, pid: int) -> None:
-        """Moves a process in; its children follow it."""
-
-    def limit_memory(self, memory_mb: int) -> None:
-        """Sets the memory limit; the kernel kills what passes it."""
-
-    def limit_cpu(self, memory_mb: int | None) -> None:
-        """Sets the CPU share of this memory size, scaled as the plane is; None lifts it, as Lambda does for init."""
-
-    def pids(self) -> list[int]:
-        """The processes in the environment now."""
-
-    def oom_kills(self) -> int:
-        """How often the kernel killed here because the memory limit was passed."""
-
-    def close(self) -> None:
-        """Kills what is left and removes the groups."""
-
-
-class Unlimited:
-    """No control group is to be had: nothing is limited, and every table says so."""
-
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
-        self._pid: int | None = None
-
-    def enter(self, pid: int) -> None:
-        self.close()
-        self._pid = pid
-        self._tell(f"+{pid}")
-
-    def limit_memory(self, memory_mb: int) -> None:
-        pass
-
-    def limit_cpu(self, memory_mb: int | None) -> None:
-        pass
-
-    def pids(self) -> list[int]:
-        return [] if self._pid is None else [self._pid]
-
-    def oom_kills(self) -> int:
-        return 0
-
-    def close(self) -> None:
-        if self._pid is not None:
-            self._tell(f"-{self._pid}")
-        self._pid = None
-
-
-class CgroupV1:
+class CgroupV1(Limits):
     """One group in each of the hierarchies ``cpu``, ``memory`` and, where there is one, ``pids``."""
 
     def __init__(self, cpu: Path, memory: Path, pids: Path | None = None, *, cpu_scale: float = 1.0) -> None:
@@ -144,7 +67,7 @@ class CgroupV1:
             _remove(folder)
 
 
-class CgroupV2:
+class CgroupV2(Limits):
     """One group in the unified hierarchy."""
 
     def __init__(self, folder: Path, *, cpu_scale: float = 1.0) -> None:
@@ -362,18 +285,6 @@ def _write(file: Path, value: int | str) -> None:
     read = file.read_text().split()
     if read != str(value).split():
         raise LimitError(f"{file.name} was set to {value} but reads {' '.join(read)}")
-
-
-def read_kernel_file(path: str) -> bytes:
-    """Reads a file of the kernel's with as few calls as it takes: this is done after every invocation."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        content = b""
-        while chunk := os.read(descriptor, _READ_BYTES):
-            content += chunk
-        return content
-    finally:
-        os.close(descriptor)
 
 
 def _pids(folder: Path) -> list[int]:

@@ -10,8 +10,8 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from lambdalab.local.cgroup import Limits
 from lambdalab.local.function import CUSTOM_RUNTIMES, FunctionSpec
+from lambdalab.local.limits import Limits
 from lambdalab.tools import debugger_program
 
 NO_TIMEOUT_S: Final = 365 * 24 * 3600
@@ -55,7 +55,7 @@ def has_debug_information(program: Path) -> bool:
     return not names.isdisjoint({b".debug_info", b".zdebug_info"})
 
 
-class Unthrottled:
+class Unthrottled(Limits):
     """The limits of a debugged environment: none, since the debugger would be limited as well; only its processes.
 
     delve puts the function into a process group of its own, so the processes are those of the session.

@@ -22,9 +22,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
-from lambdalab.local.cgroup import Limits, read_kernel_file
 from lambdalab.local.filesystem import FileSystem
 from lambdalab.local.function import Credentials, FunctionSpec, command, environment_variables
+from lambdalab.local.limits import Limits, read_kernel_file
 from lambdalab.local.output import Output
 from lambdalab.local.process_group import ProcessGroup
 from lambdalab.local.runtime_api import Answer, Event, InitError, RuntimeApi, Stream
@@ -288,7 +288,7 @@ class Environment:
             raise EnvironmentFailedError("Runtime.InvalidEntrypoint", _entry_message(error)) from error
         finally:
             os.close(write_end)
-        self._group = ProcessGroup(process)
+        self._group = ProcessGroup(process, self._limits)
         with contextlib.suppress(ProcessLookupError):  # it has ended already; that is found below
             self._limits.enter(process.pid)
             _limit_descriptors(process.pid)

@@ -5,6 +5,9 @@ import contextlib
 import os
 import signal
 import subprocess
+from collections.abc import Callable
+
+from lambdalab.local.limits import Limits
 
 
 class ProcessGroup:
@@ -12,6 +15,7 @@ class ProcessGroup:
 
     Args:
         leader: the first of them, spawned in a session of its own.
+        limits: freezes and thaws them.
 
     Attributes:
         pid: of the leader, and of the group.
@@ -19,15 +23,16 @@ class ProcessGroup:
         is_killed: whether it was ended from here; then nothing more is sent to it.
     """
 
-    def __init__(self, leader: "subprocess.Popen[bytes]") -> None:
+    def __init__(self, leader: "subprocess.Popen[bytes]", limits: Limits) -> None:
         self.pid = leader.pid
+        self._limits = limits
         self.exited = _end_of(leader)
         self.is_killed = self._is_frozen = False
         self._freezing: asyncio.Handle | None = None
 
     def freeze(self) -> None:
         """Stops every process."""
-        self._signal(signal.SIGSTOP)
+        self._do(self._limits.freeze)
         self._is_frozen = True
 
     def freeze_soon(self) -> None:
@@ -46,23 +51,27 @@ class ProcessGroup:
         """Lets every process go on, if they are frozen, or does not freeze them after all."""
         self._stay_thawed()
         if self._is_frozen:
-            self._signal(signal.SIGCONT)
+            self._do(self._limits.thaw)
             self._is_frozen = False
 
     def kill(self) -> None:
         """Ends every process that has not left the group."""
         self._stay_thawed()
-        self._signal(signal.SIGKILL)
+        self._do(_kill)
         self.is_killed = True
 
     def _stay_thawed(self) -> None:
         if self._freezing is not None:
             self._freezing.cancel()
 
-    def _signal(self, number: int) -> None:
+    def _do(self, act: Callable[[int], None]) -> None:
         if not self.is_killed:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self.pid, number)
+                act(self.pid)
+
+
+def _kill(pid: int) -> None:
+    os.killpg(pid, signal.SIGKILL)
 
 
 def _end_of(process: "subprocess.Popen[bytes]") -> asyncio.Future[int]:

@@ -7,8 +7,6 @@ import os
 import random
 import signal
 import socket
-import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -23,11 +21,10 @@ from lambdalab.aws import Aws
 from lambdalab.deployment import build, local_environment, local_parameters, local_stack, local_variables, overrides
 from lambdalab.errors import PlaneError, StorageError, UsageError
 from lambdalab.latency import load_latency
-from lambdalab.local.closed_lambda import closed_lambda
-from lambdalab.local.concurrency import ACCOUNT_CONCURRENCY
-from lambdalab.local.daemon import Daemon, start_daemon
+from lambdalab.local.daemon import Daemon
 from lambdalab.local.function import CUSTOM_RUNTIMES
 from lambdalab.local.plane import Settings
+from lambdalab.local.startup import get, start_emulator, start_plane
 from lambdalab.local.wakings import refuse_custom_resources
 from lambdalab.project import project_root, state_folder
 from lambdalab.record_files import DAMAGED, storage
@@ -38,7 +35,6 @@ from lambdalab.tools import interpreter_for, run_tool, tool
 EMULATOR_PORT: Final = 4566
 _DRAWN_PORTS: Final = range(10_000, 32_767)
 """Below those that Linux gives to outgoing connections: there, a port that is free now may be taken in a moment."""
-_START_LIMIT_S: Final = 60.0
 Progress = Callable[[str], None]
 """Told what is being done, in words for a person."""
 
@@ -71,8 +67,8 @@ class LocalStack(msgspec.Struct, frozen=True, kw_only=True):
             PlaneError: the plane or the emulator has ended, or does not answer; it is named.
         """
         self.require_alive()
-        self._ask("emulator", self.emulator, f"{self.endpoint_url}/_ministack/health")
-        return self.plane_status()
+        emulator = self._ask("emulator", self.emulator, f"{self.endpoint_url}/_lambdalab/emulator")
+        return self.plane_status() | emulator
 
     def plane_status(self) -> dict[str, Any]:
         """As ``status``, without a look at the emulator."""
@@ -95,7 +91,7 @@ class LocalStack(msgspec.Struct, frozen=True, kw_only=True):
 
     def _ask(self, name: str, daemon: Daemon, url: str) -> dict[str, Any]:
         try:
-            found: dict[str, Any] = json.loads(_get(url))
+            found: dict[str, Any] = json.loads(get(url))
         except (OSError, HTTPException, ValueError) as error:
             raise PlaneError(
                 f"the local stack's {name} (pid {daemon.pid}) does not answer at {url}: {error}",
@@ -310,52 +306,6 @@ def _free(port: int) -> int:
     return port
 
 
-def start_emulator(port: int, folder: Path, *, own_lambda: bool = False) -> Daemon:
-    """Starts the emulator and waits until it answers; it logs and lives in ``folder``.
-
-    Args:
-        port: where it listens.
-        folder: its own.
-        own_lambda: let it run functions itself, to measure it; a local stack has one Lambda, the plane.
-    """
-    settings = {
-        "BIND_HOST": "127.0.0.1",
-        "MINISTACK_HOST": "127.0.0.1",
-        "GATEWAY_PORT": str(port),
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",  # its own Lambda does not tell Go where the emulator is
-        "LAMBDA_ACCOUNT_CONCURRENCY": str(ACCOUNT_CONCURRENCY),  # else GetAccountSettings tells what fits the machine
-        **({} if own_lambda else closed_lambda(folder)),
-        "IOT_MTLS_ENABLED": "0",  # else its MQTT listener opens on every interface
-        "PATH": os.environ.get("PATH", os.defpath),
-        "HOME": str(folder),
-    }
-    log_file = folder / "emulator.log"
-    emulator = start_daemon([str(tool("ministack"))], port=port, log_file=log_file, variables=settings)
-    try:
-        _await_answer(f"http://127.0.0.1:{port}/_ministack/health", emulator, log_file, "the emulator")
-    except BaseException:  # Ctrl-C too: nobody else knows of it yet
-        emulator.end(grace_s=1)
-        raise
-    return emulator
-
-
-def start_plane(settings: Settings, folder: Path) -> Daemon:
-    """Starts a plane and waits until it answers."""
-    settings_file = folder / "plane.json"
-    settings_file.write_bytes(msgspec.json.encode(settings))
-    command = [sys.executable, "-m", "lambdalab.local.plane", str(settings_file)]
-    log_file = folder / "plane.log"
-    # glibc raises this threshold by itself; bodies of megabytes then leave holes in the heap that are never given back.
-    variables = loopback.variables(settings.endpoint_url) | {"MALLOC_MMAP_THRESHOLD_": str(256 * 1024)}
-    plane = start_daemon(command, port=settings.port, log_file=log_file, variables=variables)
-    try:
-        _await_answer(f"http://127.0.0.1:{settings.port}/_lambdalab/status", plane, log_file, "the plane")
-    except BaseException:
-        plane.end(grace_s=5)
-        raise
-    return plane
-
-
 def _deploy(settings: str, parameters: dict[str, str], endpoint_url: str, folder: Path) -> None:
     arguments = [str(tool("sam")), "deploy", "--config-env", local_environment(settings), *overrides(parameters)]
     with contextlib.chdir(project_root()):
@@ -370,24 +320,6 @@ def _interpreters(endpoint_url: str, stack_name: str) -> dict[str, str]:
     aws.cloudformation.close()
     aws.lambda_.close()
     return {str(runtime): str(interpreter_for(runtime)) for runtime in runtimes if runtime not in CUSTOM_RUNTIMES}
-
-
-def _await_answer(url: str, daemon: Daemon, log_file: Path, name: str) -> None:
-    deadline = time.monotonic() + _START_LIMIT_S
-    while daemon.alive and time.monotonic() < deadline:
-        with contextlib.suppress(OSError):
-            _get(url)
-            return
-        time.sleep(0.05)
-    lines = log_file.read_text(errors="replace").strip().splitlines()
-    said = f": {lines[-1]}" if lines else ""
-    state = "does not answer" if daemon.alive else "ended at once"
-    raise PlaneError(f"{name} {state}{said}", next_step=f"see {log_file}")
-
-
-def _get(url: str) -> bytes:
-    with loopback.open_url(url, timeout_s=5) as answer:
-        return answer.read()
 
 
 def _save(stack: LocalStack) -> None:

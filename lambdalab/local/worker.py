@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from lambdalab.latency import Draws, LatencyModel
-from lambdalab.local.cgroup import Cgroups, Limits
 from lambdalab.local.debug import Unthrottled, under_debugger
 from lambdalab.local.environment import Emit, Environment
 from lambdalab.local.filesystem import FileSystems, needed_folders
 from lambdalab.local.function import Credentials, FunctionSpec
 from lambdalab.local.guard import Guard
+from lambdalab.local.limiter import find_limiter
+from lambdalab.local.limits import Limits
 from lambdalab.local.logs import LogWriter
 from lambdalab.local.pool import new_trace_id
 from lambdalab.local.runtime_api import Answer
@@ -49,7 +50,7 @@ class Worker:
         self._endpoint_url, self._folder, self._interpreters = endpoint_url, folder, interpreters
         self._latency, self._cpu_scale, self._logs = latency, cpu_scale, logs
         self._guard = Guard()
-        self._cgroups = Cgroups(f"lambdalab-{os.getpid()}", tell=self._guard.tell, cpu_scale=cpu_scale)
+        self._limiter = find_limiter(f"lambdalab-{os.getpid()}", tell=self._guard.tell, cpu_scale=cpu_scale)
         self._files = FileSystems(folder)
         self._credentials: dict[str, Credentials] = {}
         self._service_times: dict[str, ServiceTime] = {}
@@ -78,7 +79,7 @@ class Worker:
             self._logs.emit(spec.log_group, stream, line)
             self.watches.emit(stream, line)
 
-        return self._environment(spec, self._cgroups.create(secrets.token_hex(6)), emit)
+        return self._environment(spec, self._limiter.create(secrets.token_hex(6)), emit)
 
     async def debug(
         self, spec: FunctionSpec, port: int, payload: bytes, *, request_id: str, client_context: str | None
@@ -90,7 +91,7 @@ class Worker:
             if not line.startswith(_MEASURED):
                 self.watches.add(request_id, line)
 
-        environment = self._environment(debugged, Unthrottled(self._cgroups.create(secrets.token_hex(6))), emit)
+        environment = self._environment(debugged, Unthrottled(self._limiter.create(secrets.token_hex(6))), emit)
         self._debugged.add(environment)
         try:
             outcome = await environment.invoke(
@@ -104,9 +105,9 @@ class Worker:
     def status(self) -> dict[str, Any]:
         """What holds environments, as JSON-ready values."""
         return {
-            "cpu_limit": self._cgroups.kind,
+            "cpu_limit": self._limiter.kind,
             "cpu_scale": self._cpu_scale,
-            "controllers": self._cgroups.controllers,
+            "controllers": self._limiter.controllers,
             "tmp_limit": self._files.kind,
         }
 
@@ -119,7 +120,7 @@ class Worker:
         for name in tuple(self._service_times):
             self.dismiss(name)
         await asyncio.gather(*(environment.close() for environment in self._debugged))
-        self._cgroups.close()
+        self._limiter.close()
         self._files.close()
         self._guard.close()
 

@@ -53,6 +53,8 @@ def render_status(endpoint_url: str, lambda_endpoint_url: str, status: dict[str,
     if dropped := status["log_lines_dropped"]:
         parts.append(Text(f"{dropped} log lines are lost: the log service did not take them, see the plane's log"))
     parts += [Text(sentence) for sentence in (*status["not_followed"], *status["not_run"])]
+    if (why := status.get("slow_queues")) is not None:
+        parts.append(Text(f"the emulator's queues slow down with their backlog: {why}"))
     return Group(*parts)
 
 

@@ -16,7 +16,7 @@ from sam_template import samconfig, template
 
 from lambdalab.aws import Aws
 from lambdalab.deployment import build_variables, local_parameters, local_variables, overrides
-from lambdalab.local.stack import start_emulator
+from lambdalab.local.startup import start_emulator
 from lambdalab.tools import tool
 
 ROOT: Final = Path(__file__).parents[2]

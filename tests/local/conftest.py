@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from lambdalab.aws import Aws
-from lambdalab.local.cgroup import Cgroups
 from lambdalab.local.filesystem import FileSystems
-from lambdalab.local.stack import start_emulator
+from lambdalab.local.limiter import find_limiter
+from lambdalab.local.startup import start_emulator
 from local.support import PYTHON_RUNTIME, Emulated, Machine, built_go, interpreter
 from local.whole import Up, processes_of, project
 
@@ -31,12 +31,12 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 @pytest.fixture(scope="session")
 def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
-    """This machine's Python for functions, and its limits: control groups where they are to be had, else none."""
-    cgroups = Cgroups(f"lambdalab-test-{os.getpid()}")
+    """This machine's Python for functions, and the best way of limiting them that it has."""
+    limiter = find_limiter(f"lambdalab-test-{os.getpid()}")
     files = FileSystems(tmp_path_factory.mktemp("files"))
-    yield Machine(cgroups=cgroups, interpreter=interpreter(PYTHON_RUNTIME), files=files)
+    yield Machine(limiter=limiter, interpreter=interpreter(PYTHON_RUNTIME), files=files)
     files.close()
-    cgroups.close()
+    limiter.close()
 
 
 @pytest.fixture(scope="session")

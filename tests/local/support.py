@@ -18,7 +18,6 @@ import msgspec
 from lambdalab.aws import Aws
 from lambdalab.deployment import go_variables
 from lambdalab.local.async_invoke import AsyncQueue, Timing
-from lambdalab.local.cgroup import Cgroups
 from lambdalab.local.concurrency import Account
 from lambdalab.local.daemon import Daemon
 from lambdalab.local.environment import Environment, Outcome
@@ -26,6 +25,7 @@ from lambdalab.local.filesystem import FileSystems, needed_folders
 from lambdalab.local.function import Credentials, FunctionSpec
 from lambdalab.local.http import port_of, serve
 from lambdalab.local.invoke_api import InvokeApi
+from lambdalab.local.limits import Limiter
 from lambdalab.local.pool import Pool
 from lambdalab.local.watch import Watches
 from lambdalab.model import PlatformReport
@@ -43,7 +43,7 @@ ARN: Final = "arn:aws:lambda:eu-west-1:123456789012:function:under-test"
 class Machine:
     """Where functions run."""
 
-    cgroups: Cgroups
+    limiter: Limiter
     interpreter: Path
     files: FileSystems
 
@@ -119,7 +119,7 @@ async def running(machine: Machine, spec: FunctionSpec, **limits: Any) -> AsyncI
             wanted,
             interpreter=machine.interpreter,
             credentials=CREDENTIALS,
-            limits=machine.cgroups.create(secrets.token_hex(6)),
+            limits=machine.limiter.create(secrets.token_hex(6)),
             emit=lambda _, line: found.lines.append(line),
             files=machine.files.create(
                 tmp_mb=wanted.tmp_mb,

@@ -91,8 +91,16 @@ def with_tool(place: Path, name: str, script: str) -> None:
     (tools / "bin" / name).chmod(0o755)
 
 
+def with_python(place: Path, script: str) -> None:
+    """Puts a script in the place of the Python that the tools share then."""
+    python = place / ".lambdalab/tools/bin/python"
+    python.write_text(f"#!/bin/sh\n{script}\n")
+    python.chmod(0o755)
+
+
 def test_emulator_that_does_not_start(place: Path) -> None:
-    with_tool(place, "ministack", "echo first; echo 'no such licence'; exit 1")
+    with_tool(place, "ministack", "")
+    with_python(place, "echo first; echo 'no such licence'; exit 1")
     message = fails(place, PlaneError)
     assert message == f"the emulator ended at once: no such licence; see {place}/.lambdalab/emulator.log."
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from lambdalab.local.cgroup import PERIOD_US, Cgroups, CgroupV2, LimitError, bandwidth_us, cpu_share, remove_tree
+from lambdalab.local.cgroup import Cgroups, CgroupV2, remove_tree
+from lambdalab.local.limits import PERIOD_US, LimitError, bandwidth_us, cpu_share
 
 OWN_V1 = "5:memory:/a/b\n3:cpu,cpuacct:/c\n0::/\n"
 ORDINARY_USER = 54321

@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from lambdalab.deployment import build_variables, local_parameters, overrides
-from lambdalab.local.cgroup import Unlimited
 from lambdalab.local.debug import Unthrottled, has_debug_information
+from lambdalab.local.limits import Unlimited
 from lambdalab.tools import debugger_for, tool
 from local.debuggers import Dap, Delve, connected
 from local.support import cgroup_of, cpu_limit_us, memory_limit_bytes

@@ -165,7 +165,7 @@ def creator(machine: Machine, function: Function) -> Callable[[FunctionSpec], En
         spec,
         interpreter=machine.interpreter,
         credentials=credentials,
-        limits=machine.cgroups.create(uuid.uuid4().hex[:12]),
+        limits=machine.limiter.create(uuid.uuid4().hex[:12]),
         emit=lambda _, line: function.lines.append(line),
     )
 

@@ -21,7 +21,7 @@ from lambdalab.local.concurrency import Account, ScaleOut
 from lambdalab.local.function import FunctionSpec
 from lambdalab.local.http import Exchange, Response, serve
 from lambdalab.local.poller import Mapping, Poller
-from lambdalab.local.stack import start_emulator
+from lambdalab.local.startup import start_emulator
 from local.support import Machine, Running, go_spec, python_spec, running
 
 

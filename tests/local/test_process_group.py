@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from lambdalab.local.limits import Unlimited
 from lambdalab.local.process_group import ProcessGroup
 from local.support import exists, gone, state
 
@@ -21,7 +22,7 @@ async def two_processes() -> AsyncIterator[tuple[ProcessGroup, int]]:
     command = ["sh", "-c", script]
     with subprocess.Popen(command, stdout=subprocess.PIPE, start_new_session=True) as leader:  # noqa: ASYNC220 - at once
         assert leader.stdout is not None
-        group = ProcessGroup(leader)
+        group = ProcessGroup(leader, Unlimited(lambda _: None))
         try:
             yield group, int(await asyncio.to_thread(leader.stdout.readline))
         finally:

@@ -18,7 +18,8 @@ from botocore.exceptions import ClientError
 from lambdalab.aws import Aws
 from lambdalab.live import read_lines
 from lambdalab.local.plane import Settings
-from lambdalab.local.stack import LocalStack, start_emulator, start_plane
+from lambdalab.local.stack import LocalStack
+from lambdalab.local.startup import start_emulator, start_plane
 from lambdalab.platform_log import parse_report
 from local.support import FUNCTIONS, PYTHON_RUNTIME, exists, interpreter
 from local.whole import wait_until

@@ -25,7 +25,7 @@ from referencing import Registry, Resource
 
 from lambdalab.deployment import go_variables
 from lambdalab.local.function import FunctionSpec
-from lambdalab.local.stack import start_emulator
+from lambdalab.local.startup import start_emulator
 from local.scripted_s3 import ScriptedS3
 from local.support import PYTHON_RUNTIME, Machine, answer, go_spec, interpreter, python_spec, running
 

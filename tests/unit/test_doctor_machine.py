@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -106,15 +107,28 @@ def test_tools_that_are_not_installed_or_do_not_start(tools: Path, monkeypatch: 
     assert told()["sam"].verdict is Verdict.WRONG
 
 
-def test_no_control_group_to_be_had(tools: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    class Elsewhere(Cgroups):
-        def __init__(self, name: str) -> None:
-            super().__init__(name, mount=tmp_path / "nothing")
-
-    monkeypatch.setattr(machine, "Cgroups", Elsewhere)
+def test_nothing_limits_here(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAMBDALAB_LIMITS", "none")
     found = told()["cpu limit"]
     assert found.verdict is Verdict.WARNING
     assert "do not depend on the memory size" in str(found.means)
+
+
+def test_signals_limit_where_no_control_group_can_be_written(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAMBDALAB_LIMITS", "signals")
+    found = told()["cpu limit"]
+    assert re.search(
+        r"signals; of the CPU time that is due a busy process got [\d.]+% at 128 MB, [\d.]+% at", found.found
+    )
+
+
+@pytest.mark.parametrize(("share", "means"), [(0.97, "as exact as a control group"), (0.9, "off by more than 5%")])
+def test_share_is_held_against_what_is_due(
+    tools: Path, monkeypatch: pytest.MonkeyPatch, share: float, means: str
+) -> None:
+    monkeypatch.setenv("LAMBDALAB_LIMITS", "signals")
+    monkeypatch.setattr(machine, "delivered_share", lambda *_: share)
+    assert means in str(told()["cpu limit"].means)
 
 
 @pytest.mark.needs("cgroup")
