@@ -7,10 +7,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import Final
 
+from msgspec.structs import replace
+
 from lambdalab.bill import Bill, Parts
-from lambdalab.comparison import Comparison, Metric, Verdict
+from lambdalab.comparison import Comparison, Metric, Verdict, fewest_blocks
 from lambdalab.design import Arm, Start
 from lambdalab.model import Manifest
+from lambdalab.pairing import judged_comparisons
 from lambdalab.summary import Answer, Cell, ColdStart, Contrast, Level, Share
 
 MILLION: Final = 1_000_000
@@ -134,4 +137,7 @@ def _aa_commands(manifest: Manifest, comparisons: Sequence[Comparison]) -> Itera
         return
     blocks = max(one.n_blocks for one in comparisons)
     for language in factors.language:
+        of_itself = replace(factors, language=(language,), build=("a", "b"))
+        if blocks < fewest_blocks(judged_comparisons(replace(manifest.protocol, factors=of_itself))):
+            continue  # `lambdalab aa` refuses so few
         yield f"lambdalab aa --protocol {manifest.protocol.name} --language {language} --blocks {blocks}"

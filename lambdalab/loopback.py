@@ -101,7 +101,7 @@ def is_loopback(url: str) -> bool:
 
 def require_loopback(url: str) -> None:
     """Raises AccessError if a URL of a local stack leads elsewhere."""
-    if not is_loopback(url):
+    if urlsplit(url).scheme not in ("http", "https") or not is_loopback(url):
         raise AccessError(
             f"{url} is not on this machine's loopback, and a local stack is nowhere else",
             next_step="use --target aws for AWS, or `lambdalab up` for a local stack",

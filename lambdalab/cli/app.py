@@ -94,8 +94,10 @@ def run_app() -> int:
         code = app(sys.argv[1:] or ["--help"], prog_name="lambdalab", standalone_mode=False) or 0
         print(end="", flush=True)
         return code
-    except SystemExit as end:  # what typer makes of every closed pipe, with code 1, which means a verdict here
-        return _fail(end.__context__ or end)
+    except SystemExit as end:
+        if isinstance(end.__context__, OSError):  # typer ends with 1 at every closed pipe, which means a verdict here
+            return _fail(end.__context__)
+        return end.code if isinstance(end.code, int) else 0  # so completion ends
     except Exception as error:
         return _fail(error)
 

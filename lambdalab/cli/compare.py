@@ -187,7 +187,14 @@ def _measured(results: Path, run_id: str) -> "tuple[MeasuredRun, tuple[str, ...]
 
     store = RunDirectory.open(results, run_id)
     run = read_run(store)
-    summary = summarise(run.manifest, run.trials, run.rows, damaged_lines=run.damaged_lines, books=run.books)
+    summary = summarise(
+        run.manifest,
+        run.trials,
+        run.rows,
+        damaged_lines=run.damaged_lines,
+        books=run.books,
+        block_loads=store.block_loads(),
+    )
     _refuse_invalid(summary, store)
     return run, summary.cautions
 

@@ -339,10 +339,11 @@ def end_by_verdict(comparisons: "Sequence[Comparison]") -> None:
     needed = blocks_that_decide(undecided)
     if needed is not None:
         there = min(of.n_blocks for of in undecided)
-        enough = f"measure at least {needed:,} blocks"
+        more = f"measure at least {needed:,} blocks"
+        other = "measure on a quieter machine, or accept more with `lambdalab compare RUN --margin SHARE`"
         raise InvalidRunError(
             f"{there:,} blocks are too few to decide; about {needed:,} would decide",
-            next_step=enough if needed <= MOST_BLOCKS else "measure on a quieter machine, or accept a larger --margin",
+            next_step=more if needed <= MOST_BLOCKS else other,
         )
 
 

@@ -5,6 +5,7 @@ that no cell inherits what another warmed up; then every caller makes one call, 
 After its calls what they wrote is looked at. A run that was interrupted goes on with the calls that are missing.
 """
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
@@ -138,9 +139,13 @@ class FactorialRunner:
             ):
                 before, first = self._target.plane_counts(), len(made)
                 callers = Callers(self._client, name, event, done, self._target.require_answer)
-                callers.make(planned, calls, cell.callers, attempt)
-                if before is not None and not all(call.warmup for call in calls):
-                    self._note_disturbance(before, made[first:])
+                try:
+                    callers.make(planned, calls, cell.callers, attempt)
+                except BaseException:  # the calls that ended count on --resume, so what disturbed them is kept
+                    with contextlib.suppress(LambdalabError):
+                        self._note_disturbance(before, made[first:])
+                    raise
+                self._note_disturbance(before, made[first:])
                 if self._target.name == "local":  # in between, so that no more than that is kept in memory
                     self._look(planned.design, cell, unseen)
                     unseen.clear()
@@ -153,8 +158,10 @@ class FactorialRunner:
         self._look(planned.design, cell, unseen)
         self._require_any(planned, made)
 
-    def _note_disturbance(self, before: PlaneCounts, made: Sequence[Call]) -> None:
+    def _note_disturbance(self, before: PlaneCounts | None, made: Sequence[Call]) -> None:
         """Writes down what the plane saw happen beside the measured calls of a cell, which makes them invalid."""
+        if before is None or not made or made[0].warmup:
+            return
         after = self._target.plane_counts()
         throttled = sum(call.throttled for call in made)
         if after is not None and (faults := after.faults(before, own=len(made) - throttled, own_throttles=throttled)):

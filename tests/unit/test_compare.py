@@ -23,9 +23,11 @@ from samples import (
 
 from lambdalab import runner
 from lambdalab.analysis import summarise
+from lambdalab.answer import _aa_commands
 from lambdalab.cli import compare
 from lambdalab.comparison import Comparison, Metric, Verdict
 from lambdalab.design import Factors, Load, Mode, Start
+from lambdalab.machine_load import BlockLoad
 from lambdalab.model import Manifest
 from lambdalab.pairing import compare_arms, differences
 from lambdalab.platform_log import parse_report, render_report
@@ -77,6 +79,13 @@ def test_builds_of_one_run(typed: Typed, results: Path, factor: float, code: int
     assert ended.out.startswith(f"Verdict: {verdict}")
     assert "python-candidate/python-baseline" in ended.out
     assert "arms of one, interleaved in blocks\ncaution: local times: " in ended.out
+
+
+def test_what_other_programs_took_of_the_machine_is_said_beside_the_verdict(typed: Typed, results: Path) -> None:
+    run = write_run(results, "one", {"python-candidate": 1.0}, factors=BUILDS)
+    run.append_block_load(BlockLoad(block=1, others_cpu_s=8.0, capacity_cpu_s=20.0))
+    said = typed("compare latest").out
+    assert "caution: other programs took 40% of this machine's CPU time" in " ".join(said.split())
 
 
 def test_a_language_that_is_slower_is_no_regression(typed: Typed, results: Path) -> None:
@@ -431,7 +440,7 @@ def test_a_resolution_holds_for_its_machine_and_design_only(changes: dict[str, A
 @pytest.mark.parametrize("protocol", ["strict", "precise", "equal-volume"])
 def test_the_commands_that_a_report_names_measure_the_design_of_the_run(protocol: str) -> None:
     manifest = msgspec.structs.replace(make_manifest(), protocol=load_protocol(protocol))
-    commands = summarise(manifest, [], []).answer.aa_commands
+    commands = tuple(_aa_commands(manifest, [compared(0.9, 1.1)]))
     assert len(commands) == 2
     for command, language in zip(commands, ("python", "go"), strict=True):
         words = command.split()
@@ -446,13 +455,16 @@ def test_the_commands_that_a_report_names_measure_the_design_of_the_run(protocol
 
 
 def test_no_command_is_named_where_there_is_none_or_it_is_not_needed() -> None:
-    def commands(**changes: Any) -> tuple[str, ...]:
-        return summarise(make_manifest(**changes), [], []).answer.aa_commands
+    def commands(blocks: int = 10, **changes: Any) -> tuple[str, ...]:
+        measured = msgspec.structs.replace(compared(0.9, 1.1), n_blocks=blocks)
+        return tuple(_aa_commands(make_manifest(**changes), [measured]))
 
     assert commands()
     assert commands(target="aws") == ()
-    assert commands(arms=("go",)) == (), "nothing is compared"
+    assert summarise(make_manifest(arms=("go",)), [], []).answer.aa_commands == (), "nothing is compared"
     assert commands(factors=Factors(language=("go",), mode=(Mode.SEQUENTIAL, Mode.BATCH))) == ()
+    assert commands(blocks=7)
+    assert commands(blocks=6) == (), "`lambdalab aa` refuses fewer than the 7 that its 3 comparisons need"
 
 
 def test_how_many_runs_may_differ() -> None:

@@ -526,6 +526,22 @@ def test_locally_what_warmed_a_cell_up_is_removed_before_it_is_measured(
     rows = judge(store.manifest(), store.calls(), SCENARIO, PRICED)
     assert {row.reason for row in rows if not row.warmup} == {why}
 
+    readings = iter([PlaneCounts(0, 0), PlaneCounts(9, 0), PlaneCounts(14, 0)])
+    answering = Answered.make
+
+    def interrupted(self: Any, planned: object, asked: list[Any], *rest: object) -> None:
+        answering(self, planned, asked, *rest)
+        if not asked[0].warmup:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Answered, "make", interrupted)
+        again = FactorialRunner(looking.target, looking.scenario, store, lambda _: None, lambda: None)
+        with pytest.raises(KeyboardInterrupt):
+            again._execute(planned, 2)
+    reasons = {call.disturbed for call in store.calls() if not call.warmup}
+    assert reasons == {"the plane counted 5 invocations meanwhile, 2 of its own"}, "they count on --resume"
+
 
 def test_a_cell_that_this_machine_cannot_keep_is_warned_of_and_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

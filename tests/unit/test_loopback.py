@@ -246,6 +246,7 @@ def test_loopback_has_many_names(url: str) -> None:
         "http://localhost@example.com",
         "http://169.254.169.254/latest",
         "nonsense",
+        "file://localhost/etc/passwd",
     ],
 )
 def test_a_local_stack_is_nowhere_else(url: str) -> None:

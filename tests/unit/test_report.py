@@ -33,8 +33,7 @@ Cost: too few blocks to compare Go and Python for SMALL.
 Cold start: Init 500 ms for Python and 50 ms for Go. Lambda's own part of Init is missing here (a Go hello-world inits
 in about 40 ms on Lambda), so this is not the ratio on Lambda.
 Memory: peak 56 MB for Python and 56 MB for Go, of 128 MB.
-Not known yet: the times on AWS (these are this machine's); what is inconclusive (about 8 blocks would decide); the
-smallest difference that this machine resolves (A/A runs tell).
+Not known yet: the times on AWS (these are this machine's); what is inconclusive (about 8 blocks would decide).
 
 Ratios of medians; p adjusted for all of them; n: blocks; A/A: resolved difference
 load     compared    what         ratio [95% interval]   p (Holm)   n   A/A   verdict
@@ -50,9 +49,6 @@ SMALL    python/go   duration                    4.000          -   5     -   in
                      cost                        1.049          -   5     -   inconclusive
 Verdict: inconclusive in all 4 comparisons; about 8 blocks would decide, there are 5
 changes under 2.5% are ignored
-A/A: no such run of this machine and design yet; these commands make it:
-    lambdalab aa --protocol tiny --language python --blocks 6
-    lambdalab aa --protocol tiny --language go --blocks 6
 inconclusive: about 8 blocks would decide, by duration of WARMUP, where there are 6
 
 Duration in ms: median, its 95% interval, extremes
