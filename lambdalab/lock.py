@@ -102,7 +102,8 @@ def hold(path: Path, what: str) -> Iterator[Lock]:
         _write(lock.fd, Holder(command=_command(), pid=os.getpid()))
         yield lock
     finally:
-        path.unlink(missing_ok=True)  # before it is released: whoever opened it meanwhile looks for the new file
+        if _is_at(lock.fd, path):  # else somebody removed the folder, and another holder made the file again
+            path.unlink(missing_ok=True)  # before it is released: whoever opened it meanwhile looks for the new file
         os.close(lock.fd)
 
 
@@ -130,6 +131,11 @@ def _locked(path: Path, what: str) -> int:
             holder = _read(fd)
             os.close(fd)
             raise _in_use(what, holder) from None
+        except OSError as error:
+            os.close(fd)
+            raise StorageError(
+                f"{path} cannot be locked: {error.strerror}", next_step="put the project on a local disk"
+            ) from error
         if _is_at(fd, path):
             return fd
         os.close(fd)  # the last holder removed the file between the two calls
@@ -177,8 +183,11 @@ def _read(fd: int) -> Holder | None:
 
 def _write(fd: int, holder: Holder) -> None:
     content = msgspec.json.encode(holder)
-    os.pwrite(fd, content, 0)
-    os.ftruncate(fd, len(content))
+    try:
+        os.pwrite(fd, content, 0)
+        os.ftruncate(fd, len(content))
+    except OSError as error:
+        raise StorageError(f"a lock file cannot be written: {error.strerror}", next_step="free some space") from error
 
 
 def _command() -> str:

@@ -1,5 +1,6 @@
 """The command destroy: what a stack owns, and its end."""
 
+import contextlib
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -36,16 +37,24 @@ def destroy(
     A stack that was not deployed from this project's template is refused.
     """
     from lambdalab.aws import Aws
-    from lambdalab.deletion import Doomed, delete, find_doomed
+    from lambdalab.lock import hold_stack
     from lambdalab.samconfig import region_of
 
     refuse_contradictions(context, target)
-    if target is TargetName.LOCAL:
-        local = local_stack()
-        local.require_alive()
-        aws, stack_name = local.aws(), local.stack_name
-    else:
-        aws = Aws(region=region_of(stack_name))
+    with contextlib.ExitStack() as held:
+        if target is TargetName.LOCAL:
+            held.enter_context(hold_stack())  # a run that measures would lose its queues
+            local = local_stack()
+            local.require_alive()
+            aws, stack_name = local.aws(), local.stack_name
+        else:
+            aws = Aws(region=region_of(stack_name))
+        _destroy(aws, stack_name, target, yes)
+
+
+def _destroy(aws: "Aws", stack_name: str, target: TargetName, yes: str | None) -> None:
+    from lambdalab.deletion import Doomed, delete, find_doomed
+
     doomed = find_doomed(aws, stack_name)
     if doomed is None:
         _show_leftovers(aws, Doomed(name=stack_name, stack_id="", status="", resources=()))

@@ -323,8 +323,9 @@ class Environment:
         """Ends the process group and what has left it, once."""
         if self.pid is None:
             return
+        escaped = self._limits.pids()  # before their parent ends: without control groups they are found by it
         self._processes.kill()
-        for pid in self._limits.pids():
+        for pid in {*escaped, *self._limits.pids()}:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._output.close()

@@ -1,6 +1,7 @@
 """The plane's side of ``governor``: the table of slots, the governor's process, and the limits of one environment."""
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from lambdalab.local.governor import (
 )
 from lambdalab.local.limits import LimitError, Limits, bandwidth_us, cpu_share
 
+log: Final = logging.getLogger("lambdalab.plane")
 _MOST_RESTARTS: Final = 10
 """A governor that ends this often is not started again: something ends it on purpose."""
 
@@ -52,7 +54,7 @@ class Signals:
         os.ftruncate(self._descriptor, TABLE_BYTES)
         self._table = memoryview(mmap(self._descriptor, TABLE_BYTES)).cast("q")
         self._free = list(range(SLOTS))
-        self._closing = threading.Event()
+        self._closing, self._changing = False, threading.Lock()
         self._pipe, self._governor = self._start()
         threading.Thread(target=self._keep_governed, name="governor", daemon=True).start()
 
@@ -73,8 +75,9 @@ class Signals:
 
     def close(self) -> None:
         """Ends the governor, after every environment."""
-        self._closing.set()
-        os.close(self._pipe)
+        with self._changing:
+            self._closing = True
+            os.close(self._pipe)
         self._governor.wait()
         os.close(self._descriptor)
 
@@ -96,12 +99,18 @@ class Signals:
         return writing, governor
 
     def _keep_governed(self) -> None:
-        """Starts another governor when one was killed; it takes up what the table says."""
+        """Starts another governor when one has ended; it takes up what the table says."""
         for _ in range(_MOST_RESTARTS):
-            self._governor.wait()
-            if self._closing.is_set():
-                return
-            self._pipe, self._governor = self._start()  # the other pipe stays open: it may be written to just now
+            code = self._governor.wait()
+            with self._changing:
+                if self._closing:
+                    return
+                log.warning("the governor of CPU and memory ended with %d; another takes its place", code)
+                self._pipe, self._governor = self._start()  # the other pipe stays open: it may be written to just now
+        self._governor.wait()
+        if not self._closing:
+            self.kind = "none"
+            log.error("the governor ended %d times; CPU and memory are not limited any more", _MOST_RESTARTS + 1)
 
     def wake(self, number: int) -> None:
         """Says that a slot has changed."""

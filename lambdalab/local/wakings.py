@@ -12,11 +12,15 @@ import msgspec
 from lambdalab.errors import UsageError
 
 KINDS: Final = {
+    "AWS::ApiGateway::Authorizer": "REST API authorizer",
     "AWS::ApiGateway::Method": "REST API method",
     "AWS::ApiGateway::RestApi": "REST API",
     "AWS::ApiGatewayV2::Api": "HTTP or WebSocket API",
+    "AWS::ApiGatewayV2::Authorizer": "API authorizer",
     "AWS::ApiGatewayV2::Integration": "API integration",
     "AWS::AppSync::DataSource": "AppSync data source",
+    "AWS::AppSync::GraphQLApi": "AppSync authorizer",
+    "AWS::CloudWatch::Alarm": "alarm action",
     "AWS::Cognito::UserPool": "Cognito trigger",
     "AWS::ElasticLoadBalancingV2::TargetGroup": "load balancer target",
     "AWS::Events::Rule": "EventBridge rule",
@@ -26,6 +30,7 @@ KINDS: Final = {
     "AWS::Logs::SubscriptionFilter": "log subscription",
     "AWS::Pipes::Pipe": "pipe",
     "AWS::S3::Bucket": "S3 notification",
+    "AWS::S3ObjectLambda::AccessPoint": "S3 Object Lambda access point",
     "AWS::SES::ReceiptRule": "SES receipt rule",
     "AWS::SNS::Subscription": "SNS subscription",
     "AWS::SNS::Topic": "SNS subscription",

@@ -4,6 +4,8 @@ import io
 import json
 import secrets
 import socket
+import subprocess
+import sys
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from lambdalab.local.closed_lambda import closed_lambda
 from local.support import PYTHON_RUNTIME, Emulated
 
 CODE: Final = """
@@ -71,3 +74,30 @@ def test_a_websocket_runs_nothing(emulated: Emulated, marker: Path) -> None:
     api.delete_api(ApiId=api_id)
     api.close()
     assert (marker.exists(), b" 101 " in status) == (False, False), status
+
+
+def test_emulator_connects_to_loopback_only(tmp_path: Path) -> None:
+    """A template can name a host elsewhere, such as the issuer of an authorizer's tokens."""
+    code = """
+import socket, sys, urllib.request
+for where in ("http://192.0.2.1:9/", "http://cognito-idp.us-east-1.amazonaws.com/", sys.argv[1]):
+    try:
+        print(urllib.request.urlopen(where, timeout=5).status)
+    except OSError as error:
+        print(error)
+"""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        here = f"http://127.0.0.1:{server.getsockname()[1]}/"
+        variables = {"PYTHONPATH": closed_lambda(tmp_path)["PYTHONPATH"]}
+        with subprocess.Popen([sys.executable, "-c", code, here], env=variables, stdout=subprocess.PIPE) as process:
+            server.settimeout(20)
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            out, _ = process.communicate(timeout=20)
+    elsewhere = "is not on loopback, and a local stack is nowhere else>"
+    address, name, answered = out.decode().splitlines()
+    assert address.endswith(f"192.0.2.1 {elsewhere}")
+    assert name.endswith(f"cognito-idp.us-east-1.amazonaws.com {elsewhere}")
+    assert answered == "200"

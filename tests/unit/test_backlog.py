@@ -132,6 +132,15 @@ def test_a_call_looks_at_few_of_many_messages() -> None:
     assert looks < 200
 
 
+def test_messages_that_are_gone_leave_nothing_behind() -> None:
+    backlog = Backlog()
+    for name in range(20_000):  # hidden for half an hour, as a load run's are
+        backlog.append(message(name, 1000))
+        (taken,) = backlog.take(1, 1000, 1800, lambda: "receipt")
+        assert backlog.delete(taken["receipt_handle"])
+    assert len(backlog._hidden) + len(backlog._by_age) < 3000
+
+
 def test_it_is_a_list_to_the_emulators_other_code() -> None:
     first, last = message(0, 1000), message(1, 1000)
     backlog = Backlog([first, last])

@@ -52,6 +52,7 @@ def main() -> None:
         loop="uvloop",
         http="httptools",
         ws="wsproto",
+        lifespan="on",  # an application that fails to start must end the process
         timeout_keep_alive=_KEEP_ALIVE_S,
         timeout_graceful_shutdown=1,
         server_header=False,

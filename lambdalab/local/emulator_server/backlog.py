@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+_STALE = 1000
+"""Stale entries that a heap may hold beside twice the messages, before it is rebuilt."""
 Message = dict[str, Any]
 """A message as the emulator makes it; ``visible_at`` and ``sent_at`` are seconds since 1970."""
 
@@ -159,3 +161,10 @@ class Backlog:
     def _drop(self, number: int) -> None:
         message = self._messages.pop(number)
         self._by_receipt.pop(message["receipt_handle"], None)
+        most = 2 * len(self._messages) + _STALE
+        if len(self._hidden) > most:
+            self._hidden = [entry for entry in self._hidden if self._is_due(*entry)]
+            heapq.heapify(self._hidden)
+        if len(self._by_age) > most:
+            self._by_age = [entry for entry in self._by_age if entry[1] in self._messages]
+            heapq.heapify(self._by_age)

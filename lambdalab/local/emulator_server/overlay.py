@@ -42,8 +42,11 @@ def _replacements(sqs: Any) -> dict[str, Callable[..., Any]]:
     own |= {name: getattr(sqs, name) for name in ("_act_delete_message", "_act_change_visibility")}
 
     def backlog(queue: Queue) -> Backlog:
-        if not isinstance(queue["messages"], Backlog):
-            queue["messages"] = Backlog(queue["messages"], sqs._ensure_msg_fields)
+        listed = queue["messages"]
+        if not isinstance(listed, Backlog):
+            queue["messages"] = Backlog(taken := list(listed), sqs._ensure_msg_fields)
+            for late in listed[len(taken) :]:  # another thread sent it meanwhile
+                queue["messages"].append(late)
         found: Backlog = queue["messages"]
         return found
 
