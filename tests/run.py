@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import IO, Final
 
@@ -20,6 +21,8 @@ _STACKS: Final = (
     "dead_letters",
     "doctor",
     "exposure",
+    "held_stack",
+    "loopback",
     "measurer",
     "roles",
     "s3_stack",
@@ -27,11 +30,14 @@ _STACKS: Final = (
     "secrets",
 )
 BESIDE: Final[tuple[tuple[str, ...], ...]] = (
-    ("tests/e2e", "tests/unit"),
+    ("tests/e2e",),
     # What builds and deploys first: what holds rates wants the cores, which are freer towards the end.
     (*(f"tests/e2e/test_{name}.py" for name in _STACKS), "tests/chaos", "tests/browser", "tests/load"),
+    ("tests/unit",),
 )
 """Files and folders of each part that runs beside the rest; what one names is in no other, nor in the rest."""
+_AT_ONCE: Final = 3
+"""Parts that run at the same time, the rest among them. A further one begins when one of them has ended."""
 _PYTEST: Final = (sys.executable, "-m", "pytest")
 
 
@@ -44,32 +50,68 @@ def main() -> int:
         done = subprocess.run(["go", "test", "-count=1", "./..."], cwd=module.parent, env=go_variables(), check=False)
         if done.returncode:
             return done.returncode
-    beside = [[path for path in part if Path(path).exists()] for part in BESIDE]
+    beside = [part for part in ([path for path in part if Path(path).exists()] for part in BESIDE) if part]
     named = [path for part in beside for path in part]
     print(f"{', '.join(named)} run beside the other tests; what they say comes after theirs", flush=True)
-    signal.signal(signal.SIGINT, lambda *_: None)  # all hear it as well, and are waited for
-    parts: list[tuple[subprocess.Popen[bytes], IO[bytes]]] = []
-    for part in filter(None, beside):
-        said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - open until the part has ended
-        others = [f"--ignore={path}" for path in named if path not in part]
-        parts.append((subprocess.Popen([*_PYTEST, *part, *others], stdout=said, stderr=subprocess.STDOUT), said))
-    rest = subprocess.Popen([*_PYTEST, *(f"--ignore={path}" for path in named)])
+    waiting = [Part(part, [f"--ignore={path}" for path in named if path not in part]) for part in beside]
+    rest = Part([], [f"--ignore={path}" for path in named])
+    rest.begin(None)
+    begun = [rest]
 
     def interrupt(*_: object) -> None:
-        for process in (rest, *(process for process, _ in parts)):
-            process.send_signal(signal.SIGINT)
+        waiting.clear()
+        for part in begun:
+            part.interrupt()
 
+    signal.signal(signal.SIGINT, lambda *_: waiting.clear())  # all hear it as well, and are waited for
     signal.signal(signal.SIGTERM, interrupt)
-    code = rest.wait()
-    for (process, said), part in zip(parts, filter(None, beside), strict=True):
-        if process.poll() is None:
-            print(f"waiting for {', '.join(part)}", flush=True)
-        code = process.wait() or code
-        said.seek(0)
-        shutil.copyfileobj(said, sys.stdout.buffer)
-        sys.stdout.flush()
-        said.close()
-    return code
+    while waiting or any(part.is_running for part in begun):
+        if waiting and sum(part.is_running for part in begun) < _AT_ONCE:
+            part = waiting.pop(0)
+            part.begin(tempfile.TemporaryFile())  # noqa: SIM115 - open until the part has ended
+            begun.append(part)
+        time.sleep(0.1)
+    codes = [part.end() for part in begun]
+    return next(filter(None, codes), 0)
+
+
+class Part:
+    """One pytest, of some files and folders.
+
+    Args:
+        paths: what it tests; everything if there is none.
+        options: for pytest.
+    """
+
+    def __init__(self, paths: list[str], options: list[str]) -> None:
+        self._command = [*_PYTEST, *paths, *options]
+        self._said: IO[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def begin(self, said: IO[bytes] | None) -> None:
+        """Starts it; ``said`` keeps what it says until its end, without one it is said at once."""
+        self._said = said
+        stderr = None if said is None else subprocess.STDOUT
+        self._process = subprocess.Popen(self._command, stdout=said, stderr=stderr)
+
+    def interrupt(self) -> None:
+        """Ends it as Ctrl-C does."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGINT)
+
+    def end(self) -> int:
+        """Says what it said, and returns its exit code."""
+        assert self._process is not None
+        if self._said is not None:
+            self._said.seek(0)
+            shutil.copyfileobj(self._said, sys.stdout.buffer)
+            sys.stdout.flush()
+            self._said.close()
+        return self._process.wait()
 
 
 if __name__ == "__main__":
