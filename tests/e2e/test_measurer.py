@@ -27,9 +27,14 @@ NO_MEASURING: Final = {"doctor", "dead_letters.py", "logged_errors.py", "deletio
 """Whose permissions stand in docs/operations.md: looking at an account and operating a stack measure nothing."""
 OF_CALLS: Final = {"factorial", "scenarios"}
 """Whose permissions stand in docs/s3-ingest.md: they measure another stack."""
-OTHER_CALLS: Final = {"dynamodb:deleteitem", "lambda:putfunctionconcurrency", "lambda:deletefunctionconcurrency"}
-"""Of modules that speak to AWS as well: `lambdalab sam-local` alone takes items out of a table, and only a factorial
-run changes reserved concurrency."""
+OTHER_CALLS: Final = {
+    "cloudformation:gettemplate",
+    "dynamodb:deleteitem",
+    "lambda:putfunctionconcurrency",
+    "lambda:deletefunctionconcurrency",
+}
+"""Of modules that speak to AWS as well: only the plane reads a processed template, `lambdalab sam-local` alone takes
+items out of a table, and only a factorial run changes reserved concurrency."""
 CLIENTS: Final = ("cloudformation", "cloudwatch", "dynamodb", "lambda", "logs", "pricing", "sqs")
 WITHOUT_RESOURCES: Final = {
     "cloudwatch:GetMetricData",
