@@ -33,8 +33,8 @@ OTHER_CALLS: Final = {
     "lambda:putfunctionconcurrency",
     "lambda:deletefunctionconcurrency",
 }
-"""Of modules that speak to AWS as well: only the plane reads a processed template, `lambdalab sam-local` alone takes
-items out of a table, and only a factorial run changes reserved concurrency."""
+"""Of modules that speak to AWS as well, but not of measuring: the plane and `lambdalab destroy` read templates,
+`lambdalab sam-local` takes items out of a table, and a factorial run changes reserved concurrency."""
 CLIENTS: Final = ("cloudformation", "cloudwatch", "dynamodb", "lambda", "logs", "pricing", "sqs")
 WITHOUT_RESOURCES: Final = {
     "cloudwatch:GetMetricData",
