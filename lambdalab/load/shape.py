@@ -128,6 +128,7 @@ class Run:
         self._summed_up = False
         self._lost: dict[int, str] = {}
         self._failure: LambdalabError | None = None
+        self._ceiling: str | None = None
 
     def hear(self, told: Told) -> None:
         """Takes what a worker tells, until the run is summed up."""
@@ -149,6 +150,7 @@ class Run:
         """Whether anything is still to be sent."""
         if (ceiling := self._recorder.ceiling()) is not None:
             _log.warning("%s; nothing more is sent, raise it with --max-usd", ceiling)
+            self._ceiling = ceiling
             return False
         try:
             if not isinstance(self._recorder, Unrecorded):  # without books only the queues are needed
@@ -208,7 +210,7 @@ class Run:
             _log.error("lambdalab: %s", error)
         if self._failure is not None:
             raise self._failure
-        return report.ended_by
+        return self._ceiling or report.ended_by
 
     def _lose(self, worker: int, why: str) -> None:
         """What of a lost worker's share is due by now is missing; until the run stops it becomes more."""
