@@ -20,7 +20,6 @@ KINDS: Final = {
     "AWS::ApiGatewayV2::Integration": "API integration",
     "AWS::AppSync::DataSource": "AppSync data source",
     "AWS::AppSync::GraphQLApi": "AppSync authorizer",
-    "AWS::CloudWatch::Alarm": "alarm action",
     "AWS::Cognito::UserPool": "Cognito trigger",
     "AWS::ElasticLoadBalancingV2::TargetGroup": "load balancer target",
     "AWS::Events::Rule": "EventBridge rule",
