@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import socket
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -33,6 +34,8 @@ from lambdalab.template import check_parameters, read_template
 from lambdalab.tools import interpreter_for, run_tool, tool
 
 EMULATOR_PORT: Final = 4566
+_ENDING_S: Final = 1.0
+"""How long a process may still be there after its port has closed, as when it was killed."""
 _DRAWN_PORTS: Final = range(10_000, 32_767)
 """Below those that Linux gives to outgoing connections: there, a port that is free now may be taken in a moment."""
 Progress = Callable[[str], None]
@@ -93,11 +96,19 @@ class LocalStack(msgspec.Struct, frozen=True, kw_only=True):
         try:
             found: dict[str, Any] = json.loads(get(url))
         except (OSError, HTTPException, ValueError) as error:
+            self._require_still_alive(daemon)
             raise PlaneError(
                 f"the local stack's {name} (pid {daemon.pid}) does not answer at {url}: {error}",
                 next_step=f"see {state_folder()}/{name}.log, then `lambdalab down` and `lambdalab up`",
             ) from error
         return found
+
+    def _require_still_alive(self, daemon: Daemon) -> None:
+        """Like ``require_alive``, for one that did not answer: its port closes before it is gone."""
+        deadline = time.monotonic() + _ENDING_S
+        while daemon.alive and time.monotonic() < deadline:
+            time.sleep(0.02)
+        self.require_alive()
 
     def recycle(self, function_name: str) -> None:
         """Makes the next invocation of a function a cold start."""
@@ -107,7 +118,7 @@ class LocalStack(msgspec.Struct, frozen=True, kw_only=True):
         try:
             loopback.open_url(request, timeout_s=10).close()
         except OSError as error:
-            self.require_alive()
+            self._require_still_alive(self.plane)
             raise PlaneError(
                 f"the plane did not recycle {function_name}: {error}", next_step="see `lambdalab status`"
             ) from error

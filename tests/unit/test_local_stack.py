@@ -139,6 +139,15 @@ def test_status_of_a_part_that_answers_nonsense(stack: LocalStack, answer: bytes
         thread.join()
 
 
+def test_a_part_that_is_about_to_end_is_said_to_have_ended(stack: LocalStack) -> None:
+    """Killed, it closes its port first."""
+    ending = threading.Timer(0.2, stack.emulator.end, kwargs={"grace_s": 1})
+    ending.start()
+    with pytest.raises(PlaneError, match=r"emulator \(pid \d+\) has ended"):
+        stack.status()
+    ending.join()
+
+
 def test_a_stack_that_is_up_is_left_alone(stack: LocalStack) -> None:
     module._save(stack)
     with pytest.raises(PlaneError, match=r"the local stack s is up already, at \S+; see `lambdalab status`, or end"):
