@@ -36,7 +36,7 @@ from lambdalab.protocol import schedule
 from lambdalab.record_files import read_records, write_records
 from lambdalab.report.html import render_html
 from lambdalab.resolution import Record, design_of, make_record, resolutions_of
-from lambdalab.runner import Progress, Runner, remaining, require_empty_queues
+from lambdalab.runner import Progress, Runner, kept_trials, remaining, require_empty_queues
 from lambdalab.stopping import StoppingRule
 from lambdalab.store import SCHEMA_VERSION, RunDirectory
 from lambdalab.target import AwsTarget, LocalTarget
@@ -135,7 +135,7 @@ def trials_left(store: RunDirectory) -> list[Trial]:
         raise UsageError(f"run {manifest.run_id} is a load run, and those do not go on", next_step="start a new one")
     if manifest.stopped is not None:
         return []
-    return remaining(schedule(manifest.protocol, manifest.seed), store.trials())
+    return remaining(schedule(manifest.protocol, manifest.seed), kept_trials(store))
 
 
 def execute(

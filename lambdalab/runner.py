@@ -46,6 +46,18 @@ def remaining(schedule: Sequence[Trial], done: Iterable[TrialResult]) -> list[Tr
     return left
 
 
+def kept_trials(store: RunDirectory) -> list[TrialResult]:
+    """The trials of a run, without those of a local run whose REPORT line is missing.
+
+    A plane that is killed takes the last log lines with it, so these trials have to be measured again.
+    """
+    manifest, trials = store.manifest(), store.trials()
+    if manifest.target != "local":
+        return trials
+    lost = {trial.batch_id for trial in missing_reports(manifest, trials, observe_run(store))}
+    return [trial for trial in trials if trial.batch_id not in lost]
+
+
 def require_empty_queues(target: AwsTarget, arms: Iterable[Arm]) -> None:
     """Waits a while until the arms' queues and dead-letter queues are empty, since a message must be alone.
 
@@ -118,7 +130,7 @@ class Runner:
             self._collect_rest()
 
     def _measure(self, schedule: Sequence[Trial]) -> None:
-        for block, trials in groupby(remaining(schedule, self._store.trials()), key=lambda trial: trial.block):
+        for block, trials in groupby(remaining(schedule, kept_trials(self._store)), key=lambda trial: trial.block):
             if self._stop() is not None:
                 break
             block_began_ms = _now_ms()

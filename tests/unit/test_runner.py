@@ -19,7 +19,7 @@ from lambdalab.machine_load import BlockLoad, CpuReading
 from lambdalab.model import InvocationRow, LogLine, Manifest, Trial
 from lambdalab.observations import observe
 from lambdalab.protocol import schedule
-from lambdalab.runner import INTERRUPTED, Runner, remaining
+from lambdalab.runner import INTERRUPTED, Runner, kept_trials, remaining
 from lambdalab.store import RunDirectory
 from lambdalab.target import PlaneCounts
 
@@ -322,6 +322,25 @@ def test_whatever_ends_a_run_what_was_measured_is_kept_and_it_goes_on(
     assert last[third.trial_id].batch_id == f"{RUN_ID}:{third.trial_id}" + (":2" if begun else "")
     valid = [row.trial for row in run.rows() if row.valid]
     assert sorted(valid) == sorted(ids(run.schedule))
+
+
+def _request_of(run: Run, trial: Trial) -> str:
+    observed = observe(run.store.log_lines())
+    return next(
+        one.request_id for one in observed for record in one.records if trial.trial_id in (record.batch_id or "")
+    )
+
+
+def test_an_arm_whose_report_died_with_the_plane_is_repeated(run: Run) -> None:
+    run.go()
+    assert kept_trials(run.store) == run.store.trials()
+    lost = run.store.trials()[1].trial
+    file = run.store.folder / "platform.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    request_id = _request_of(run, lost)
+    file.write_text("".join(line for line in lines if "REPORT" not in line or request_id not in line))
+    left = remaining(run.schedule, kept_trials(run.store))
+    assert ids(left) == [t.trial_id for t in run.schedule if (t.block, t.arm) == (lost.block, lost.arm)]
 
 
 def test_in_the_middle_of_an_arm_the_whole_arm_is_repeated_and_its_first_part_does_not_count(run: Run) -> None:
