@@ -151,7 +151,7 @@ def _cpu_limit() -> Iterator[Finding]:
             means = f"it is off by more than {_SHARE_TOLERANCE:.0%}: the machine is busy, or its speed changes"
             yield warning("cpu limit", found, means, "end other work, then look again")
         elif limiter.kind == "signals":
-            means = "it is as exact as a control group, but does not limit processes and threads to 1,024"
+            means = "the share is kept, but signals do not limit processes and threads to 1,024"
             yield warning(
                 "cpu limit", found, means, f"nothing to do unless that limit is what is tested; else {_GROUPS}"
             )

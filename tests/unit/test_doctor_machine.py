@@ -122,7 +122,7 @@ def test_signals_limit_where_no_control_group_can_be_written(tools: Path, monkey
     )
 
 
-@pytest.mark.parametrize(("share", "means"), [(0.97, "as exact as a control group"), (0.9, "off by more than 5%")])
+@pytest.mark.parametrize(("share", "means"), [(0.97, "the share is kept"), (0.9, "off by more than 5%")])
 def test_share_is_held_against_what_is_due(
     tools: Path, monkeypatch: pytest.MonkeyPatch, share: float, means: str
 ) -> None:

@@ -1,4 +1,4 @@
-"""Serves the emulator's ASGI application by uvicorn, several times as fast as by its own server.
+"""Serves the emulator's ASGI application by uvicorn, which parses HTTP in C.
 
 It runs in the emulator's own Python, isolated from the lab's, as ``python lambdalab/local/emulator_server``, so it
 imports nothing of the lab. Its arguments are the host and the port to listen on.
