@@ -4,14 +4,8 @@ Memory, environment variables, code and batch size are Lambda's own settings; ev
 is remembered before the first change, so that ``restore`` leaves the function as it was.
 """
 
-import base64
-import hashlib
-import io
 import time
-import zipfile
 from contextlib import suppress
-from functools import cache
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -19,26 +13,12 @@ from botocore.exceptions import WaiterError
 
 from lambdalab.aws import Aws, access_errors
 from lambdalab.design import Architecture
-from lambdalab.errors import AccessError, UsageError
+from lambdalab.errors import AccessError
+from lambdalab.package import Package
 
 COLD_START_VARIABLE: Final = "LAMBDALAB_COLD_START"
 """The variable a configuration bump sets; a left-over of a killed run is dropped by the next."""
 MAPPING_WAIT_S: Final = 120.0
-_ZIP_TIME: Final = (1980, 1, 1, 0, 0, 0)
-_EXECUTABLE: Final = 0o100755
-_PLAIN: Final = 0o100644
-
-
-class Package(msgspec.Struct, frozen=True, kw_only=True):
-    """A function's code, as a zip file and as what it was built for."""
-
-    content: bytes
-    architecture: Architecture
-
-    @property
-    def code_sha256(self) -> str:
-        """Lambda's own digest of it, CodeSha256: base64 of the SHA-256 of the zip file."""
-        return base64.b64encode(hashlib.sha256(self.content).digest()).decode()
 
 
 class _Found(msgspec.Struct, kw_only=True):
@@ -49,29 +29,6 @@ class _Found(msgspec.Struct, kw_only=True):
     architecture: Architecture
     code_sha256: str
     package: Package | None = None
-
-
-@cache
-def build_package(folder: Path, architecture: Architecture) -> Package:
-    """Zips the folder of one function that ``sam build`` made; the same files always give the same bytes.
-
-    Raises:
-        UsageError: there is no such folder, or it is empty.
-    """
-    files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
-    if not files:
-        raise UsageError(
-            f"{folder} holds no built function",
-            next_step="build it with `sam build --config-env local --build-dir FOLDER` and name FOLDER",
-        )
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in files:
-            entry = zipfile.ZipInfo(str(path.relative_to(folder)), _ZIP_TIME)
-            entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.external_attr = (_EXECUTABLE if path.stat().st_mode & 0o100 else _PLAIN) << 16
-            archive.writestr(entry, path.read_bytes())
-    return Package(content=content.getvalue(), architecture=architecture)
 
 
 class Configurations:

@@ -13,7 +13,9 @@ from typing import Final
 from lambdalab import loopback, samconfig
 from lambdalab.design import Architecture
 from lambdalab.errors import UsageError
+from lambdalab.package import zipped
 from lambdalab.project import project_root, state_folder
+from lambdalab.template import read_template
 from lambdalab.tools import find_python, go_caches, go_version, run_tool, search_path, tool
 
 ARCHITECTURES: Final = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
@@ -21,6 +23,9 @@ PREFERRED_PYTHON: Final = "3.12"
 """The template's default runtime; used when this machine has it."""
 _MADE_OF: Final = "made-of"
 """In a build folder: the digest of what was built there."""
+_PACKED: Final = "packed.json"
+_CODE: Final = {"AWS::Serverless::Function": "CodeUri", "AWS::Serverless::LayerVersion": "ContentUri"}
+"""Types of resources whose property ``sam build`` makes the path of a folder."""
 _NEVER_AGAIN_S: Final = 4102444800.0
 """The year 2100, in epoch seconds."""
 _NOT_LOCAL: Final = ("SavedQueries", "Alarms", "AlarmTopicArn", "Dashboard", "Tracing", "BudgetUsd", "BudgetEmail")
@@ -138,12 +143,34 @@ def build(settings: str, parameters: dict[str, str]) -> None:
     environment = local_environment(settings)
     note = project_root() / samconfig.build_dir(environment) / _MADE_OF
     made_of = _made_of(local_stack(settings)[1], parameters)
-    if note.is_file() and note.read_text() == made_of:
+    if note.is_file() and note.read_text() == made_of and packed_template(settings).is_file():
         return
     arguments = [str(tool("sam")), "build", "--config-env", environment, *overrides(parameters)]
     with contextlib.chdir(project_root()):
         run_tool(arguments, log_file=state_folder() / "sam-build.log", variables=build_variables())
+    _pack(note.parent)
     note.write_text(made_of)
+
+
+def packed_template(settings: str) -> Path:
+    """The template that ``build`` leaves for deploying to the emulator."""
+    return project_root() / samconfig.build_dir(local_environment(settings)) / _PACKED
+
+
+def _pack(folder: Path) -> None:
+    """Writes the template of a build once more, as JSON and with its folders of code as zip files.
+
+    sam deploys it in half the time: else it compresses the code and parses YAML at each deployment.
+    """
+    built = folder / "template.yaml"
+    template = read_template(built.read_text(encoding="utf-8"), str(built))
+    for name, resource in template.get("Resources", {}).items():
+        code = resource.get("Properties", {}).get(_CODE.get(resource.get("Type"), ""))
+        if isinstance(code, str) and (folder / code).is_dir():
+            archive = folder / f"{name}.zip"
+            archive.write_bytes(zipped(folder / code))
+            resource["Properties"][_CODE[resource["Type"]]] = archive.name
+    (folder / _PACKED).write_text(json.dumps(template))
 
 
 def _made_of(template: str, parameters: dict[str, str]) -> str:

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from lambdalab.aws import Aws, access_errors
-from lambdalab.configuration import Configurations, Package, build_package
+from lambdalab.configuration import Configurations
 from lambdalab.design import Arm, ColdMode
 from lambdalab.errors import AccessError, StackError, UsageError
 from lambdalab.local.stack import LocalStack
@@ -24,6 +24,7 @@ from lambdalab.lock import Lock, hold, hold_stack
 from lambdalab.log_query import read_log
 from lambdalab.machine_load import BlockLoad, CpuReading, load_between, read_cpu
 from lambdalab.model import FunctionFacts, LogLine
+from lambdalab.package import Package, build_package
 from lambdalab.project import machine_folder
 from lambdalab.samconfig import region_of
 from lambdalab.stack import Stack, find_stack

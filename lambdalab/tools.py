@@ -13,6 +13,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -32,6 +33,7 @@ DEBUGPY: Final = "debugpy==1.8.22"
 DELVE: Final = "github.com/go-delve/delve/cmd/dlv@v1.27.2"
 RUNTIME_CLIENT: Final = "awslambdaric==4.2.2"
 _OUTPUT_LINES: Final = 15
+_KEPT_S: Final = 3600.0
 
 
 def install_tools() -> None:
@@ -192,10 +194,24 @@ def debugger_for(runtime: str, progress: Callable[[str], None]) -> Path:
 
 
 def find_python(version: str) -> bool:
-    """Whether this machine has that Python, without fetching one."""
+    """Whether this machine has that Python, without fetching one.
+
+    uv starts every Python on PATH to find out, which takes a second of CPU behind pyenv. So its answer is kept, for an
+    hour or until something changes in a folder of PATH.
+    """
+    variables = loopback.build_variables()
+    folders = [path for path in map(Path, variables.get("PATH", "").split(os.pathsep)) if path.is_dir()]
+    places = repr([(str(path), path.stat().st_mtime_ns) for path in folders])
+    note = state_folder() / "pythons" / version
+    if note.exists() and time.time() - note.stat().st_mtime < _KEPT_S:
+        before, _, found = note.read_text().rpartition("\n")
+        if before == places:
+            return found == "found"
     command = [_uv(), "python", "find", "--quiet", "--no-python-downloads", "--system", version]
-    done = subprocess.run(command, env=loopback.build_variables(), capture_output=True, check=False)
-    return done.returncode == 0
+    found = "found" if subprocess.run(command, env=variables, capture_output=True, check=False).returncode == 0 else ""
+    note.parent.mkdir(exist_ok=True)
+    note.write_text(f"{places}\n{found}")
+    return found == "found"
 
 
 def run_tool(command: Sequence[str], *, log_file: Path | None = None, variables: dict[str, str] | None = None) -> None:

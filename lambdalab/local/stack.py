@@ -19,7 +19,15 @@ import msgspec
 
 from lambdalab import loopback
 from lambdalab.aws import Aws
-from lambdalab.deployment import build, local_environment, local_parameters, local_stack, local_variables, overrides
+from lambdalab.deployment import (
+    build,
+    local_environment,
+    local_parameters,
+    local_stack,
+    local_variables,
+    overrides,
+    packed_template,
+)
 from lambdalab.errors import PlaneError, StorageError, UsageError
 from lambdalab.latency import load_latency
 from lambdalab.local.daemon import Daemon
@@ -318,7 +326,9 @@ def _free(port: int) -> int:
 
 
 def _deploy(settings: str, parameters: dict[str, str], endpoint_url: str, folder: Path) -> None:
-    arguments = [str(tool("sam")), "deploy", "--config-env", local_environment(settings), *overrides(parameters)]
+    arguments = [str(tool("sam")), "deploy", "--config-env", local_environment(settings)]
+    arguments += ["--config-file", str(project_root() / "samconfig.toml")]  # else sam looks beside the template
+    arguments += ["--template-file", str(packed_template(settings)), *overrides(parameters)]
     with contextlib.chdir(project_root()):
         run_tool(arguments, log_file=folder / "sam-deploy.log", variables=local_variables(endpoint_url))
 

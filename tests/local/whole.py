@@ -43,7 +43,7 @@ def project(folder: Path, parts: tuple[str, ...] = PARTS, *, built: bool = True)
         if (ROOT / ".aws-sam" / name).is_dir():
             shutil.copytree(ROOT / ".aws-sam" / name, folder / ".aws-sam" / name)
     (folder / ".lambdalab").mkdir()
-    for name in ("tools", "interpreters"):
+    for name in ("tools", "interpreters", "pythons"):
         (ROOT / ".lambdalab" / name).mkdir(parents=True, exist_ok=True)
         (folder / ".lambdalab" / name).symlink_to(ROOT / ".lambdalab" / name)
     return folder

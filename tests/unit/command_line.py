@@ -62,6 +62,9 @@ def project_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("template.yaml", "samconfig.toml", "src", "protocols", "prices", "latencies", "events"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "tiny.toml").write_text(PROTOCOL)
+    for folder in (ROOT / ".lambdalab/pythons", tmp_path / ".lambdalab"):
+        folder.mkdir(parents=True, exist_ok=True)
+    (tmp_path / ".lambdalab/pythons").symlink_to(ROOT / ".lambdalab/pythons")
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")

@@ -4,6 +4,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Sequence
+from itertools import product
 
 import pytest
 from samples import make_manifest
@@ -180,9 +181,22 @@ def test_pairs_take_away_what_both_sides_share() -> None:
     drift = [1 + block / 20 for block in range(20)]
     values = [v * d for v, d in zip(noisy(20, factor=1.05), drift, strict=True)]
     base = [v * d for v, d in zip(noisy(20, seed=2), drift, strict=True)]
-    assert judged(values, base).p_value == stats.wilcoxon([a / b - 1 for a, b in zip(values, base, strict=True)]).pvalue
+    ratios = [a / b - 1 for a, b in zip(values, base, strict=True)]
+    assert judged(values, base).p_value == pytest.approx(stats.wilcoxon(ratios).pvalue)
     assert judged(values, base, paired=False, margin=0.03).p_value == stats.mannwhitneyu(values, base).pvalue
     assert (judged(values, base).p_value or 1) < 0.001 < (judged(values, base, paired=False).p_value or 0)
+
+
+@pytest.mark.parametrize("n", [6, 9, 11])
+def test_wilcoxons_p_is_exact_where_differences_tie(n: int) -> None:
+    draw = random.Random(n)
+    steps = [draw.choice((-3, -2, -1, 1, 2, 3, 4)) for _ in range(n)]
+    ranks = stats.rankdata([abs(step) for step in steps])
+    seen = sum(rank for rank, step in zip(ranks, steps, strict=True) if step > 0)
+    furthest = min(seen, sum(ranks) - seen)
+    drawn = [sum(rank for rank, up in zip(ranks, ups, strict=True) if up) for ups in product((0, 1), repeat=n)]
+    p_value = min(1, 2 * sum(one <= furthest for one in drawn) / len(drawn))
+    assert judged([2.0**step for step in steps], [1.0] * n).p_value == pytest.approx(p_value)
 
 
 def test_a_block_without_both_sides_is_no_pair() -> None:

@@ -1,6 +1,8 @@
 """Functions are built when something they are made of has changed, and only then. What runs sam is a stand-in."""
 
+import json
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +10,18 @@ import pytest
 from samples import ROOT
 
 from lambdalab import deployment
-from lambdalab.deployment import build, local_parameters
+from lambdalab.deployment import build, local_parameters, packed_template
 from lambdalab.errors import ToolError
 
 FOLDER = Path(".aws-sam/local")
+BUILT = """
+Resources:
+  Go:
+    Type: AWS::Serverless::Function
+    Properties: {CodeUri: Go, Handler: bootstrap}
+  Far: {Type: AWS::Serverless::Function, Properties: {CodeUri: {Bucket: code, Key: far.zip}}}
+  Queue: {Type: AWS::SQS::Queue}
+"""
 
 
 @pytest.fixture
@@ -27,7 +37,10 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]
     def run_tool(command: list[str], **_: Any) -> None:
         run.append(command)
         shutil.rmtree(FOLDER, ignore_errors=True)
-        FOLDER.mkdir(parents=True)
+        (FOLDER / "Go").mkdir(parents=True)
+        (FOLDER / "Go/bootstrap").write_text("#!/bin/sh\n")
+        (FOLDER / "Go/bootstrap").chmod(0o755)
+        (FOLDER / "template.yaml").write_text(BUILT)
 
     monkeypatch.setattr(deployment, "run_tool", run_tool)
     monkeypatch.setattr(deployment, "tool", lambda name: name)
@@ -42,6 +55,21 @@ def test_what_is_built_is_not_built_again(commands: list[list[str]]) -> None:
     build("load", local_parameters({}, "load"))
     assert len(commands) == 1
     assert commands[0][:4] == ["sam", "build", "--config-env", "local"]
+
+
+def test_what_is_deployed_is_the_build_with_its_code_packed(commands: list[list[str]]) -> None:
+    build("local", local_parameters({}))
+    packed = json.loads(packed_template("local").read_text())["Resources"]
+    assert packed["Go"]["Properties"] == {"CodeUri": "Go.zip", "Handler": "bootstrap"}
+    assert packed["Far"]["Properties"] == {"CodeUri": {"Bucket": "code", "Key": "far.zip"}}
+    assert packed["Queue"] == {"Type": "AWS::SQS::Queue"}
+    with zipfile.ZipFile(FOLDER / "Go.zip") as archive:
+        (entry,) = archive.infolist()
+        assert archive.read(entry) == b"#!/bin/sh\n"
+    assert (entry.filename, oct(entry.external_attr >> 16)) == ("bootstrap", "0o100755")
+    packed_template("local").unlink()
+    build("local", local_parameters({}))
+    assert len(commands) == 2
 
 
 SOURCES = ("src/python/ingest/handler.py", "src/go/ingest/go.sum", "template.yaml", "tools/sam.txt")

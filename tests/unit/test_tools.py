@@ -104,3 +104,27 @@ def test_a_damaged_go_module_asks_for_no_version(project: Path, content: bytes |
         (folder / "requirements.txt").write_bytes(content)
     assert tools.go_wanted() == ""
     assert "boto3 (lab)" in versions("src/go/ingest", "src/go/ingest", local=False)
+
+
+def test_which_pythons_there_are_is_asked_again_when_a_folder_of_path_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Sequence[str]] = []
+    answers = iter((1, 0))
+
+    def run(command: Sequence[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
+        asked.append(command)
+        return subprocess.CompletedProcess(command, next(answers))
+
+    monkeypatch.setattr(tools, "state_folder", lambda: tmp_path)
+    monkeypatch.setattr(subprocess, "run", run)
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+    assert not tools.find_python("3.12")
+    assert not tools.find_python("3.12")
+    assert len(asked) == 1
+    (folder / "python3.12").touch()
+    assert tools.find_python("3.12")
+    assert tools.find_python("3.12")
+    assert len(asked) == 2
