@@ -7,7 +7,10 @@ are measured in blocks, in random order, so that a machine whose speed wanders t
 stands the CPU time the function used: where that grows, the processor did the same work more slowly; where the share
 that was delivered is off, the quota is. Beside work that gets less than a core, processes that run only when nothing
 else wants one keep the cores awake: a virtual core that fell idle in the pause after a slice comes back slowly and with
-cold caches, which is not the quota's doing. Exit code 0: all holds; 1: something does not; 3: no control groups.
+cold caches, which is not the quota's doing. At last ten environments work at the same time, each of which has to get
+its own share; where signals limit, it says what their governor costs. LAMBDALAB_LIMITS=cgroup or signals chooses how
+CPU is limited; by default it is the best way that this machine offers. Exit code 0: all holds; 1: something does not;
+3: nothing limits here.
 """
 
 import argparse
@@ -21,16 +24,19 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import msgspec
 
-from lambdalab.local.cgroup import Cgroups
 from lambdalab.local.environment import Environment
 from lambdalab.local.function import Credentials, FunctionSpec
-from lambdalab.local.limits import MB_PER_VCPU, cpu_share
+from lambdalab.local.governor import cpu_clock_ns
+from lambdalab.local.limiter import find_limiter
+from lambdalab.local.limits import MB_PER_VCPU, Limiter, cpu_share
+from lambdalab.local.signals import Signals
 from lambdalab.tools import interpreter_for, search_path
 
 BELOW_ONE_CORE_MB: Final = (128, 256, 512, 1024)
@@ -63,6 +69,10 @@ BLOCKS: Final = 5
 INITS: Final = {"python": 60, "go": 400}
 """The shorter ones vary more."""
 TOLERANCE: Final = 0.05
+AT_ONCE: Final = 10
+AT_ONCE_MB: Final = 128
+MOST_OF_GOVERNOR: Final = 0.05
+"""Of a core, for each environment that works."""
 TWO_WORKERS_GAIN: Final = 1.5
 """At least, of 2.0 on two cores that nothing else uses."""
 HERE: Final = Path(__file__).parent / "functions"
@@ -82,40 +92,78 @@ class Sample(NamedTuple):
     cpu_ms: float
 
 
-async def run(cgroups: Cgroups, spec: FunctionSpec, iterations: int, workers: int = 1) -> Sample:
-    """Measures one environment."""
+@contextlib.asynccontextmanager
+async def environment_of(limiter: Limiter, spec: FunctionSpec) -> AsyncIterator[Environment]:
+    """A new environment of the function, initialised."""
     environment = Environment(
         spec,
         interpreter=interpreter_for(spec.runtime) if spec.runtime.startswith("python") else None,
         credentials=Credentials(access_key_id="none", secret_access_key="none"),  # noqa: S106 - used for nothing
-        limits=cgroups.create(secrets.token_hex(6)),
+        limits=limiter.create(secrets.token_hex(6)),
         emit=lambda *_: None,
     )
     try:
         await environment.initialise()
-        outcomes = []
-        for event in ({"iterations": 1, "workers": 1}, {"iterations": iterations, "workers": workers}):
-            payload = json.dumps(event).encode()
-            outcome = await environment.invoke(payload, request_id="1", trace_id="", client_context=None)
-            if outcome.answer.error_type is not None:
-                sys.exit(f"the function failed: {outcome.answer.payload.decode()}")
-            outcomes.append(outcome)
+        yield environment
     finally:
         await environment.close()
-    first, worked = (outcome.report for outcome in outcomes)
-    assert first.init_ms is not None
-    return Sample(first.init_ms, worked.duration_ms, json.loads(outcomes[1].answer.payload)["cpu_ms"])
 
 
-async def measure(scaled: Mapping[float, Cgroups], spec: FunctionSpec) -> bool:
-    """Prints one language's tables; tells whether everything holds. ``scaled`` are control groups by CPU scale."""
-    cgroups = scaled[1.0]
+async def work(environment: Environment, iterations: int, workers: int = 1) -> Sample:
+    """Invokes it once; an init belongs to the first invocation, and is 0 in others."""
+    payload = json.dumps({"iterations": iterations, "workers": workers}).encode()
+    outcome = await environment.invoke(payload, request_id="1", trace_id="", client_context=None)
+    if outcome.answer.error_type is not None:
+        sys.exit(f"the function failed: {outcome.answer.payload.decode()}")
+    report = outcome.report
+    return Sample(report.init_ms or 0.0, report.duration_ms, json.loads(outcome.answer.payload)["cpu_ms"])
+
+
+async def run(limiter: Limiter, spec: FunctionSpec, iterations: int, workers: int = 1) -> Sample:
+    """Measures one environment: its init, and its second invocation."""
+    async with environment_of(limiter, spec) as environment:
+        first = await work(environment, 1)
+        return (await work(environment, iterations, workers))._replace(init_ms=first.init_ms)
+
+
+async def measure_at_once(limiter: Limiter, spec: FunctionSpec, iterations: int) -> bool:
+    """Lets environments work beside each other; tells whether each gets its share, and the governor costs little."""
+    small = msgspec.structs.replace(spec, memory_mb=AT_ONCE_MB)
+    governor = limiter.governor_pid if isinstance(limiter, Signals) else None
+    async with contextlib.AsyncExitStack() as stack:
+        environments = [await stack.enter_async_context(environment_of(limiter, small)) for _ in range(AT_ONCE)]
+        for environment in environments:
+            await work(environment, 1)
+        stack.enter_context(awake_cores())
+        began_ns, used_ns = time.monotonic_ns(), cpu_clock_ns(governor) if governor else 0
+        samples = await asyncio.gather(*(work(environment, iterations) for environment in environments))
+        elapsed_ns, used_ns = time.monotonic_ns() - began_ns, (cpu_clock_ns(governor) if governor else 0) - used_ns
+    shares = sorted(sample.cpu_ms / sample.work_ms / cpu_share(AT_ONCE_MB) for sample in samples)
+    worst = max(abs(share - 1) for share in shares)
+    print(
+        f"{AT_ONCE} environments of {AT_ONCE_MB} MB at once each get their share: "
+        f"{'yes' if worst <= TOLERANCE else 'NO'}, {shares[0]:.3f} to {shares[-1]:.3f} of it, {TOLERANCE:.0%} allowed"
+    )
+    if governor is None:
+        return worst <= TOLERANCE
+    cost = used_ns / elapsed_ns / AT_ONCE
+    is_cheap = cost <= MOST_OF_GOVERNOR
+    print(
+        f"the governor is cheap: {'yes' if is_cheap else 'NO'}, {cost:.2%} of a core for each environment that works, "
+        f"{MOST_OF_GOVERNOR:.0%} allowed"
+    )
+    return is_cheap and worst <= TOLERANCE
+
+
+async def measure(scaled: Mapping[float, Limiter], spec: FunctionSpec) -> bool:
+    """Prints one language's tables; tells whether everything holds. ``scaled`` are limiters by CPU scale."""
+    limiter = scaled[1.0]
 
     def at(memory_mb: int) -> FunctionSpec:
         return msgspec.structs.replace(spec, memory_mb=memory_mb)
 
     tried = TRY_ITERATIONS[spec.name]
-    tried_ms = statistics.median([(await run(cgroups, at(MB_PER_VCPU), tried)).work_ms for _ in range(BLOCKS)])
+    tried_ms = statistics.median([(await run(limiter, at(MB_PER_VCPU), tried)).work_ms for _ in range(BLOCKS)])
     iterations = int(tried * WORK_MS / tried_ms)
     samples: dict[Case, list[Sample]] = {case: [] for case in CASES}
     for _ in range(BLOCKS):
@@ -127,11 +175,11 @@ async def measure(scaled: Mapping[float, Cgroups], spec: FunctionSpec) -> bool:
     # In no blocks: there a size hardly ever follows itself, and after a throttled environment init takes longer.
     order = list(BELOW_ONE_CORE_MB) * INITS[spec.name]
     for memory_mb in random.sample(order, len(order)):
-        inits[memory_mb].append((await run(cgroups, at(memory_mb), 1)).init_ms)
+        inits[memory_mb].append((await run(limiter, at(memory_mb), 1)).init_ms)
 
-    work = {case: statistics.median(s.work_ms for s in found) for case, found in samples.items()}
+    took = {case: statistics.median(s.work_ms for s in found) for case, found in samples.items()}
     cpu = {case: statistics.median(s.cpu_ms for s in found) for case, found in samples.items()}
-    middle = statistics.median(work[Case(memory_mb)] * memory_mb for memory_mb in BELOW_ONE_CORE_MB)
+    middle = statistics.median(took[Case(memory_mb)] * memory_mb for memory_mb in BELOW_ONE_CORE_MB)
     init = {memory_mb: statistics.median(found) for memory_mb, found in inits.items()}
     print(f"\n{spec.name}: {iterations:,} iterations a worker; medians of {BLOCKS} blocks, of {INITS[spec.name]} inits")
     print(
@@ -145,15 +193,15 @@ async def measure(scaled: Mapping[float, Cgroups], spec: FunctionSpec) -> bool:
         delivered[case] = statistics.median(s.cpu_ms / s.work_ms / share for s in samples[case])
         is_below = memory_mb in BELOW_ONE_CORE_MB
         if is_below:
-            off[memory_mb] = work[case] * memory_mb / middle - 1
+            off[memory_mb] = took[case] * memory_mb / middle - 1
         print(
-            f"{memory_mb:>10} {workers:>8} {cpu_scale:>6g} {work[case]:>12.1f} "
+            f"{memory_mb:>10} {workers:>8} {cpu_scale:>6g} {took[case]:>12.1f} "
             f"{f'{off[memory_mb]:+.1%}' if is_below else '':>7} {cpu[case]:>9.1f} {delivered[case]:>10.3f} "
             f"{f'{init[memory_mb]:.2f}' if is_below else '':>8}"
         )
-    flat = work[Case(TWO_CORES_MB)] / work[ONE_CORE] - 1
-    gain = work[Case(MB_PER_VCPU, 2)] / work[Case(TWO_CORES_MB, 2)]
-    slower = work[HALVED] / work[ONE_CORE]
+    flat = took[Case(TWO_CORES_MB)] / took[ONE_CORE] - 1
+    gain = took[Case(MB_PER_VCPU, 2)] / took[Case(TWO_CORES_MB, 2)]
+    slower = took[HALVED] / took[ONE_CORE]
     worst_init = max(abs(found / statistics.median(init.values()) - 1) for found in init.values())
     worst_share = max(abs(delivered[Case(memory_mb)] - 1) for memory_mb in BELOW_ONE_CORE_MB)
     worst = {
@@ -167,7 +215,8 @@ async def measure(scaled: Mapping[float, Cgroups], spec: FunctionSpec) -> bool:
         print(f"{what}: {'yes' if found <= TOLERANCE else 'NO'}, off by {found:.1%} at most, {TOLERANCE:.0%} allowed")
     gains = gain >= TWO_WORKERS_GAIN
     print(f"two workers gain from two cores: {'yes' if gains else 'NO'}, {gain:.2f}x, {TWO_WORKERS_GAIN:g}x wanted")
-    return gains and max(worst.values()) <= TOLERANCE
+    at_once = await measure_at_once(limiter, spec, iterations)
+    return gains and at_once and max(worst.values()) <= TOLERANCE
 
 
 @contextlib.contextmanager
@@ -197,11 +246,11 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     ).parse_args()
     scaled = {
-        cpu_scale: Cgroups(f"lambdalab-cpu-quota-{os.getpid()}-{cpu_scale:g}", cpu_scale=cpu_scale)
+        cpu_scale: find_limiter(f"lambdalab-cpu-quota-{os.getpid()}-{cpu_scale:g}", cpu_scale=cpu_scale)
         for cpu_scale in (1.0, HALF)
     }
     if scaled[1.0].kind == "none":
-        print("no control groups can be written here: run it as root, or in a delegated scope", file=sys.stderr)
+        print("nothing limits CPU here; `lambdalab doctor` says why", file=sys.stderr)
         return 3
     python = FunctionSpec(
         name="python",
@@ -223,8 +272,8 @@ def main() -> int:
             print(f"{scaled[1.0].kind}, {os.cpu_count()} cores, load {load:.1f} before")
             held = [asyncio.run(measure(scaled, spec)) for spec in (python, go)]
         finally:
-            for cgroups in scaled.values():
-                cgroups.close()
+            for limiter in scaled.values():
+                limiter.close()
     return 0 if all(held) else 1
 
 

@@ -8,13 +8,15 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from samples import ROOT
 
-from lambdalab import cli
+from lambdalab import cli, deployment
+from lambdalab.tools import find_python
 
 PROTOCOL = """
 name = "tiny"
@@ -56,15 +58,19 @@ def one_sentence(ended: Ended) -> str:
     return line.removeprefix("lambdalab: ")
 
 
+@cache
+def _has_python(version: str, path: str) -> bool:
+    """Asked once for all tests: every project of a test is a new one, without the lab's own note."""
+    return find_python(version)
+
+
 @pytest.fixture(name="project")
 def project_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the project without a local stack, and a machine without AWS."""
     for name in ("template.yaml", "samconfig.toml", "src", "protocols", "prices", "latencies", "events"):
         (tmp_path / name).symlink_to(ROOT / name)
     (tmp_path / "tiny.toml").write_text(PROTOCOL)
-    for folder in (ROOT / ".lambdalab/pythons", tmp_path / ".lambdalab"):
-        folder.mkdir(parents=True, exist_ok=True)
-    (tmp_path / ".lambdalab/pythons").symlink_to(ROOT / ".lambdalab/pythons")
+    monkeypatch.setattr(deployment, "find_python", lambda version: _has_python(version, os.environ.get("PATH", "")))
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
