@@ -1,4 +1,4 @@
-"""The load of ``load/``, as ``benchmarks.load`` runs it: what was sent goes to a file, and the sender may be boto3.
+"""The load of ``load/``, as ``generator`` runs it: what was sent goes to a file, and the sender may be boto3.
 
 With ``BENCHMARK_PLACES`` so many requests are under way at most and nothing is sent after the last is due: what can be
 sent at most is measured by offering more than that.

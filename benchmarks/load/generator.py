@@ -1,9 +1,8 @@
-"""How fast and how evenly the load generator sends: ``python -m benchmarks.load``.
+"""How fast and how evenly the load generator sends.
 
 Against a server that takes every message at once (``functions/go/sqs``), in randomised blocks of one run: the Locust
 user of ``load/``, the same user on boto3's client, batches of ten, and two processes; each is offered more than it can
-send. Then 1, 10, 100 and 500 messages a second for 30 seconds, constant and Poisson. Exit code 1: something demanded is
-missed.
+send. Then 1, 10, 100 and 500 messages a second for 30 seconds, constant and Poisson.
 """
 
 import contextlib
@@ -32,7 +31,7 @@ PLACES: Final = 256
 """Requests under way at once: more than a sender can send in the 10 ms that the server takes."""
 HOLD_S: Final = 30
 RATES: Final = (1, 10, 100, 500)
-ROOT: Final = Path(__file__).parents[1]
+ROOT: Final = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -61,8 +60,12 @@ class Measured:
     cpu_us: list[float] = field(default_factory=list)
 
 
-def main() -> None:
-    """Measures everything and prints it as tables for ``docs/benchmarks.md``."""
+def run() -> None:
+    """Measures everything and prints it as tables for ``docs/benchmarks.md``.
+
+    Raises:
+        SystemExit: with exit code 1, something demanded is missed.
+    """
     with tempfile.TemporaryDirectory() as name, served(Path(name)) as url:
         folder = Path(name)
         measured = {arm: Measured() for arm in ARMS}
@@ -108,7 +111,7 @@ def start(url: str, result: Path, *arguments: str, **variables: str) -> subproce
         "AWS_REGION": "us-east-1",
         "BENCHMARK_RESULT": str(result),
     }
-    command = [str(Path(sys.executable).with_name("locust")), "-f", "benchmarks/load_locustfile.py", "--headless"]
+    command = [str(Path(sys.executable).with_name("locust")), "-f", "benchmarks/load/locustfile.py", "--headless"]
     command += ["--only-summary", "--target", "aws", "--master-bind-port", str(port), "--master-port", str(port)]
     with result.with_suffix(".log").open("wb") as log:
         return subprocess.Popen([*command, *arguments], cwd=ROOT, env=environment, stdout=log, stderr=log)
@@ -188,7 +191,3 @@ def show_rates(held: dict[int, dict[str, Any]], arrivals: str) -> list[str]:
             missed.append(f"{rate}/s {arrivals}")
     print()
     return missed
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,1 @@
+"""The emulator as it comes: MiniStack's own server and its own queues."""
