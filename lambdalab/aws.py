@@ -105,6 +105,16 @@ class Aws:
         return loopback.variables(self._endpoint_url, self._lambda_endpoint_url)
 
     @cached_property
+    def apigateway(self) -> Any:
+        """REST APIs."""
+        return self._client("apigateway")
+
+    @cached_property
+    def apigatewayv2(self) -> Any:
+        """HTTP and WebSocket APIs."""
+        return self._client("apigatewayv2")
+
+    @cached_property
     def cloudformation(self) -> "CloudFormationClient":
         return cast("CloudFormationClient", self._client("cloudformation"))
 
@@ -155,6 +165,11 @@ class Aws:
     @cached_property
     def s3(self) -> Any:
         return self._client("s3")
+
+    @cached_property
+    def scheduler(self) -> Any:
+        """EventBridge Scheduler."""
+        return self._client("scheduler")
 
     @cached_property
     def service_quotas(self) -> Any:

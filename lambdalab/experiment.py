@@ -105,7 +105,10 @@ def new_run(
         **plane_limits(target),
     )
     target.note_run(manifest.run_id)
-    return RunDirectory.create(results, manifest)
+    graph = target.pipeline()
+    store = RunDirectory.create(results, manifest)
+    store.write_pipeline(graph)
+    return store
 
 
 def resume_run(target: AwsTarget, store: RunDirectory) -> None:

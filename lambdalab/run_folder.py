@@ -17,6 +17,7 @@ import msgspec
 from lambdalab.errors import StorageError, UsageError
 from lambdalab.lock import Lock, hold
 from lambdalab.machine_load import BlockLoad
+from lambdalab.pipeline_graph import Graph
 from lambdalab.record_files import DAMAGED, append, read_lines, replace, replacing, storage
 
 MESSAGES: Final = "messages"
@@ -93,6 +94,10 @@ class RunFolder(Generic[M]):
             f"{path} has schema version {header.schema_version}, this lambdalab reads {self.version}",
             next_step="read it with the lambdalab version it names",
         )
+
+    def write_pipeline(self, graph: Graph) -> None:
+        """Replaces ``pipeline.json``."""
+        replace(self.folder / "pipeline.json", graph)
 
     def write_summary(self, summary: msgspec.Struct) -> None:
         """Replaces ``summary.json``."""

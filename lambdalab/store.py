@@ -3,6 +3,7 @@
 ::
 
     results/<run_id>/run.json         the manifest
+                     pipeline.json    the pipeline graph of the stack when the run began
                      trials.jsonl     one line per trial, appended when it ends
                      platform.jsonl   log lines as collected
                      machine.jsonl    locally: what other programs took of the machine, one line per block

@@ -25,6 +25,8 @@ from lambdalab.log_query import read_log
 from lambdalab.machine_load import BlockLoad, CpuReading, load_between, read_cpu
 from lambdalab.model import FunctionFacts, LogLine
 from lambdalab.package import Package, build_package
+from lambdalab.pipeline_graph import Graph
+from lambdalab.pipeline_reading import read_pipeline
 from lambdalab.project import machine_folder
 from lambdalab.samconfig import region_of
 from lambdalab.stack import Stack, find_stack
@@ -169,6 +171,10 @@ class AwsTarget:
         """Says which run holds the stack, to whoever is refused."""
         if self.lock is not None:
             self.lock.note(run_id=run_id)
+
+    def pipeline(self) -> Graph:
+        """The pipeline graph of the stack. What the services refuse to tell is named in it."""
+        return read_pipeline(self.aws, self.stack, target=self.name)
 
     def resources(self, arm: Arm) -> Resources:
         """The deployed pieces of an arm, by the stack's outputs."""

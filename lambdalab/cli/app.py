@@ -66,6 +66,7 @@ def load_commands() -> None:
     """Adds every command, in the order of ``--help``."""
     modules = (
         "local_stack",
+        "map",
         "runs",
         "sweep",
         "load",

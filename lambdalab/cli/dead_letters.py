@@ -15,14 +15,13 @@ from rich.text import Text
 
 from lambdalab.cli import EXIT_INTERRUPTED
 from lambdalab.cli.app import app
-from lambdalab.cli.local_stack import local_stack
-from lambdalab.cli.running import StackName, TargetName, refuse_contradictions
+from lambdalab.cli.place import place_of
+from lambdalab.cli.running import StackName, TargetName
 from lambdalab.console import counted_progress, make_console
 from lambdalab.errors import AccessError
 
 if TYPE_CHECKING:
     from lambdalab.dead_letters import DeadLetter, Depth
-    from lambdalab.target import AwsTarget
 
 dlq = typer.Typer(
     help="Messages that were given up: count them, read them, send them back.",
@@ -48,7 +47,7 @@ def list_(
     """Count the messages of every dead-letter queue, and tell how old the oldest is."""
     from lambdalab.dead_letters import dead_letter_queues, depth
 
-    place = _place(context, target, stack_name)
+    place = place_of(context, target, stack_name)
     depths = [depth(place.aws, queue) for queue in dead_letter_queues(place.stack)]
     if as_json:
         _print_json(depths)
@@ -70,7 +69,7 @@ def show(
     """Read messages and give them back; their receive count rises by one."""
     from lambdalab.dead_letters import dead_letter_queues, look
 
-    place = _place(context, target, stack_name)
+    place = place_of(context, target, stack_name)
     queues = dead_letter_queues(place.stack, language or ())
     letters = [letter for queue in queues for letter in look(place.aws, queue, at_most=limit)]
     if as_json:
@@ -94,7 +93,7 @@ def redrive(
     from lambdalab.dead_letters import dead_letter_queues, depth
     from lambdalab.dead_letters import redrive as move
 
-    place = _place(context, target, stack_name)
+    place = place_of(context, target, stack_name)
     refused: list[str] = []
     twice: list[str] = []
     with _stopped_by_signal() as stop, _noted(refused, twice):
@@ -150,17 +149,6 @@ def _after(*, refused: bool, twice: bool) -> str:
     if twice:
         steps.append("what did not go away went already: redriving sends it once more, which writes the same items")
     return ", and ".join(steps)
-
-
-def _place(context: typer.Context, target: TargetName, stack_name: str) -> "AwsTarget":
-    from lambdalab.target import aws_target, local_target
-
-    refuse_contradictions(context, target)
-    if target is TargetName.AWS:
-        return aws_target(stack_name)
-    local = local_stack()
-    local.require_alive()
-    return local_target(local)
 
 
 @contextmanager

@@ -92,7 +92,11 @@ def new_run(
         **plane_limits(target),
     )
     target.note_run(manifest.run_id)
-    return FactorialDirectory.create(results, manifest)
+    graph = None if protocol.function_prefix is not None else target.pipeline()
+    store = FactorialDirectory.create(results, manifest)
+    if graph is not None:
+        store.write_pipeline(graph)
+    return store
 
 
 def _template_runtimes(

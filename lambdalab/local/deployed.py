@@ -37,9 +37,9 @@ class Deployed:
         found: Stack = await self._call(lambda: find_stack(self._aws, name, next_step="deploy it with `lambdalab up`"))
         return found
 
-    async def wakings(self, stack_name: str) -> list[Waking]:
+    async def wakings(self, stack: Stack) -> list[Waking]:
         """What would wake the stack's functions in ways that do not run here, event source mappings aside."""
-        return wakings(await self._call(lambda: processed_template(self._aws, stack_name)))
+        return wakings(await self._call(lambda: processed_template(self._aws, stack.name)), stack.types)
 
     async def reserve(self, function_name: str, concurrency: int | None) -> None:
         """Sets a function's reserved concurrency; None takes it away."""

@@ -279,7 +279,7 @@ class Plane:
                 self._pools[name] = pool
         self._logical_names = names
         self._stack = stack
-        before_wakings, self._wakings = self._wakings, await self._deployed.wakings(stack.name)
+        before_wakings, self._wakings = self._wakings, await self._deployed.wakings(stack)
         for waking in self._wakings:
             if waking not in before_wakings:
                 log.warning("%s", waking)

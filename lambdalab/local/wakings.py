@@ -1,15 +1,16 @@
-"""What would wake functions in ways that do not run in the local stack, found in a template. Pure.
+"""What runs in the local stack and what does not: sources found in a template, edges of a pipeline graph. Pure.
 
-The plane serves calls and SQS mappings. The emulator passes events of other sources to a Lambda of its own, which is
-closed (docs/decisions/0017-one-lambda.md), so these events would be lost without a word.
+The plane serves calls, SQS mappings and destinations. The emulator passes events of other sources to a Lambda of its
+own, which is closed (docs/decisions/0017-one-lambda.md), so these events would be lost without a word.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
 
 from lambdalab.errors import UsageError
+from lambdalab.pipeline_graph import Edge, EdgeKind, Kind, Resource, Runs
 
 KINDS: Final = {
     "AWS::ApiGateway::Authorizer": "REST API authorizer",
@@ -41,6 +42,15 @@ KINDS: Final = {
 _FUNCTIONS: Final = ("AWS::Lambda::Function", "AWS::Serverless::Function")
 _ALIASES: Final = ("AWS::Lambda::Alias", "AWS::Lambda::Version")
 _CUSTOM: Final = ("AWS::CloudFormation::CustomResource", "Custom::")
+_SENT_BY_PLANE: Final = (Kind.QUEUE, Kind.TOPIC, Kind.BUS, Kind.FUNCTION)
+"""Where the plane sends the outcome of an asynchronous invocation (``destinations.py``)."""
+_DELIVERED_BY_EMULATOR: Final = (
+    (EdgeKind.NOTIFICATION, Kind.QUEUE),
+    (EdgeKind.RULE, Kind.QUEUE),
+    (EdgeKind.SUBSCRIPTION, Kind.QUEUE),
+)
+"""Ways past functions that the emulator serves, shown by ``tests/local/test_map.py``."""
+_DEFAULT_BUS: Final = "default"
 
 
 class Waking(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,20 +61,86 @@ class Waking(msgspec.Struct, frozen=True, kw_only=True):
     source: str
 
     def __str__(self) -> str:
-        return (
-            f"{self.kind} {self.source} does not run here and will not wake {self.function}; "
-            f"call the function with `lambdalab invoke {self.function} -e EVENT.json`"
-        )
+        return f"{self.kind} {self.source} {_lost(self.function)}"
 
 
-def wakings(template: Mapping[str, Any]) -> list[Waking]:
-    """The sources of a processed template that do not run here; event source mappings are not among them."""
+def _lost(function: str) -> str:
+    return (
+        f"does not run here and will not wake {function}; "
+        f"call the function with `lambdalab invoke {function} -e EVENT.json`"
+    )
+
+
+def wakings(template: Mapping[str, Any], deployed: Collection[str]) -> list[Waking]:
+    """The sources of a processed template that do not run here; event source mappings are not among them.
+
+    Args:
+        template: the template.
+        deployed: logical ids of the stack; a resource whose condition is false is not among them.
+    """
     return [
         Waking(function=function, kind=KINDS[kind], source=name)
         for name, kind, properties in _resources(template)
-        if kind in KINDS
+        if kind in KINDS and name in deployed
         for function in _functions_in(template, properties)
+        if function in deployed
     ]
+
+
+def judge_edge(edge: Edge, source: Resource, target: Resource, declared: Mapping[str, Any]) -> Edge:
+    """The edge with whether it works in a local stack, and why not.
+
+    Args:
+        edge: as the services tell it.
+        source: where it begins.
+        target: where it ends.
+        declared: what the template says of the mapping that makes the edge.
+    """
+    runs, why = _judge(edge, source, target, declared)
+    return msgspec.structs.replace(edge, runs=runs, why=why)
+
+
+def _judge(edge: Edge, source: Resource, target: Resource, declared: Mapping[str, Any]) -> tuple[Runs, str]:
+    if target.kind is Kind.FUNCTION and edge.wakes:
+        if edge.kind is not EdgeKind.MAPPING or source.kind is not Kind.QUEUE:
+            return Runs.NO, _lost(target.id)
+        cautions = ", ".join(_mapping_cautions(edge, source, declared))
+        return (Runs.CAUTION, cautions) if cautions else (Runs.YES, "")
+    if edge.runs is Runs.NO:  # switched off, here as on AWS
+        return edge.runs, edge.why
+    if edge.kind is EdgeKind.FAILURE and edge.made_by:
+        return Runs.NO, "does not run here: what is not delivered is lost"
+    if not target.in_stack and target.name != _DEFAULT_BUS:
+        return Runs.CAUTION, "leads out of the stack, to a resource that may not be here"
+    if source.kind is Kind.FUNCTION and edge.kind is not EdgeKind.VARIABLE and target.kind not in _SENT_BY_PLANE:
+        return Runs.NO, f"does not run here: the plane sends nothing to a {target.kind}"
+    if edge.wakes and (edge.kind, target.kind) not in _DELIVERED_BY_EMULATOR:
+        return Runs.CAUTION, "is the emulator's own work, which lambdalab does not test"
+    return Runs.YES, ""
+
+
+def _mapping_cautions(edge: Edge, queue: Resource, declared: Mapping[str, Any]) -> Iterator[str]:
+    if not queue.in_stack:
+        yield "polls a queue of another stack, which may not be here"
+    if edge.alias:
+        yield f"runs $LATEST here, not {edge.alias}"
+    if declared.get("Enabled") in (False, "false"):
+        yield "runs here although the template disables it"
+    if "ProvisionedPollerConfig" in declared:
+        yield "has no provisioned pollers here"
+
+
+def judge_function(configuration: Mapping[str, Any]) -> tuple[Runs, str]:
+    """Whether a function runs in a local stack as on AWS, and what differs, by its configuration."""
+    variables = configuration.get("Environment", {}).get("Variables", {})
+    cautions = []
+    if configuration.get("LoggingConfig", {}).get("LogFormat") == "JSON":
+        cautions.append("its log lines are text here, not JSON")
+    if "AWS_LAMBDA_EXEC_WRAPPER" in variables:
+        cautions.append("the wrapper that AWS_LAMBDA_EXEC_WRAPPER names does not run here")
+    if configuration.get("VpcConfig", {}).get("VpcId"):
+        cautions.append("it has the network of this machine here, not that of its VPC")
+    return (Runs.CAUTION, ", ".join(cautions)) if cautions else (Runs.YES, "")
 
 
 def refuse_custom_resources(template: Mapping[str, Any]) -> None:

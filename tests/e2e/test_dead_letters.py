@@ -1,6 +1,7 @@
 """``lambdalab dlq`` as a user types it: messages a real function gave up, seen, explained, and sent back."""
 
 import json
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +32,43 @@ def variables(lambdalab: Run) -> Iterator[dict[str, str]]:
 def outputs(variables: dict[str, str]) -> dict[str, str]:
     (stack,) = clients(variables, "cloudformation").describe_stacks(StackName="lambdalab-local")["Stacks"]
     return {output["OutputKey"]: output["OutputValue"] for output in stack["Outputs"]}
+
+
+MAP = """\
+lambdalab-local (local stack): 2 functions
+
+GoQueue  queue
+├─► GoIngest  function, provided.al2023  batches of 1, at most 10 at once
+│   └╌╌ GoTable  table                   named by TABLE_NAME
+└─▻ GoDeadLetterQueue  queue             dead letters after 1 receive
+
+PythonQueue  queue
+├─► PythonIngest  function, python       batches of 1, at most 10 at once
+│   └╌╌ PythonTable  table               named by TABLE_NAME
+└─▻ PythonDeadLetterQueue  queue         dead letters after 1 receive
+"""
+
+
+def test_the_map_shows_both_paths(
+    lambdalab: Run, project: Path, variables: dict[str, str], outputs: dict[str, str]
+) -> None:
+    shown = lambdalab("map", "--svg", "map.svg")
+    assert shown.returncode == 0, shown.stderr
+    assert [line.split() for line in re.sub(r"python3\.\d+", "python", shown.stdout).splitlines()] == [
+        line.split() for line in MAP.splitlines()
+    ]
+    assert "PythonDeadLetterQueue" in (project / "map.svg").read_text()
+
+    local = json.loads(lambdalab("map", "--json").stdout)
+    assert local["unread"] == []
+    addresses = {entry["id"]: entry["address"] for entry in local["entries"]}
+    for language in ("Python", "Go"):
+        assert addresses[f"{language}Queue"] == outputs[f"{language}QueueUrl"]
+        assert addresses[f"{language}Ingest"] == outputs[f"{language}FunctionName"]
+    by_aws = lambdalab("map", "--json", "--target", "aws", "--stack-name", "lambdalab-local", **variables)
+    assert by_aws.returncode == 0, by_aws.stderr
+    found = json.loads(by_aws.stdout)
+    assert (found["target"], found["entries"], found["resources"]) == ("aws", local["entries"], local["resources"])
 
 
 def until(what: Callable[[], bool], *, limit_s: float = 120) -> None:

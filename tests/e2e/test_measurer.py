@@ -28,13 +28,12 @@ NO_MEASURING: Final = {"doctor", "dead_letters.py", "logged_errors.py", "deletio
 OF_CALLS: Final = {"factorial", "scenarios"}
 """Whose permissions stand in docs/s3-ingest.md: they measure another stack."""
 OTHER_CALLS: Final = {
-    "cloudformation:gettemplate",
     "dynamodb:deleteitem",
     "lambda:putfunctionconcurrency",
     "lambda:deletefunctionconcurrency",
 }
-"""Of modules that speak to AWS as well, but not of measuring: the plane and `lambdalab destroy` read templates,
-`lambdalab sam-local` takes items out of a table, and a factorial run changes reserved concurrency."""
+"""Of modules that speak to AWS as well, but not of measuring: `lambdalab sam-local` takes items out of a table, and a
+factorial run changes reserved concurrency."""
 CLIENTS: Final = ("cloudformation", "cloudwatch", "dynamodb", "lambda", "logs", "pricing", "sqs")
 WITHOUT_RESOURCES: Final = {
     "cloudwatch:GetMetricData",

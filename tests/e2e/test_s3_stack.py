@@ -75,6 +75,14 @@ def test_sam_invokes_a_function_in_the_plane_and_the_object_is_there(
     client.close()
 
 
+def test_the_map_shows_functions_that_nothing_wakes_and_the_bucket_they_share(lambdalab: Run, s3_stack: str) -> None:
+    shown = lambdalab("map")
+    assert shown.returncode == 0, shown.stderr
+    lines = [line.split() for line in shown.stdout.splitlines() if line]
+    assert [line[0] for line in lines[1::2]] == ["GoS3Ingest", "PythonS3Ingest"]
+    assert lines[2::2] == [["└╌╌", "Objects", "bucket", "named", "by", "OUTPUT_BUCKET"]] * 2
+
+
 OTHER_SCENARIO = "stack lambdalab-s3-local is of scenario s3-ingest, not of the one asked for: it has no output Python"
 
 

@@ -15,6 +15,7 @@ from samples import make_facts
 
 from lambdalab.design import Arm
 from lambdalab.model import FunctionFacts, LogLine, PlatformReport
+from lambdalab.pipeline_graph import Graph
 from lambdalab.platform_log import render_end, render_report, render_start
 from lambdalab.stack import Stack
 from lambdalab.target import AwsTarget, Resources
@@ -52,6 +53,9 @@ class FakeTarget(AwsTarget):
         """With what the command line asked for this target."""
         self._count: Counter[str] = Counter()
         self.aws: Any = _Aws(self)
+
+    def pipeline(self) -> Graph:
+        return Graph(stack_name=self.stack.name, region=self.region, target=self.name)
 
     def resources(self, arm: Arm) -> Resources:
         name = arm.language

@@ -31,6 +31,7 @@ from lambdalab.errors import AccessError, UsageError
 from lambdalab.frontier import Limits
 from lambdalab.load.arguments import ARGUMENTS
 from lambdalab.local import stack as local_stack
+from lambdalab.pipeline_graph import Graph
 from lambdalab.platform_log import parse_report, render_report
 from lambdalab.store import RunDirectory
 from lambdalab.target import LocalTarget, Resources
@@ -44,6 +45,7 @@ COMMANDS = (
     "sam-local",
     "logs",
     "calibrate",
+    "map",
     "run",
     "report",
     "sweep",
@@ -383,8 +385,10 @@ def test_a_run_shows_its_result_and_where_its_files_are(call: Call, project: Pat
     assert len(valid_rows(project)) == 24
     assert {path.name for path in run_folder(project).iterdir()} == {
         "run.json", "trials.jsonl", "platform.jsonl", "metrics.csv", "metrics.parquet", "summary.json",
-        "report.html",
+        "report.html", "pipeline.json",
     }  # fmt: skip
+    graph = msgspec.json.decode((run_folder(project) / "pipeline.json").read_bytes(), type=Graph)
+    assert graph == target.pipeline()
     manifest = RunDirectory(run_folder(project)).manifest()
     assert (manifest.seed, manifest.protocol.blocks, manifest.protocol.name) == (7, 6, "tiny")
 

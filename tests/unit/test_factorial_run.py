@@ -34,6 +34,7 @@ from lambdalab.factorial.protocol import PlannedCell, schedule
 from lambdalab.factorial.runner import FactorialRunner, remaining
 from lambdalab.factorial.stopping import reached_cap, spent_usd
 from lambdalab.factorial.store import FactorialDirectory
+from lambdalab.pipeline_graph import Graph
 from lambdalab.scenarios import call_scenario
 from lambdalab.stack import Stack
 from lambdalab.stopping import MINUTES_CAP, USD_CAP
@@ -219,7 +220,12 @@ class Account:
             invoke=self.invoke_dry,
         )
         s3 = SimpleNamespace(head_bucket=self.head_bucket, exceptions=SimpleNamespace(ClientError=ClientError))
-        aws: Any = SimpleNamespace(lambda_=client, s3=s3, session=SimpleNamespace(region_name="us-east-1"))
+        aws: Any = SimpleNamespace(
+            lambda_=client,
+            s3=s3,
+            session=SimpleNamespace(region_name="us-east-1"),
+            cloudformation=SimpleNamespace(get_template=lambda **_: {"TemplateBody": "{}"}),
+        )
         return AwsTarget(aws, stack)
 
 
@@ -294,6 +300,8 @@ def test_what_is_asked_is_written_down_before_the_first_call(tmp_path: Path, mon
     assert (manifest.cpu_limit, manifest.target) == ("AWS Lambda", "aws")
     assert "aws-lambda-go" in manifest.versions
     assert (tmp_path / "latest").resolve() == store.folder
+    graph = msgspec.json.decode((store.folder / "pipeline.json").read_bytes(), type=Graph)
+    assert (graph.stack_name, graph.target) == ("lambdalab-s3", "aws")
     resume_run(target, store)
     assert len(store.manifest().resumed_at) == 1
     with pytest.raises(UsageError, match="began with python timeout_s 900, and now it is 30; set it back"):

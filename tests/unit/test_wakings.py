@@ -14,7 +14,7 @@ ALIAS = {"Type": "AWS::Lambda::Alias", "Properties": {"FunctionName": {"Ref": "F
 
 def found(kind: str, properties: Any) -> list[Waking]:
     resources = {"F": FUNCTION, "G": FUNCTION, "Live": ALIAS, "X": {"Type": kind, "Properties": properties}}
-    return wakings({"Resources": resources})
+    return wakings({"Resources": resources}, resources)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -45,6 +45,14 @@ def test_a_source_is_named_with_its_function(kind: str, reference: Any) -> None:
 )
 def test_what_wakes_no_function_is_not_named(kind: str, properties: Any) -> None:
     assert found(kind, properties) == []
+
+
+def test_a_resource_whose_condition_is_false_wakes_nothing() -> None:
+    rule = {"Type": "AWS::Events::Rule", "Condition": "OnAws", "Properties": {"Targets": [{"Arn": {"Ref": "F"}}]}}
+    template = {"Resources": {"F": FUNCTION, "Hourly": rule}}
+    assert wakings(template, {"F": ""}) == []
+    assert [waking.source for waking in wakings(template, {"F": "", "Hourly": ""})] == ["Hourly"]
+    assert wakings(template, {"Hourly": ""}) == [], "nor is a function woken that is not there"
 
 
 def test_a_sentence_says_what_to_do() -> None:
