@@ -197,6 +197,7 @@ class Graph(msgspec.Struct, frozen=True, kw_only=True):
         stages: its functions, by logical id.
         resources: what is not a function, by id; resources of other stacks too where an edge leads there.
         edges: by source and target.
+        entries: where work can be put in.
         unread: a sentence for each part that could not be read.
     """
 

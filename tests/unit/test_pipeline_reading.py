@@ -34,6 +34,7 @@ PHYSICAL = {
     "Http": ("AWS::ApiGatewayV2::Api", "http1"),
     "WorkerUrl": ("AWS::Lambda::Url", WORKER_ARN),
     "Poll": ("AWS::Lambda::EventSourceMapping", "11111111-1111-1111-1111-111111111111"),
+    "Alerts": ("AWS::SNS::Topic", f"arn:aws:sns:{ACCOUNT}:shop-Alerts-1"),
     "NewsToWork": ("AWS::SNS::Subscription", f"arn:aws:sns:{ACCOUNT}:shop-News-1:1a2b"),
     "Users": ("AWS::Cognito::UserPool", "us-east-1_abc"),
     "Nested": ("AWS::CloudFormation::Stack", f"arn:aws:cloudformation:{ACCOUNT}:stack/shop-Nested-1/9f"),
@@ -515,6 +516,18 @@ def test_what_a_service_refuses_is_named_and_the_template_stands_in() -> None:
     )
     (stage,) = graph.stages
     assert (stage.function_name, stage.runtime, stage.log_group) == ("shop-worker", None, None)
+
+
+def test_what_is_refused_of_one_topic_is_not_taken_from_another() -> None:
+    def listed(asked: dict[str, Any]) -> dict[str, Any] | str:
+        return (
+            {"Subscriptions": [subscription("lambda", WORKER_ARN)]} if "News" in asked["TopicArn"] else "AccessDenied"
+        )
+
+    both = TEMPLATE["Resources"] | {"Alerts": TEMPLATE["Resources"]["News"]}
+    body = {"TemplateBody": json.dumps({"Resources": both})}
+    graph = read("News", "Alerts", GetTemplate=body, ListSubscriptionsByTopic=listed)
+    assert ways(graph) == [("Alerts", "Worker", "SNS subscription"), ("News", "Worker", "subscription")]
 
 
 def test_without_its_template_a_stack_is_read_all_the_same() -> None:
