@@ -174,7 +174,7 @@ def bring_up(
         ToolError: the build or the deployment failed; likewise.
     """
     allowed_way()
-    with contextlib.suppress(LimitError):
+    with contextlib.suppress(LimitError):  # then nothing limits, as the plane finds out and says
         try_signals()
     folder = folder or scenario_folder()
     merged = local_parameters(parameters or {}, settings, folder)
