@@ -5,9 +5,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE # else sam, which has much to import, takes nearly three times the CPU to start
 ARGS ?=
-GO_MODULES := $(patsubst %/go.mod,%,$(wildcard src/go/*/go.mod scenarios/*/src/go/*/go.mod))
-TEMPLATES := template.yaml $(wildcard scenarios/*/template.yaml)
-FUNCTIONS := $(wildcard scenarios/*/src/python/*)
+GO_MODULES := src/go/ingest src/go/s3ingest
+TEMPLATES := template.yaml $(wildcard stacks/*.yaml stacks/*/*.yaml)
 
 RATE ?= 10
 DURATION ?= 60s
@@ -22,7 +21,7 @@ FUZZED := $(addprefix tests/,local/test_differential.py unit/test_odd_lines.py u
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-17s %s\n", $$1, $$2}' Makefile
 
-setup: .venv/setup-done .lambdalab/tools/bin/ministack ## Put lambdalab and an isolated sam into .venv/bin
+setup: .venv/setup-done ## Put lambdalab and an isolated sam into .venv/bin
 
 .venv/setup-done: pyproject.toml uv.lock tools/sam.txt tools/ministack.txt lambdalab/tools.py
 	@$(PYTHON) -c 'import platform, sys; \
@@ -37,10 +36,6 @@ setup: .venv/setup-done .lambdalab/tools/bin/ministack ## Put lambdalab and an i
 	@echo "installing sam and MiniStack, isolated ..."
 	@$(BIN)/python -m lambdalab.tools || exit 3
 	@touch $@
-
-.lambdalab/tools/bin/ministack: | .venv/setup-done # when only the tools were removed
-	@echo "installing sam and MiniStack, isolated ..."
-	@$(BIN)/python -m lambdalab.tools || exit 3
 
 bench: setup ## Compare the Python and the Go function on this machine (ARGS are passed to `lambdalab run`)
 	@$(BIN)/lambdalab run ingest --protocol strict --target local --up $(ARGS)
@@ -75,8 +70,7 @@ check: setup audit ## Format, lint, types, import contracts, template, licences,
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	for folder in $(FUNCTIONS); do \
-	MYPYPATH=$$folder $(BIN)/mypy --config-file= --cache-dir .mypy_cache/$$folder --strict $$folder || exit 1; done
+	MYPYPATH=src/python/s3_ingest $(BIN)/mypy --config-file= --cache-dir .mypy_cache/s3_ingest --strict src/python/s3_ingest
 	$(BIN)/lint-imports
 	export PATH="$$($(BIN)/python -m lambdalab.tools --checkers-folder):$$PATH" && \
 	cfn-lint --append-rules cfn_lint_serverless.rules --template $(TEMPLATES) && checkov --file $(TEMPLATES)
@@ -89,7 +83,7 @@ audit: setup ## Hold the licences of all that is installed and linked against to
 format: setup ## Format Python and Go
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
-	PATH="$$($(BIN)/python -m lambdalab.tools --go-folder):$$PATH" gofmt -w $(GO_MODULES) tests/local/go benchmarks/functions/go
+	PATH="$$($(BIN)/python -m lambdalab.tools --go-folder):$$PATH" gofmt -w src/go tests/local/go benchmarks/functions/go
 
 build: setup ## sam build, for AWS
 	$(BIN)/sam build
@@ -105,4 +99,4 @@ sam-local: setup ## Run both functions in Docker with sam local, and compare wit
 
 clean: ## Remove what was built and installed; results/ stays
 	@test ! -e .lambdalab/stack.json || $(BIN)/lambdalab down
-	rm -rf .venv .lambdalab .aws-sam scenarios/*/.aws-sam .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .lambdalab .aws-sam .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -17,7 +17,6 @@ from lambdalab.circumstances import (
     cpu_limit,
     interpreters,
     plane_limits,
-    require_cpu_limit,
     require_same_functions,
     require_same_place,
     versions,
@@ -33,7 +32,6 @@ from lambdalab.frontier import NO_LIMITS, Limits, SweptCell, frontiers, swept_ce
 from lambdalab.model import FunctionFacts, Manifest, Trial, TrialResult
 from lambdalab.pairing import Resolutions, compare_arms
 from lambdalab.plan import EFFECT, Plan, find_experience, make_plan
-from lambdalab.project import project_root
 from lambdalab.protocol import schedule
 from lambdalab.record_files import read_records, write_records
 from lambdalab.report.html import render_html
@@ -55,7 +53,6 @@ def new_run(
     *,
     seed: int | None = None,
     load: dict[str, object] | None = None,
-    without_cpu_limit: bool = False,
 ) -> RunDirectory:
     """Makes the run directory and writes down what is asked, before anything is sent.
 
@@ -65,10 +62,8 @@ def new_run(
         results: the folder of run directories.
         seed: of the order of arms; drawn when None, and kept in the manifest either way.
         load: the plan of a load run.
-        without_cpu_limit: whether several memory sizes may be measured where nothing limits CPU and memory.
 
     Raises:
-        SetupError: nothing limits CPU and memory, and that is not allowed.
         StorageError: the folder cannot be written.
         UsageError: the protocol wants cold starts the target does not make.
         StackError, AccessError: the target is not what the protocol needs, or its queues are not empty.
@@ -79,10 +74,8 @@ def new_run(
             f"{target.cold_mode}",
             next_step=f'write cold = "{target.cold_mode}", or leave it out',
         )
-    if not without_cpu_limit:
-        require_cpu_limit(target, protocol.factors.memory_mb)
     require_empty_queues(target, protocol.arms)  # else there would be a run without a trial
-    now, root = datetime.now(UTC), project_root()
+    now = datetime.now(UTC)
     prices = load_price_sheet(target.region)
     conditions = conditions_at(target)
     functions = {arm.name: target.facts(arm) for arm in protocol.arms}
@@ -104,10 +97,8 @@ def new_run(
         latency=conditions.latency,
         cpu_scale=conditions.cpu_scale,
         interpreters=interpreters(target, functions),
-        template_runtimes={
-            arm.name: parameter_default(root, f"{arm.language.capitalize()}Runtime") for arm in protocol.arms
-        },
-        versions=versions(root / "src/python/ingest", root / "src/go/ingest", local=isinstance(target, LocalTarget)),
+        template_runtimes={arm.name: parameter_default(f"{arm.language.capitalize()}Runtime") for arm in protocol.arms},
+        versions=versions("src/python/ingest", "src/go/ingest", local=isinstance(target, LocalTarget)),
         machine=conditions.machine,
         cold_mode=target.cold_mode if load is None else None,
         load=load,
@@ -278,7 +269,7 @@ def plan_run(
 
 def plan_local_run(protocol: Protocol, results: Path, *, effect: float = EFFECT) -> Plan:
     """What a run on a local stack would ask for, when none is up: with the settings it would be brought up with."""
-    settings = local_parameters({}, folder=project_root())
+    settings = local_parameters({})
     functions = {arm.name: facts_of_settings(arm, settings) for arm in protocol.arms}
     return _plan(protocol, functions, results, conditions_without_stack(), effect=effect)
 

@@ -27,7 +27,7 @@ from lambdalab.model import FunctionFacts, LogLine
 from lambdalab.package import Package, build_package
 from lambdalab.pipeline_graph import Graph
 from lambdalab.pipeline_reading import read_pipeline
-from lambdalab.project import machine_folder, shown
+from lambdalab.project import machine_folder
 from lambdalab.samconfig import region_of
 from lambdalab.stack import Stack, find_stack
 
@@ -48,26 +48,21 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlaneCounts(NamedTuple):
-    """What the local plane has counted since it started, of all functions together, and what limits their CPU now."""
+    """What the local plane has counted since it started, of all functions together."""
 
     invocations: int
     throttles: int
-    cpu_limit: str
 
-    def faults(
-        self, before: "PlaneCounts", *, own: int, own_throttles: int = 0, cpu_limit: str | None = None
-    ) -> list[str]:
+    def faults(self, before: "PlaneCounts", *, own: int, own_throttles: int = 0) -> list[str]:
         """What happened beside a measurement that would have had the stack to itself.
 
         Args:
             before: the counts when it began.
             own: how many invocations were its own.
             own_throttles: how many of its own calls were throttled.
-            cpu_limit: what has to limit CPU; anything when None.
         """
         invocations, throttles = self.invocations - before.invocations, self.throttles - before.throttles
-        lost = [] if cpu_limit in (None, self.cpu_limit) else [f"cpu_limit became {self.cpu_limit}"]
-        return lost + [
+        return [
             f"the plane counted {counted} {what}{'s' if counted > 1 else ''} meanwhile, {of_its_own} of its own"
             for what, counted, of_its_own in (("throttle", throttles, own_throttles), ("invocation", invocations, own))
             if counted > of_its_own
@@ -355,13 +350,8 @@ class LocalTarget(AwsTarget):
         self.local.status()
 
     def plane_counts(self) -> "PlaneCounts":
-        status = self.local.plane_status()
-        functions = status["functions"].values()
-        return PlaneCounts(
-            invocations=sum(function["invocations"] for function in functions),
-            throttles=sum(function["throttles"] for function in functions),
-            cpu_limit=status["cpu_limit"],
-        )
+        functions = self.local.plane_status()["functions"].values()
+        return PlaneCounts(*(sum(function[name] for function in functions) for name in PlaneCounts._fields))
 
     def read_cpu(self) -> CpuReading:
         return read_cpu((self.local.emulator.pid, self.local.plane.pid))
@@ -381,7 +371,7 @@ class LocalTarget(AwsTarget):
 
 
 def aws_target(
-    stack_name: str, builds: Mapping[str, Path] | None = None, aws: Aws | None = None, folder: Path | None = None
+    stack_name: str, builds: Mapping[str, Path] | None = None, aws: Aws | None = None, environment: str | None = None
 ) -> AwsTarget:
     """The target for a stack on AWS, by the ordinary AWS environment.
 
@@ -389,14 +379,14 @@ def aws_target(
         stack_name: which.
         builds: as of ``AwsTarget``.
         aws: clients that are there already.
-        folder: of the scenario whose stack it is; the project's root when None.
+        environment: of samconfig.toml, by which such a stack is deployed; sam's default when None.
 
     Raises:
         StackError, AccessError: it is not there, or cannot be asked for.
     """
     aws = aws or Aws(region=region_of(stack_name))
-    there = "" if folder is None else f"cd {shown(folder)} && "
-    deploy = f"`{there}sam build && sam deploy`"
+    by = "" if environment is None else f" --config-env {environment}"
+    deploy = f"`sam build{by} && sam deploy{by}`"
     stack = find_stack(aws, stack_name, next_step=f"deploy it with {deploy}, or name yours with --stack-name")
     return AwsTarget(aws, stack, builds)
 
@@ -411,7 +401,7 @@ def local_target(local: LocalStack, builds: Mapping[str, Path] | None = None) ->
     stack = find_stack(
         local.aws(),
         local.stack_name,
-        next_step="bring up the one that is needed with `lambdalab down && lambdalab up SCENARIO`, "
-        "or end it with `lambdalab down` and add --up",
+        next_step="bring up the one that is needed with `lambdalab down && lambdalab up`, "
+        "`--settings` naming which, or end it with `lambdalab down` and add --up",
     )
     return LocalTarget(local, stack, builds)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from lambdalab.cli.cpu_limit import caution
 from lambdalab.cli.local_stack import held_local_stack, local_stack
 from lambdalab.cli.running import (
     TargetName,
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from lambdalab.factorial.design import FactorialProtocol
     from lambdalab.factorial.plan import FactorialPlan
     from lambdalab.factorial.protocol import PlannedCell
+    from lambdalab.factorial.scenario import CallScenario
     from lambdalab.factorial.store import FactorialDirectory
     from lambdalab.factorial.summary import FactorialSummary
     from lambdalab.target import AwsTarget
@@ -85,7 +85,7 @@ def chosen_calls(scenario: str, name: str | None, blocks: int | None) -> "Factor
 
     file = name or call_scenario(scenario).default_protocol
     require_scenario(file, scenario)
-    protocol = load_protocol(file, scenario)
+    protocol = load_protocol(file)
     if blocks is not None:
         protocol = replace(protocol, blocks=blocks)
         check_protocol(protocol, f"protocol {protocol.name} with --blocks")
@@ -108,7 +108,6 @@ def run_calls(
     cpu_scale: float | None,
     max_minutes: float | None,
     max_usd: float | None,
-    without_cpu_limit: bool,
     yes: bool,
 ) -> None:
     """Begins a run or goes on with one, executes it and shows the result. Of the arguments see ``run --help``."""
@@ -127,7 +126,7 @@ def run_calls(
         if plan.scenario != scenario_name:
             raise other_scenario(resume, plan.scenario, scenario_name)
     with _place(
-        target, stack_name, scenario_name, function_prefix or plan.function_prefix,
+        target, stack_name or scenario.stack_name, scenario, function_prefix or plan.function_prefix,
         temporary=temporary, latency=latency, cpu_scale=cpu_scale,
     ) as place:  # fmt: skip
         if function_prefix is not None:
@@ -136,7 +135,7 @@ def run_calls(
             left = None if previous is None else [cell for cell, _ in cells_left(previous)]
             planned = plan_run(place, plan, results, left=left)
             confirm(place, _asks(planned), planned, minutes=planned.minutes, yes=yes)
-        store = previous or new_run(place, plan, results, seed=seed, without_cpu_limit=without_cpu_limit)
+        store = previous or new_run(place, plan, results, seed=seed)
         go_on = ["lambdalab", "run", scenario_name, "--resume", store.folder.name, "--target", target.value]
         go_on += ["--stack-name", place.stack.name] if target is TargetName.AWS and not plan.function_prefix else []
         go_on += ["--results", str(results)] if results != results_folder() else []
@@ -146,7 +145,6 @@ def run_calls(
         with store.held():
             if previous is not None:
                 resume_run(place, previous)
-            caution(place)
             with (
                 shown_also_after_a_failure(
                     store.folder,
@@ -239,10 +237,11 @@ def plan_calls(
         _refuse_both(stack_name, function_prefix)
         scenario = call_scenario(scenario_name)
         is_local = target is TargetName.LOCAL
-        place = local_target(local_stack(scenario_name)) if is_local else account_target(function_prefix)
+        place = local_target(local_stack(scenario.settings)) if is_local else account_target(function_prefix)
         found = plan_run(place, discover(place.aws, scenario, wanted, function_prefix), results)
     elif target is TargetName.AWS:
-        found = plan_run(_on_aws(stack_name, scenario_name), wanted, results)
+        scenario = call_scenario(scenario_name)
+        found = plan_run(_on_aws(stack_name or scenario.stack_name, scenario), wanted, results)
     elif (stack := running_stack()) is not None:
         found = plan_run(local_target(stack), wanted, results)
     else:
@@ -290,20 +289,17 @@ def _asks(plan: "FactorialPlan") -> str:
     return f"{plan.calls:,} calls and {plan.warmup_calls:,} that warm up, {plan.stored_bytes / 2**30:,.1f} GB written"
 
 
-def _on_aws(stack_name: str | None, scenario: str) -> "AwsTarget":
-    from lambdalab import samconfig
-    from lambdalab.scenarios import folder_of
+def _on_aws(stack_name: str, scenario: "CallScenario") -> "AwsTarget":
     from lambdalab.target import aws_target
 
-    folder = folder_of(scenario)
-    return aws_target(stack_name or samconfig.stack_name(folder, samconfig.DEFAULT), folder=folder)
+    return aws_target(stack_name, environment=scenario.settings.removesuffix("-local"))
 
 
 @contextmanager
 def _place(
     name: TargetName,
-    stack_name: str | None,
-    scenario: str,
+    stack_name: str,
+    scenario: "CallScenario",
     function_prefix: str | None,
     *,
     temporary: bool = False,
@@ -317,7 +313,10 @@ def _place(
         with on_aws.held():
             yield on_aws
         return
-    with held_local_stack(scenario, temporary=temporary, latency=latency, cpu_scale=cpu_scale) as (stack, lock):
+    with held_local_stack(temporary=temporary, settings=scenario.settings, latency=latency, cpu_scale=cpu_scale) as (
+        stack,
+        lock,
+    ):
         local = local_target(stack)
         local.lock = lock
         yield local

@@ -1,25 +1,16 @@
 """What Tab offers for names that are in the project's folders. Whatever is wrong there, it offers nothing."""
 
 from lambdalab.errors import LambdalabError
-from lambdalab.project import PROTOCOLS, results_folder, scenario_folders
+from lambdalab.project import project_root, results_folder
 
 
 def protocols(incomplete: str) -> list[str]:
-    """The protocols of every scenario."""
+    """The protocols of protocols/."""
     try:
-        folders = scenario_folders().values()
-        found = sorted({path.stem for folder in folders for path in (folder / PROTOCOLS).glob("*.toml")})
+        found = sorted(path.stem for path in (project_root() / "protocols").glob("*.toml"))
     except (LambdalabError, OSError):
         return []
     return [name for name in found if name.startswith(incomplete)]
-
-
-def scenarios(incomplete: str) -> list[str]:
-    """The scenarios of the project."""
-    try:
-        return [name for name in scenario_folders() if name.startswith(incomplete)]
-    except (LambdalabError, OSError):
-        return []
 
 
 def runs(incomplete: str) -> list[str]:

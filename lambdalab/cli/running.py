@@ -13,7 +13,6 @@ import typer
 
 from lambdalab.cli import completion
 from lambdalab.cli.app import EXIT_VERDICT, complain
-from lambdalab.cli.cpu_limit import caution
 from lambdalab.cli.local_stack import held_local_stack
 from lambdalab.cli.spending import confirm
 from lambdalab.console import make_console, say, trial_progress
@@ -40,7 +39,7 @@ MAX_SEED: Final = 2**32 - 1
 """Of what is drawn when none is given."""
 _FIXED: Final = (
     "protocol", "blocks", "seed", "memory", "language", "mode", "count", "size", "architecture",
-    "batch_size", "max_minutes", "max_usd", "function_prefix", "without_cpu_limit",
+    "batch_size", "max_minutes", "max_usd", "function_prefix",
 )  # fmt: skip
 """What a run that goes on has already."""
 
@@ -55,10 +54,7 @@ Results = Annotated[
     Path, typer.Option(callback=_results, help="Folder of run directories; by default the project's results.")
 ]
 ProtocolName = Annotated[
-    str,
-    typer.Option(
-        autocompletion=completion.protocols, help="A protocol of the scenario's protocols/, or the path of one."
-    ),
+    str, typer.Option(autocompletion=completion.protocols, help="A protocol of protocols/, or the path of one.")
 ]
 Resume = Annotated[
     str | None, typer.Option(autocompletion=completion.runs, help="Go on with an interrupted run: its id, or latest.")
@@ -117,10 +113,6 @@ def refuse_contradictions(context: typer.Context, target: TargetName) -> None:
         raise UsageError(
             "--up brings up a local stack, and the target is aws", next_step="leave --up or --target aws out"
         )
-    if target is TargetName.AWS and "without_cpu_limit" in given:
-        raise UsageError(
-            "--without-cpu-limit is for local runs, and on AWS Lambda limits the CPU", next_step="leave it out"
-        )
     if "cpu_scale" in given and "temporary" not in given:
         raise UsageError(
             f"--cpu-scale {context.params['cpu_scale']:g} is for the local stack that --up brings up",
@@ -141,18 +133,14 @@ def chosen_protocol(scenario: str, name: str, blocks: int | None, builds: tuple[
     """
     from msgspec.structs import replace
 
-    from lambdalab.project import shown
     from lambdalab.protocol import LANGUAGES_OF_SCENARIO, check_protocol, load_protocol
-    from lambdalab.scenarios import FILE, folder_of
+    from lambdalab.scenarios import call_scenarios
 
     if scenario not in LANGUAGES_OF_SCENARIO:
-        folder = folder_of(scenario)
-        raise UsageError(
-            f"scenario {scenario} has no {FILE}, which says how its functions are measured",
-            next_step=f"write {shown(folder / FILE)} as docs/add-a-scenario.md says",
-        )
+        known = sorted(LANGUAGES_OF_SCENARIO.keys() | call_scenarios().keys())
+        raise UsageError(f"there is no scenario {scenario!r}", next_step=f"name one of: {', '.join(known)}")
     require_scenario(name, scenario)
-    plan = load_protocol(name, scenario)
+    plan = load_protocol(name)
     plan = plan if blocks is None else replace(plan, blocks=blocks)
     if builds:
         plan = replace(plan, factors=replace(plan.factors, build=builds))
@@ -191,7 +179,7 @@ def require_scenario(name: str, scenario: str) -> None:
     """
     from lambdalab.protocol import scenario_of
 
-    found = scenario_of(name, scenario)
+    found = scenario_of(name)
     if found != scenario:
         raise UsageError(
             f"protocol {name} is for scenario {found}, not {scenario}",
@@ -245,10 +233,7 @@ def target_of(
             f"architecture {', '.join(architectures)} cannot be chosen locally: functions run on this machine's own",
             next_step="leave it out, or add --target aws",
         )
-    with held_local_stack(protocol.scenario, temporary=temporary, latency=latency, cpu_scale=cpu_scale) as (
-        stack,
-        lock,
-    ):
+    with held_local_stack(temporary=temporary, latency=latency, cpu_scale=cpu_scale) as (stack, lock):
         from lambdalab.target import local_target
 
         local = local_target(stack, builds)
@@ -281,7 +266,6 @@ def measure(
     command: Sequence[str],
     options: Sequence[str],
     limits: "Limits | None" = None,
-    without_cpu_limit: bool = False,
 ) -> "Summary":
     """Begins a run or goes on with one, executes it and shows the result, which is returned.
 
@@ -295,21 +279,19 @@ def measure(
         command: of the command line, with its argument, to say how the run goes on when it is interrupted.
         options: of it, beside those that every run has.
         limits: of a sweep, whose answer is then shown as well.
-        without_cpu_limit: whether a new run may measure several memory sizes where nothing limits CPU and memory.
     """
     from lambdalab.experiment import new_run, plan_run, resume_run, trials_left
 
     if target.name == TargetName.AWS:
         left = None if previous is None else trials_left(previous)
         _confirm(target, plan_run(target, protocol, results, left=left), yes=yes)
-    store = previous or new_run(target, protocol, results, seed=seed, without_cpu_limit=without_cpu_limit)
+    store = previous or new_run(target, protocol, results, seed=seed)
     go_on = ["lambdalab", *command, "--resume", store.folder.name, "--target", target.name]
     go_on += ["--stack-name", target.stack.name] if target.name == TargetName.AWS else []
     go_on += ["--results", str(results)] if results != results_folder() else []
     with store.held():
         if previous is not None:
             resume_run(target, previous)
-        caution(target)
         return _execute_and_show(target, store, go_on=shlex.join([*go_on, *options]), limits=limits)
 
 

@@ -13,8 +13,6 @@ import typer
 
 from lambdalab.cli import completion
 from lambdalab.cli.app import app
-from lambdalab.cli.cpu_limit import WithoutCpuLimit
-from lambdalab.cli.local_stack import Scenario
 from lambdalab.cli.running import (
     MAX_SEED,
     RESULTS,
@@ -55,7 +53,7 @@ class Formula(StrEnum):
 @app.command(epilog="Example:  lambdalab run ingest --blocks 20 --seed 7\n\nExample:  lambdalab run --resume latest")
 def run(
     context: typer.Context,
-    scenario: Scenario = None,
+    scenario: Annotated[str, typer.Argument(help="What to measure; with --resume, what the run measures.")] = "ingest",
     protocol: ProtocolName = "strict",
     target: Annotated[TargetName, typer.Option(help="Where the functions run.")] = TargetName.LOCAL,
     stack_name: StackName = "lambdalab",
@@ -86,7 +84,6 @@ def run(
     ] = None,
     max_minutes: MaxMinutes = None,
     max_usd: MaxUsd = None,
-    without_cpu_limit: WithoutCpuLimit = False,
     yes: Annotated[bool, typer.Option("--yes", help="On AWS: spend without asking.")] = False,
 ) -> None:
     """Run a protocol: send or call, verify, collect, and print the comparison."""
@@ -98,13 +95,12 @@ def run(
         run_of_calls,
         scenario_of_run,
     )
-    from lambdalab.scenarios import current_scenario
     from lambdalab.store import RunDirectory
 
     refuse_contradictions(context, target)
     given = typed(context)
-    if scenario is None:
-        scenario = current_scenario() if resume is None else scenario_of_run(results, resume)
+    if resume is not None and "scenario" not in given:
+        scenario = scenario_of_run(results, resume)
     if is_of_calls(scenario):
         refuse_options(given, ("build",), scenario)
         run_calls(
@@ -112,7 +108,7 @@ def run(
             stack_name=stack_name if "stack_name" in given else None, function_prefix=function_prefix,
             resume=resume, results=results,
             temporary=temporary, latency=latency, cpu_scale=cpu_scale, max_minutes=max_minutes, max_usd=max_usd,
-            without_cpu_limit=without_cpu_limit, yes=yes,
+            yes=yes,
         )  # fmt: skip
         return
     refuse_prefix(function_prefix, scenario)
@@ -145,7 +141,6 @@ def run(
             yes=yes,
             command=["run", plan.scenario],
             options=[*(["--up"] if temporary else []), *go_on],
-            without_cpu_limit=without_cpu_limit,
         )
 
 

@@ -9,7 +9,6 @@ from typing import Final
 import msgspec
 from botocore.exceptions import ClientError
 
-from lambdalab import samconfig
 from lambdalab.account import require_concurrency
 from lambdalab.aws import access_errors
 from lambdalab.circumstances import (
@@ -19,7 +18,6 @@ from lambdalab.circumstances import (
     free_memory_mb,
     interpreters,
     plane_limits,
-    require_cpu_limit,
     require_same_functions,
     require_same_place,
     versions,
@@ -27,7 +25,7 @@ from lambdalab.circumstances import (
 from lambdalab.conditions import Conditions
 from lambdalab.configuration import Configurations
 from lambdalab.cost import load_price_sheet
-from lambdalab.deployment import local_parameters
+from lambdalab.deployment import local_parameters, local_stack
 from lambdalab.errors import StackError, UsageError
 from lambdalab.factorial.design import FactorialProtocol
 from lambdalab.factorial.model import CalledFunction, FactorialManifest
@@ -37,7 +35,7 @@ from lambdalab.factorial.runner import FactorialRunner, Progress, remaining
 from lambdalab.factorial.scenario import CallScenario
 from lambdalab.factorial.stopping import reached_cap
 from lambdalab.factorial.store import FACTORIAL, SCHEMA_VERSION, FactorialDirectory
-from lambdalab.scenarios import call_scenario, folder_of
+from lambdalab.scenarios import call_scenario
 from lambdalab.target import AwsTarget, LocalTarget
 from lambdalab.template import parameter_default
 
@@ -46,12 +44,7 @@ _SCENARIO_OUTPUT: Final = "Scenario"
 
 
 def new_run(
-    target: AwsTarget,
-    protocol: FactorialProtocol,
-    results: Path,
-    *,
-    seed: int | None = None,
-    without_cpu_limit: bool = False,
+    target: AwsTarget, protocol: FactorialProtocol, results: Path, *, seed: int | None = None
 ) -> FactorialDirectory:
     """Looks whether the run can be made, makes its directory and writes down what is asked, before any call.
 
@@ -60,18 +53,14 @@ def new_run(
         protocol: what will be run.
         results: the folder of run directories.
         seed: of the order of cells and of every call; drawn when None, and kept in the manifest either way.
-        without_cpu_limit: whether several memory sizes may be measured where nothing limits CPU and memory.
 
     Raises:
-        SetupError: nothing limits CPU and memory, and that is not allowed.
         UsageError: the functions cannot be given what the protocol asks.
         StackError, AccessError: the stack is not the scenario's, or may not be used.
         StorageError: the folder cannot be written.
     """
-    scenario, folder = call_scenario(protocol.scenario), folder_of(protocol.scenario)
+    scenario = call_scenario(protocol.scenario)
     functions = called_functions(target, scenario, protocol)
-    for design in () if without_cpu_limit else protocol.designs:
-        require_cpu_limit(target, [cell.memory_mb or functions[cell.called].memory_mb for cell in design.cells])
     require_ready(target, scenario, protocol, functions)
     _require_memory(target, scenario, protocol)
     conditions = conditions_at(target)
@@ -93,14 +82,12 @@ def new_run(
         parameters=target.stack.parameters,
         functions=functions,
         cpu_limit=cpu_limit(target),
-        versions=versions(
-            folder / scenario.sources["python"], folder / scenario.sources["go"], local=isinstance(target, LocalTarget)
-        ),
+        versions=versions(scenario.sources["python"], scenario.sources["go"], local=isinstance(target, LocalTarget)),
         machine=conditions.machine,
         latency=conditions.latency,
         cpu_scale=conditions.cpu_scale,
         interpreters=interpreters(target, functions),
-        template_runtimes=_template_runtimes(folder, protocol, functions),
+        template_runtimes=_template_runtimes(scenario, protocol, functions),
         cold_mode=target.cold_mode,
         **plane_limits(target),
     )
@@ -113,12 +100,13 @@ def new_run(
 
 
 def _template_runtimes(
-    folder: Path, protocol: FactorialProtocol, functions: Mapping[str, CalledFunction]
+    scenario: CallScenario, protocol: FactorialProtocol, functions: Mapping[str, CalledFunction]
 ) -> dict[str, str]:
     """What the scenario's template would run its functions on; of functions that were found nobody knows."""
     if protocol.function_prefix is not None:
         return {}
-    return {name: parameter_default(folder, f"{of.language.capitalize()}Runtime") for name, of in functions.items()}
+    template = local_stack(scenario.settings)[1]
+    return {name: parameter_default(f"{of.language.capitalize()}Runtime", template) for name, of in functions.items()}
 
 
 def resume_run(target: AwsTarget, store: FactorialDirectory) -> None:
@@ -213,12 +201,13 @@ def called_functions(
         found = {cell.called: cell.language for cell in protocol.cells}
         return {name: _function(target, name, language, None) for name, language in found.items()}
     holds = target.stack.outputs.get(_SCENARIO_OUTPUT)
-    if holds != (name := protocol.scenario):
+    if holds != scenario.name:
+        bring = (
+            f"end it with `lambdalab down`, then `lambdalab up --settings {scenario.settings}`, or add --up to the run"
+        )
         raise StackError(
-            f"stack {target.stack.name} is of scenario {holds or 'none'}, not of {name}",
-            next_step=f"end it with `lambdalab down`, then `lambdalab up {name}`, or add --up to the run"
-            if target.name == "local"
-            else f"name one with --stack-name, such as {samconfig.stack_name(folder_of(name), samconfig.DEFAULT)}",
+            f"stack {target.stack.name} is of scenario {holds or 'none'}, not of {scenario.name}",
+            next_step=bring if target.name == "local" else f"name one with --stack-name, such as {scenario.stack_name}",
         )
     languages = dict.fromkeys(cell.language for cell in protocol.cells)
     output = target.stack.output
@@ -348,7 +337,7 @@ def plan_run(
 def plan_without_stack(protocol: FactorialProtocol, results: Path) -> FactorialPlan:
     """What a run on a local stack would ask for, when none is up: with the settings it would be brought up with."""
     scenario = call_scenario(protocol.scenario)
-    settings = local_parameters({}, folder=folder_of(protocol.scenario))
+    settings = local_parameters({}, scenario.settings)
     functions = {
         language: CalledFunction(
             function_name=language,

@@ -31,7 +31,7 @@ class LoadChapter:
 
     @property
     def sentences(self) -> Iterator[str]:
-        """The books, the drain, the knees and the limit."""
+        """The books, the drain and the knees."""
         whole = self.books.whole
         counted = "not counted" if whole.items_found is None else f"{whole.items_found:,}"
         yield (
@@ -46,9 +46,8 @@ class LoadChapter:
         )
         for arm in self.arms:
             yield self._kept_up(arm)
-        yield self.books.limit.sentence
         for name, share in (("emulator", self.books.emulator_busy), ("plane", self.books.plane_busy)):
-            if share is not None and not any(f"the {name} had work" in why for why in self.books.bound):
+            if share is not None:
                 yield f"The {name} had work for at most {share:.0%} of a step."
 
     @property

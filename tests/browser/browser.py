@@ -4,9 +4,8 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from playwright.sync_api import Browser, Page, sync_playwright
-
 from conftest import BROWSERS
+from playwright.sync_api import Browser, Page, sync_playwright
 
 
 @contextmanager

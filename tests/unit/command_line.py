@@ -3,7 +3,6 @@
 The fixtures are ``project`` and ``call``; a test module imports them under their longer names.
 """
 
-import contextlib
 import os
 import re
 import signal
@@ -62,8 +61,7 @@ def one_sentence(ended: Ended) -> str:
 @cache
 def _has_python(version: str, path: str) -> bool:
     """Asked once for all tests: every project of a test is a new one, without the lab's own note."""
-    with contextlib.chdir(ROOT):
-        return find_python(version)
+    return find_python(version)
 
 
 @pytest.fixture(name="project")
@@ -71,9 +69,6 @@ def project_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the project without a local stack, and a machine without AWS."""
     for name in ("template.yaml", "samconfig.toml", "src", "protocols", "prices", "latencies", "events"):
         (tmp_path / name).symlink_to(ROOT / name)
-    for part in ROOT.glob("scenarios/*/[!.]*"):
-        (tmp_path / part.parent.relative_to(ROOT)).mkdir(parents=True, exist_ok=True)
-        (tmp_path / part.relative_to(ROOT)).symlink_to(part)
     (tmp_path / "tiny.toml").write_text(PROTOCOL)
     monkeypatch.setattr(deployment, "find_python", lambda version: _has_python(version, os.environ.get("PATH", "")))
     for name in [name for name in os.environ if name.startswith("AWS_")]:

@@ -50,16 +50,16 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]
 
 def test_what_is_built_is_not_built_again(commands: list[list[str]]) -> None:
     parameters = local_parameters({})
-    build(parameters)
-    build(parameters | {"MaxReceiveCount": "9"})
-    build(local_parameters({}, "load"))
+    build("local", parameters)
+    build("local", parameters | {"MaxReceiveCount": "9"})
+    build("load", local_parameters({}, "load"))
     assert len(commands) == 1
     assert commands[0][:4] == ["sam", "build", "--config-env", "local"]
 
 
 def test_what_is_deployed_is_the_build_with_its_code_packed(commands: list[list[str]]) -> None:
-    build(local_parameters({}))
-    packed = json.loads(packed_template().read_text())["Resources"]
+    build("local", local_parameters({}))
+    packed = json.loads(packed_template("local").read_text())["Resources"]
     assert packed["Go"]["Properties"] == {"CodeUri": "Go.zip", "Handler": "bootstrap"}
     assert packed["Far"]["Properties"] == {"CodeUri": {"Bucket": "code", "Key": "far.zip"}}
     assert packed["Queue"] == {"Type": "AWS::SQS::Queue"}
@@ -67,8 +67,8 @@ def test_what_is_deployed_is_the_build_with_its_code_packed(commands: list[list[
         (entry,) = archive.infolist()
         assert archive.read(entry) == b"#!/bin/sh\n"
     assert (entry.filename, oct(entry.external_attr >> 16)) == ("bootstrap", "0o100755")
-    packed_template().unlink()
-    build(local_parameters({}))
+    packed_template("local").unlink()
+    build("local", local_parameters({}))
     assert len(commands) == 2
 
 
@@ -77,33 +77,33 @@ SOURCES = ("src/python/ingest/handler.py", "src/go/ingest/go.sum", "template.yam
 
 @pytest.mark.parametrize("changed", SOURCES)
 def test_a_change_is_built(commands: list[list[str]], changed: str) -> None:
-    build(local_parameters({}))
+    build("local", local_parameters({}))
     with Path(changed).open("a") as file:
         file.write("\n# changed\n")
-    build(local_parameters({}))
+    build("local", local_parameters({}))
     assert len(commands) == 2
 
 
 @pytest.mark.parametrize("name", ["Architecture", "PythonRuntime"])
 def test_another_machine_is_built_for(commands: list[list[str]], name: str) -> None:
-    build(local_parameters({}))
-    build(local_parameters({name: "another"}))
+    build("local", local_parameters({}))
+    build("local", local_parameters({name: "another"}))
     assert len(commands) == 2
 
 
 def test_debugging_is_built_for(commands: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    build(local_parameters({}))
+    build("local", local_parameters({}))
     monkeypatch.setenv("SAM_BUILD_MODE", "debug")
-    build(local_parameters({}))
+    build("local", local_parameters({}))
     assert len(commands) == 2
 
 
 def test_a_build_by_hand_and_one_that_failed_are_none(
     commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build(local_parameters({}))
+    build("local", local_parameters({}))
     (FOLDER / "made-of").unlink()  # sam empties it
-    build(local_parameters({}))
+    build("local", local_parameters({}))
     assert len(commands) == 2
 
     def fail(*_: Any, **__: Any) -> None:
@@ -113,6 +113,6 @@ def test_a_build_by_hand_and_one_that_failed_are_none(
     with monkeypatch.context() as patch:
         patch.setattr(deployment, "run_tool", fail)
         with pytest.raises(ToolError):
-            build(local_parameters({"Architecture": "another"}))
-    build(local_parameters({}))
+            build("local", local_parameters({"Architecture": "another"}))
+    build("local", local_parameters({}))
     assert len(commands) == 3

@@ -22,9 +22,8 @@ from samples import ROOT
 from lambdalab.conditions import Conditions
 from lambdalab.configuration import Configurations
 from lambdalab.cost import load_price_sheet
-from lambdalab.cpu_limit import CAUTION
 from lambdalab.design import Caps
-from lambdalab.errors import AccessError, LambdalabError, PriceSheetError, SetupError, StackError, UsageError
+from lambdalab.errors import AccessError, LambdalabError, PriceSheetError, StackError, UsageError
 from lambdalab.factorial import experiment
 from lambdalab.factorial.collection import judge
 from lambdalab.factorial.design import Design, FactorialProtocol
@@ -45,8 +44,6 @@ from lambdalab.target import AwsTarget, LocalTarget, PlaneCounts
 __all__ = ["call_fixture", "project_fixture"]
 PRICED = load_price_sheet(ROOT / "prices" / "us-east-1.toml")
 SCENARIO = call_scenario("s3-ingest")
-LIMIT = "cgroup v2"
-"""Of the samples' manifests."""
 DESIGN = Design(
     label="events",
     invocations=2,
@@ -524,14 +521,12 @@ def test_locally_what_warmed_a_cell_up_is_removed_before_it_is_measured(
     assert len(store.calls()) == 4
     assert all(call.found for call in store.calls())
 
-    readings = iter(
-        [PlaneCounts(0, 0, LIMIT), PlaneCounts(9, 0, LIMIT), PlaneCounts(11, 0, LIMIT)]
-    )  # nine while it warmed up
+    readings = iter([PlaneCounts(0, 0), PlaneCounts(9, 0), PlaneCounts(11, 0)])  # nine while it warmed up
     monkeypatch.setattr(looking.target, "plane_counts", lambda: next(readings), raising=False)
     FactorialRunner(looking.target, looking.scenario, store, lambda _: None, lambda: None)._execute(planned, 1)
     assert [call.disturbed for call in store.calls()] == [None] * 8
 
-    readings = iter([PlaneCounts(0, 0, LIMIT), PlaneCounts(9, 0, LIMIT), PlaneCounts(13, 1, LIMIT)])
+    readings = iter([PlaneCounts(0, 0), PlaneCounts(9, 0), PlaneCounts(13, 1)])
     FactorialRunner(looking.target, looking.scenario, store, lambda _: None, lambda: None)._execute(planned, 1)
     throttled, foreign = "1 throttle meanwhile, 0 of its own", "4 invocations meanwhile, 2 of its own"
     why = f"the plane counted {throttled}; the plane counted {foreign}"
@@ -539,7 +534,7 @@ def test_locally_what_warmed_a_cell_up_is_removed_before_it_is_measured(
     rows = judge(store.manifest(), store.calls(), SCENARIO, PRICED)
     assert {row.reason for row in rows if not row.warmup} == {why}
 
-    readings = iter([PlaneCounts(0, 0, LIMIT), PlaneCounts(9, 0, LIMIT), PlaneCounts(14, 0, "none")])
+    readings = iter([PlaneCounts(0, 0), PlaneCounts(9, 0), PlaneCounts(14, 0)])
     answering = Answered.make
 
     def interrupted(self: Any, planned: object, asked: list[Any], *rest: object) -> None:
@@ -553,33 +548,7 @@ def test_locally_what_warmed_a_cell_up_is_removed_before_it_is_measured(
         with pytest.raises(KeyboardInterrupt):
             again._execute(planned, 2)
     reasons = {call.disturbed for call in store.calls() if not call.warmup}
-    foreign = "the plane counted 5 invocations meanwhile, 2 of its own"
-    assert reasons == {f"cpu_limit became none; {foreign}"}, "they count on --resume"
-
-
-SIZES = msgspec.structs.replace(DESIGN, factors={"language": ("python", "go"), "memory_mb": (2048, 512)})
-ONE_SIZE = msgspec.structs.replace(DESIGN, label="other", factors={"language": ("go",), "memory_mb": (1024,)})
-
-
-def test_memory_sizes_without_a_cpu_limit_are_refused_unless_asked_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(experiment, "free_memory_mb", lambda: 100_000)
-    plane = {"cpu_limit": "none"}
-    target = on_plane(Account().target, plane)
-    with pytest.raises(SetupError) as refused:
-        new_run(target, protocol(SIZES), tmp_path / "results")
-    said = str(refused.value)
-    assert said.startswith("memory sizes 512, 2048 MB cannot be compared on the local stack ")
-    assert said.endswith(", or add --without-cpu-limit to measure them nevertheless.")
-    assert not (tmp_path / "results").exists()
-    store = new_run(target, protocol(SIZES), tmp_path / "results", without_cpu_limit=True)
-    resume_run(target, store)
-    two_designs = msgspec.structs.replace(protocol(DESIGN), designs=(DESIGN, ONE_SIZE))
-    new_run(target, two_designs, tmp_path / "results")  # each size is another design's
-    plane["cpu_limit"] = "signals"
-    new_run(target, protocol(SIZES), tmp_path / "results")
+    assert reasons == {"the plane counted 5 invocations meanwhile, 2 of its own"}, "they count on --resume"
 
 
 def test_a_cell_that_this_machine_cannot_keep_is_warned_of_and_refused(
@@ -750,7 +719,7 @@ def test_the_reader_of_one_kind_of_run_says_that_it_is_another(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        ("run s3-ingest", 3, "no local stack is up; start one with `lambdalab up s3-ingest`, or add --up"),
+        ("run s3-ingest", 3, "no local stack is up; start one with `lambdalab up --settings s3-local`, or add --up"),
         (
             "plan s3-ingest --protocol s3-ingest-full --blocks 1000",
             2,
@@ -759,7 +728,7 @@ def test_the_reader_of_one_kind_of_run_says_that_it_is_another(tmp_path: Path) -
         ("run s3-ingest --build a", 2, "--build means nothing for scenario s3-ingest, whose functions are called;"),
         ("run s3-ingest --protocol strict", 2, "protocol strict is for scenario ingest, not s3-ingest; run `lambdalab"),
         ("run --protocol s3-ingest", 2, "protocol s3-ingest is for scenario s3-ingest, not ingest; run `lambdalab run"),
-        ("run s3-ingest --protocol nope", 2, 'scenarios/s3_ingest/protocols/ has no "nope"; there are: s3-ingest, s3-'),
+        ("run s3-ingest --protocol nope", 2, 'protocols/ has no "nope"; there are: aa'),
         ("run s3-ingest --resume nope", 2, "nope is not a run directory"),
         ("run s3-ingest --resume calls --seed 3", 2, "--seed cannot be changed when a run goes on with --resume"),
         ("run s3-ingest --resume messages", 2, "is a run of kind messages, and only one of kind factorial can be used"),
@@ -768,7 +737,7 @@ def test_the_reader_of_one_kind_of_run_says_that_it_is_another(tmp_path: Path) -
             2,
             "run calls is of scenario s3-ingest, not ingest; run `lambdalab run s3-inges",
         ),
-        ("run --resume calls", 3, "no local stack is up; start one with `lambdalab up s3-ingest`, or add --"),
+        ("run --resume calls", 3, "no local stack is up; start one with `lambdalab up --settings s3-local`, or add --"),
         ("run --resume calls --build a", 2, "--build means nothing for scenario s3-ingest, whose functions are called"),
         ("run --resume messages", 3, "no local stack is up; start one with `lambdalab up`, or add --up"),
         ("run s3-ingest --target aws --up", 2, "--up brings up a local stack, and the target is aws"),
@@ -816,17 +785,15 @@ def test_a_run_of_calls_goes_on_without_its_scenario(
     monkeypatch.setattr("lambdalab.factorial.experiment.execute", lambda *_: [])
 
     @contextmanager
-    def held(scenario: str, **_: object) -> Iterator[tuple[None, None]]:
-        asked.append(scenario)
+    def held(*, settings: str, **_: object) -> Iterator[tuple[None, None]]:
+        asked.append(settings)
         yield None, None
 
     monkeypatch.setattr("lambdalab.cli.calls.held_local_stack", held)
     monkeypatch.setattr("lambdalab.target.local_target", lambda *_: SimpleNamespace(name="local"))
-    monkeypatch.setattr("lambdalab.circumstances.cpu_limit", lambda _: "none")
     ended = call("run", "--resume", "latest")
     assert ended.code == 0, ended.err
-    assert ended.err.count(f"caution: {CAUTION}\n") == 1
-    assert asked == ["s3-ingest", store.folder.resolve()]
+    assert asked == ["s3-local", store.folder.resolve()]
     assert ended.out == call("report", "latest").out
 
 
@@ -844,7 +811,7 @@ def test_the_whole_design_is_planned_without_a_stack(call: CommandLine) -> None:
 
 
 def test_a_fraction_is_planned_with_its_cells(call: CommandLine, project: Path) -> None:
-    whole = (project / "scenarios/s3_ingest/protocols/s3-ingest-full.toml").read_text()
+    whole = (project / "protocols" / "s3-ingest-full.toml").read_text()
     assert whole.count("invocations = ") == 2
     (project / "third.toml").write_text(whole.replace("invocations = ", "fraction = 3\ninvocations = "))
     ended = call("plan", "s3-ingest", "--protocol", "third.toml")

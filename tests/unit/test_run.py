@@ -35,7 +35,7 @@ def tests(tmp_path: Path) -> Path:
     """A folder of tests with this project's conftest."""
     for part in ("local", "e2e"):
         (tmp_path / "tests" / part).mkdir(parents=True)
-    shutil.copy(ROOT / "conftest.py", tmp_path)
+    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path / "tests")
     return tmp_path / "tests"
 
 
