@@ -132,12 +132,15 @@ def _operation(service: str, method: str, path: str, headers: Any, body: bytes) 
 def _of_s3(method: str, path: str) -> str:
     """What IAM asks for, of reads: a HEAD of bucket or object has no action of its own (S3, "Required permissions")."""
     place = urlsplit(path)
-    match method, "/" in place.path.strip("/"), "uploads" in parse_qs(place.query, keep_blank_values=True):
-        case "GET", False, True:
+    asked = parse_qs(place.query, keep_blank_values=True).keys() & {"uploads", "notification"}
+    match method, "/" in place.path.strip("/"), *asked:
+        case "GET", False, "uploads":
             return "ListBucketMultipartUploads"
-        case (("GET" | "HEAD"), False, False):
+        case "GET", False, "notification":
+            return "GetBucketNotification"
+        case (("GET" | "HEAD"), False):
             return "ListBucket"
-        case (("GET" | "HEAD"), True, False):
+        case (("GET" | "HEAD"), True):
             return "GetObject"
     return f"{method} {path}"
 
