@@ -1,6 +1,6 @@
 """Edges of the pipeline graph, from what AWS services answer about mappings, rules, APIs, topics and others. Pure.
 
-An answer is a dictionary as boto3 returns it. Ids are of the graph: logical ids in the stack, else ARNs.
+An answer is a dictionary as boto3 returns it. An id is a logical id if the stack has the resource, else its ARN.
 """
 
 import json

@@ -204,7 +204,7 @@ def find_python(version: str) -> bool:
     places = repr([(str(path), path.stat().st_mtime_ns) for path in folders])
     note = state_folder() / "pythons" / version
     if note.exists() and time.time() - note.stat().st_mtime < _KEPT_S:
-        before, _, found = note.read_text().rpartition("\n")
+        before, _, found = note.read_text(errors="replace").rpartition("\n")
         if before == places:
             return found == "found"
     command = [_uv(), "python", "find", "--quiet", "--no-python-downloads", "--system", version]

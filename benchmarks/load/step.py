@@ -74,7 +74,7 @@ def measure(asked: Asked, sending: Callable[[LocalStack], None] = lambda _: None
 
     Args:
         asked: what is offered.
-        sending: told of the stack when the first message is due.
+        sending: called with the stack when the first message is due.
 
     Raises:
         LambdalabError: the stack cannot be brought up, or the run closed no books.

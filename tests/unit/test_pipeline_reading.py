@@ -330,7 +330,7 @@ def test_a_schedule() -> None:
         },
     )
     assert ways(graph) == [("Nightly", "Worker", "cron(0 3 * * ? *)")]
-    assert [entry.id for entry in graph.entries] == ["Worker"], "nobody puts work into a schedule"
+    assert [entry.id for entry in graph.entries] == ["Worker"], "a schedule is no place to send work to"
 
 
 def test_notifications_of_a_bucket() -> None:
