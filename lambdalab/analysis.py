@@ -21,7 +21,7 @@ from lambdalab.load.books import Books as Books
 from lambdalab.machine_load import BlockLoad, load_cautions
 from lambdalab.model import Estimate, InvocationRow, Manifest, TrialResult
 from lambdalab.pairing import Resolutions, compare_arms, in_a_sentence
-from lambdalab.stats import LEVEL, PRECISION, median_estimate, smallest_n
+from lambdalab.stats import LEVEL, PRECISION, median_estimate, rank_correlation, smallest_n
 from lambdalab.summary import Answer as Answer
 from lambdalab.summary import Cell as Cell
 from lambdalab.summary import Drift as Drift
@@ -159,9 +159,7 @@ def _drift(arm: str, label: str, rows: Iterable[InvocationRow]) -> Drift:
     values = [row.duration_ms for row in sorted(of_cell, key=lambda row: row.block) if row.duration_ms is not None]
     correlation = halves = None
     if len(values) >= smallest_n(LEVEL) and min(values) != max(values):
-        from scipy.stats import spearmanr
-
-        correlation = float(spearmanr(range(len(values)), values).statistic)
+        correlation = rank_correlation(range(len(values)), values)
         middle = len(values) // 2
         first = median(values[:middle])
         halves = median(values[-middle:]) / first if first > 0 else None

@@ -3,19 +3,20 @@
 An effect first: the ratio of medians, with a bootstrap interval over whole blocks. Then a test (Wilcoxon signed-rank on
 log ratios when paired by block, else Mann-Whitney), adjusted by Holm for every judged comparison. A difference is
 claimed when both agree and it is at least the margin, and never below what an A/A run of this machine could resolve.
-scipy.stats takes 1.7 s to import, so it is imported where it is used.
+scipy.stats takes 1.7 s to import, so only rare cases use it.
 """
 
 import math
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 
 from lambdalab.design import Arm
-from lambdalab.stats import LEVEL, smallest_n
+from lambdalab.stats import LEVEL, midranks, smallest_n
 
 if TYPE_CHECKING:
     import numpy as np
@@ -192,24 +193,20 @@ def ratio_interval(
 ) -> tuple[float, float]:
     """Interval of the ratio of medians: percentile bootstrap, which draws whole blocks when paired."""
     import numpy as np
-    from scipy.stats import bootstrap
-
-    def ratio(one: "NDArray[np.float64]", two: "NDArray[np.float64]", axis: int = -1) -> "NDArray[np.float64]":
-        return np.asarray(np.median(one, axis=axis) / np.median(two, axis=axis))
 
     n = max(len(values), len(base))
-    interval = bootstrap(
-        (values, base),
-        ratio,
-        paired=paired,
-        vectorized=True,
-        method="percentile",
-        confidence_level=LEVEL,
-        n_resamples=max(min(resamples, _RESAMPLES_AT_ONCE), min(resamples, _MOST_DRAWS // n)),
-        batch=max(1, min(_RESAMPLES_AT_ONCE, _MOST_DRAWS // n)),
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
+    left = max(min(resamples, _RESAMPLES_AT_ONCE), min(resamples, _MOST_DRAWS // n))
+    at_once = max(1, min(_RESAMPLES_AT_ONCE, _MOST_DRAWS // n))
+    rng = np.random.default_rng(seed)
+    ratios = []
+    while left > 0:
+        some = min(left, at_once)
+        drawn = rng.integers(len(values), size=(some, len(values)))
+        drawn_base = drawn if paired else rng.integers(len(base), size=(some, len(base)))
+        ratios.append(np.median(values[drawn], axis=1) / np.median(base[drawn_base], axis=1))
+        left -= some
+    low, high = np.quantile(np.concatenate(ratios), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return float(low), float(high)
 
 
 def needed_blocks(cv: float, effect: float, power: float = 0.8, *, comparisons: int = 1, margin: float = MARGIN) -> int:
@@ -320,15 +317,16 @@ def _signed_rank(log_ratios: "NDArray[np.float64]") -> tuple[float, float]:
     so the chance of every rank sum follows from adding one block at a time. Midranks are doubled to be whole numbers.
     """
     import numpy as np
-    from scipy.stats import rankdata, wilcoxon
 
     differing = log_ratios[log_ratios != 0]
     if not len(differing):
         return 1.0, 0.0
-    ranks = np.rint(2 * rankdata(np.abs(differing))).astype(int)
+    ranks = np.rint(2 * midranks(np.abs(differing))).astype(int)
     positive, total = int(ranks[differing > 0].sum()), int(ranks.sum())
     effect = 2 * positive / total - 1
     if len(differing) > _MOST_EXACT:
+        from scipy.stats import wilcoxon
+
         return float(wilcoxon(differing).pvalue), effect
     chance = np.zeros(total + 1)
     chance[0] = 1.0
@@ -363,13 +361,11 @@ def _blocks_to_decide(of: Comparison, comparisons: int) -> int:
     """
     if of.ratio is None or of.low is None or of.high is None or not of.margin:
         return of.fewest_blocks
-    from scipy.special import ndtri
-
     change = abs(math.log(of.ratio))
     if change >= math.log1p(of.margin):
         alpha = (1 - LEVEL) / 2
         reach = math.log(of.ratio / of.low) if of.ratio > 1 else math.log(of.high / of.ratio)
-        adjusted = reach * float(ndtri(alpha / comparisons) / ndtri(alpha))
+        adjusted = reach * NormalDist().inv_cdf(alpha / comparisons) / NormalDist().inv_cdf(alpha)
         share = max(adjusted, math.log1p(of.resolution or 0)) / change
     else:
         share = math.log(of.high / of.low) / 2 / math.log1p(of.margin)

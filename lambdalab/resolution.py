@@ -14,7 +14,7 @@ from lambdalab.comparison import Comparison, Metric, Verdict
 from lambdalab.design import Load
 from lambdalab.model import Manifest
 from lambdalab.pairing import Resolutions
-from lambdalab.stats import LEVEL
+from lambdalab.stats import LEVEL, binomial_cdf
 
 _CHANCE: Final = 0.9
 """With which probability a sound lab passes its A/A check."""
@@ -125,6 +125,4 @@ def most_allowed(runs: int) -> int:
     Holm's method lets a run claim any with a probability of at most 0.05, so the number is binomial(runs, 0.05) at
     worst: none of 2, one of 10, two of 20.
     """
-    from scipy.stats import binom
-
-    return int(binom.ppf(_CHANCE, runs, 1 - LEVEL))
+    return next(claims for claims in range(runs + 1) if binomial_cdf(claims, runs, 1 - LEVEL) >= _CHANCE)

@@ -22,6 +22,7 @@ from lambdalab.record_files import DAMAGED, append, read_lines, replace, replaci
 
 MESSAGES: Final = "messages"
 """A run whose functions get messages through a queue (``store.py``)."""
+_encoder: Final = msgspec.json.Encoder(decimal_format="string")
 _ROWS_AT_ONCE: Final = 10_000
 M = TypeVar("M", bound=msgspec.Struct)
 
@@ -188,13 +189,16 @@ def write_parquet(path: Path, columns: Mapping[str, Any], rows: Iterable[Mapping
         rows: by the names of columns.
     """
     import pyarrow as pa  # here, because the import takes 0.2 s and most commands never need it
-    from pyarrow import parquet
+    from pyarrow import json, parquet
 
     schema = pa.schema([(name, _arrow_type(pa, kind)) for name, kind in columns.items()])
+    reading = json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore")
     left = iter(rows)
     with replacing(path) as file, parquet.ParquetWriter(file, schema) as writer:
         while some := list(islice(left, _ROWS_AT_ONCE)):  # as dictionaries they take far more memory than in the file
-            writer.write_table(pa.Table.from_pylist(some, schema=schema))
+            # As JSON, because Arrow imports pandas, which takes longer than the rest, when it reads Python's values.
+            lines = b"\n".join(map(_encoder.encode, some))
+            writer.write_table(json.read_json(pa.BufferReader(lines), parse_options=reading))
 
 
 def cell_text(value: object) -> str:

@@ -20,6 +20,8 @@ PRECISION: Final = 0.05
 """Half-width of the median's interval, as a share of the median, that is precise enough (Copik et al., 2021)."""
 LEAST_N: Final = 10
 """No cell is precise with fewer samples, whatever they say."""
+_FEW: Final = 500
+"""Samples whose binomial probabilities are added up one by one."""
 _MODIFIED_Z: Final = 14.826
 """|x - median| / MAD beyond which hyperfine calls a sample an outlier: ten robust standard deviations."""
 _IQR_FENCE: Final = 1.5
@@ -99,6 +101,22 @@ def quantile_estimate(ordered: "Sequence[float] | NDArray[np.float64]", q: float
     return Quantile(float(np.quantile(ordered, q)), float(ordered[low - 1]), float(ordered[high - 1]), more=0)
 
 
+def midranks(values: "NDArray[np.float64]") -> "NDArray[np.float64]":
+    """Find the rank of each value, from 1; values that are equal share the mean of their ranks."""
+    import numpy as np
+
+    _, which, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    return (last - (counts - 1) / 2)[which]
+
+
+def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float:
+    """Correlate the ranks of two samples (Spearman's rho), neither of which is constant."""
+    import numpy as np
+
+    return float(np.corrcoef(midranks(np.asarray(one)), midranks(np.asarray(other)))[0, 1])
+
+
 def interval_ranks(n: int, q: float, level: float = LEVEL) -> tuple[int, int] | None:
     """Find the ranks, from 1, of the samples that enclose the q-quantile with a probability of at least ``level``.
 
@@ -146,11 +164,25 @@ def needed_n(n: int, median: float, low: float | None, high: float | None, preci
     return max(LEAST_N, math.ceil(n * (max(high - median, median - low) / median / precision) ** 2))
 
 
+def binomial_cdf(k: int, n: int, q: float) -> float:
+    """P(X <= k) for X ~ binomial(n, q), with q between 0 and 1.
+
+    Few terms are added up here: scipy.special takes half a second to import.
+    """
+    if n > _FEW:
+        from scipy.special import bdtr
+
+        return float(bdtr(k, n, q))
+    all_ways, log_q, log_rest = math.lgamma(n + 1), math.log(q), math.log1p(-q)
+    logs = (
+        all_ways - math.lgamma(i + 1) - math.lgamma(n - i + 1) + i * log_q + (n - i) * log_rest for i in range(k + 1)
+    )
+    return math.fsum(map(math.exp, logs))
+
+
 def _rank(n: int, q: float, tail: float) -> int:
     """Count the k with P(X <= k) <= tail for X ~ binomial(n, q): the lower rank from 1, 0 for none."""
-    from scipy.special import bdtr
-
-    return bisect_right(range(n), tail, key=lambda k: float(bdtr(k, n, q)))
+    return bisect_right(range(n), tail, key=lambda k: binomial_cdf(k, n, q))
 
 
 def _outliers(values: "NDArray[np.float64]", q1: float, median: float, q3: float) -> "NDArray[np.bool_]":

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from itertools import product
 
+import numpy as np
 import pytest
 from samples import make_manifest
 from scipy import stats
@@ -20,6 +21,7 @@ from lambdalab.comparison import (
     fewest_blocks,
     holm,
     needed_blocks,
+    ratio_interval,
 )
 from lambdalab.design import Factors, Mode
 
@@ -287,6 +289,30 @@ def test_an_effect_within_the_margin_cannot_be_found() -> None:
         needed_blocks(0.05, 0.02)
     with pytest.raises(ValueError, match="power is 1"):
         needed_blocks(0.05, 0.05, 1)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.parametrize("n", [6, 13, 2000])
+def test_the_interval_of_a_ratio_is_the_one_of_scipys_bootstrap(n: int, paired: bool) -> None:
+    rng = np.random.default_rng(n)
+    values, base = rng.lognormal(size=n), rng.lognormal(size=n if paired else n + 1)
+    expected = stats.bootstrap(
+        (values, base), lambda one, two, axis: np.median(one, axis=axis) / np.median(two, axis=axis), paired=paired,
+        method="percentile", n_resamples=1500, batch=1000, rng=np.random.default_rng(5),
+    ).confidence_interval  # fmt: skip
+    assert ratio_interval(values, base, seed=5, paired=paired, resamples=1500) == pytest.approx(tuple(expected))
+
+
+def test_a_verdict_of_a_run_loads_no_scipy_stats() -> None:
+    """Its import takes longer than everything else of a report."""
+    values = {block: 1 + block / 100 for block in range(10)}
+    program = (
+        "import sys; from lambdalab.comparison import *; from lambdalab.resolution import most_allowed\n"
+        f"values = {values}\n"
+        "compare([Samples('WARM', Metric.DURATION, 'go', 'python', values, values)], seed=1)\n"
+        "most_allowed(10); sys.exit('scipy.stats' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_importing_the_module_loads_no_library_of_statistics() -> None:

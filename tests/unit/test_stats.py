@@ -7,9 +7,11 @@ import subprocess
 import sys
 from fractions import Fraction
 
+import numpy as np
 import pytest
+from scipy import stats
 
-from lambdalab.stats import interval_ranks, median_estimate, smallest_n
+from lambdalab.stats import binomial_cdf, interval_ranks, median_estimate, midranks, rank_correlation, smallest_n
 
 RANKS: dict[float, dict[int, tuple[int, int] | None]] = {
     0.95: {6: (1, 6), 8: (1, 8), 10: (2, 9), 20: (6, 15), 30: (10, 21), 50: (18, 33), 100: (40, 61), 200: (86, 115)},
@@ -187,3 +189,18 @@ def test_what_is_unstable_is_warned_of(values: list[float], warning: str) -> Non
 def test_steady_times_need_no_warning_and_money_is_no_time() -> None:
     assert median_estimate(STEADY).warnings == ()
     assert median_estimate([0.0000123] * 20, in_ms=False).warnings == ()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_ranks_and_their_correlation_are_scipys_with_and_without_ties(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    one, other = (rng.integers(0, 5 + 20 * seed, 30).astype(float) for _ in range(2))
+    assert midranks(one) == pytest.approx(stats.rankdata(one), abs=1e-12)
+    assert rank_correlation(list(one), list(other)) == pytest.approx(stats.spearmanr(one, other).statistic)
+
+
+@pytest.mark.parametrize("n", [1, 2, 30, 500, 501, 5000])
+@pytest.mark.parametrize("q", [0.01, 0.05, 0.5, 0.95, 0.999])
+def test_binomial_probabilities_are_scipys(n: int, q: float) -> None:
+    for k in {0, n // 3, n // 2, n - 1}:
+        assert binomial_cdf(k, n, q) == pytest.approx(stats.binom.cdf(k, n, q), rel=1e-9)
