@@ -6,6 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import gevent
 from flask import Response, jsonify, request
 from locust.env import Environment
 from locust.event import Events
@@ -31,11 +32,12 @@ def attach(events: Events, recorder: Recorder | None = None) -> None:
     events.init_command_line_parser.add_listener(add_arguments)
 
     def begin(environment: Environment, web_ui: WebUI | None = None, **_: Any) -> None:
+        _interrupt_on(signal.SIGINT)
         if isinstance(environment.runner, WorkerRunner):
             leave_inherited()  # a worker may outlive its master, and does not keep the stack from others
         else:
             if web_ui is None:  # Locust handles SIGTERM with a page only, and without one dies of it
-                signal.signal(signal.SIGTERM, signal.default_int_handler)
+                _interrupt_on(signal.SIGTERM)
             assert environment.parsed_options is not None
             used = recorder or _recorder(environment, environment.parsed_options.results)
             Lead(environment, used)
@@ -46,6 +48,14 @@ def attach(events: Events, recorder: Recorder | None = None) -> None:
             Sending(environment)
 
     events.init.add_listener(begin)
+
+
+def _interrupt_on(number: int) -> None:
+    """Makes a signal raise KeyboardInterrupt where Locust waits for it, which is the greenlet that starts it.
+
+    Python itself raises it in whichever greenlet runs, which then dies of it with a traceback.
+    """
+    gevent.signal_handler(number, gevent.kill, gevent.getcurrent(), KeyboardInterrupt)
 
 
 def _recorder(environment: Environment, results: str) -> Recorder:

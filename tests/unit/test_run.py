@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,7 @@ def test_both_halves_clean_up_when_they_are_interrupted(tests: Path, all_hear_it
     try:
         while len(list(tests.glob("*/*.begun"))) < 2:
             assert both.poll() is None, "it ended before it was interrupted"
+            time.sleep(0.05)
         if all_hear_it:
             os.killpg(both.pid, signal.SIGINT)
         else:

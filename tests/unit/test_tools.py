@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Thread
@@ -61,7 +62,7 @@ def test_who_asks_while_somebody_installs_waits_and_finds_it_done(
         elif not second.is_alive():
             second.start()
             while len(installed) == 2 and not waits_for_a_lock():
-                pass
+                time.sleep(0.001)
 
     monkeypatch.setattr(tools, "run_tool", run_tool)
     first = tools.interpreter_for("python3.12")
