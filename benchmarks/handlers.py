@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from benchmarks.plane.world import BUCKET, FUNCTIONS, LANGUAGES, MEMORY_MB, ROLE, RUNTIMES, STACK_NAME, free_ports
 from lambdalab.aws import Aws
-from lambdalab.local.plane import Settings
+from lambdalab.local.settings import Settings
 from lambdalab.local.stack import LocalStack
 from lambdalab.local.startup import start_emulator, start_plane
 from lambdalab.model import Estimate

@@ -1,4 +1,7 @@
-"""boto3 clients for one target, and AWS's failures as the lab's own errors."""
+"""boto3 clients for one target, and AWS's failures as the lab's own errors.
+
+boto3 is imported where a client is made: that takes longer than commands that need none, such as ``status``.
+"""
 
 import contextlib
 import logging
@@ -11,32 +14,18 @@ from http.client import HTTPResponse
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    EndpointConnectionError,
-    NoCredentialsError,
-    NoRegionError,
-    PartialCredentialsError,
-    ProfileNotFound,
-)
-from botocore.parsers import ResponseParserError
-
 from lambdalab import loopback
 from lambdalab.errors import AccessError
 
 if TYPE_CHECKING:
+    import boto3
+    from botocore.config import Config
     from mypy_boto3_cloudformation import CloudFormationClient
     from mypy_boto3_dynamodb import DynamoDBClient
     from mypy_boto3_lambda import LambdaClient
     from mypy_boto3_logs import CloudWatchLogsClient
     from mypy_boto3_sqs import SQSClient
 
-_CONFIG: Final = Config(
-    retries={"mode": "standard", "total_max_attempts": 4}, connect_timeout=5, max_pool_connections=32
-)
 LONGEST_INVOCATION_S: Final = 900
 UNRESERVED_FLOOR: Final = 100
 """So many environments of an account always stay unreserved (Lambda, "Configuring reserved concurrency")."""
@@ -78,8 +67,10 @@ class Aws:
         self._lambda_endpoint_url = lambda_endpoint_url or endpoint_url
 
     @cached_property
-    def session(self) -> boto3.Session:
+    def session(self) -> "boto3.Session":
         """The emulator's fixed credentials, or the ordinary chain of environment, profile and role."""
+        import boto3
+
         if self._endpoint_url is not None:
             return loopback.session()
         with access_errors("the AWS credentials"):
@@ -137,20 +128,18 @@ class Aws:
 
     def lambda_callers(self, callers: int, timeout_s: float) -> "LambdaClient":
         """For Invoke alone, by so many at once: waits so long for an answer, and never sends an invocation twice."""
-        config = _CONFIG.merge(
-            Config(
-                read_timeout=timeout_s,
-                retries={"total_max_attempts": 1},
-                max_pool_connections=callers,
-                tcp_keepalive=True,  # what lies between may drop a connection on which nothing is said for minutes
-            )
+        config = _config(
+            read_timeout=timeout_s,
+            attempts=1,
+            max_pool_connections=callers,
+            tcp_keepalive=True,  # what lies between may drop a connection on which nothing is said for minutes
         )
         return cast("LambdaClient", self._client("lambda", self._lambda_endpoint_url, config))
 
     @cached_property
     def lambda_invoke(self) -> "LambdaClient":
         """For Invoke alone: waits as long as a function may run, and never sends an invocation twice."""
-        config = _CONFIG.merge(Config(read_timeout=LONGEST_INVOCATION_S + 10, retries={"total_max_attempts": 1}))
+        config = _config(read_timeout=LONGEST_INVOCATION_S + 10, attempts=1)
         return cast("LambdaClient", self._client("lambda", self._lambda_endpoint_url, config))
 
     @cached_property
@@ -186,7 +175,7 @@ class Aws:
     @cached_property
     def sqs_once(self) -> "SQSClient":
         """Never sends a request twice: what SQS took, and whose answer was lost, would be there twice."""
-        return cast("SQSClient", self._client("sqs", config=_CONFIG.merge(Config(retries={"total_max_attempts": 1}))))
+        return cast("SQSClient", self._client("sqs", config=_config(attempts=1)))
 
     @cached_property
     def tagging(self) -> Any:
@@ -198,13 +187,20 @@ class Aws:
         return self._client("sts")
 
     def _client(
-        self, service: str, endpoint_url: str | None = None, config: Config = _CONFIG, region: str | None = None
+        self, service: str, endpoint_url: str | None = None, config: "Config | None" = None, region: str | None = None
     ) -> object:
         with access_errors(f"the {service} endpoint"):
             url = endpoint_url or self._endpoint_url
             return self.session.client(  # type: ignore[call-overload]
-                service, region_name=region, endpoint_url=url, config=config
+                service, region_name=region, endpoint_url=url, config=config or _config()
             )
+
+
+def _config(*, attempts: int = 4, **changes: Any) -> "Config":
+    from botocore.config import Config
+
+    retries: Any = {"mode": "standard", "total_max_attempts": attempts}
+    return Config(**({"connect_timeout": 5, "max_pool_connections": 32} | changes), retries=retries)
 
 
 def without_secrets(text: str) -> str:
@@ -215,26 +211,29 @@ def without_secrets(text: str) -> str:
 @contextlib.contextmanager
 def access_errors(what: str) -> Iterator[None]:
     """Turns boto3's exceptions into one sentence; ``what`` names what was being asked for."""
+    from botocore import exceptions
+    from botocore.parsers import ResponseParserError
+
     try:
         yield
-    except (NoCredentialsError, PartialCredentialsError) as error:
+    except (exceptions.NoCredentialsError, exceptions.PartialCredentialsError) as error:
         raise AccessError(
             f"no AWS credentials were found for {what}",
             next_step="set AWS_PROFILE or AWS_ACCESS_KEY_ID, or measure locally with --target local",
         ) from error
-    except NoRegionError as error:
+    except exceptions.NoRegionError as error:
         raise AccessError(
             f"no AWS region is set for {what}", next_step="set AWS_REGION, for example us-east-1"
         ) from error
-    except ProfileNotFound as error:
+    except exceptions.ProfileNotFound as error:
         raise AccessError(str(error), next_step="see `aws configure list-profiles`") from error
-    except EndpointConnectionError as error:
+    except exceptions.EndpointConnectionError as error:
         url = error.kwargs.get("endpoint_url", "the endpoint")
         raise AccessError(
             f"{url} does not answer for {what}",
             next_step="check the network and AWS_ENDPOINT_URL, or the local stack with `lambdalab status`",
         ) from error
-    except ClientError as error:
+    except exceptions.ClientError as error:
         detail = error.response.get("Error", {})
         said = without_secrets(f"{detail.get('Code')}: {detail.get('Message')}")
         raise AccessError(
@@ -246,7 +245,7 @@ def access_errors(what: str) -> Iterator[None]:
             f"what came back for {what} is no answer of AWS",
             next_step="check AWS_ENDPOINT_URL, and what stands between, such as a proxy",
         ) from None
-    except BotoCoreError as error:
+    except exceptions.BotoCoreError as error:
         raise AccessError(f"{what} cannot be reached: {error}", next_step="check the AWS settings") from error
     except RuntimeError as error:  # botocore's, of credentials that have ended and cannot be renewed
         if "still expired" not in str(error):

@@ -7,6 +7,7 @@ import os
 import platform
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +25,7 @@ PREFERRED_PYTHON: Final = "3.12"
 _MADE_OF: Final = "made-of"
 """In a build folder: the digest of what was built there."""
 _PACKED: Final = "packed.json"
-_CODE: Final = {"AWS::Serverless::Function": "CodeUri", "AWS::Serverless::LayerVersion": "ContentUri"}
+CODE: Final = {"AWS::Serverless::Function": "CodeUri", "AWS::Serverless::LayerVersion": "ContentUri"}
 """Types of resources whose property ``sam build`` makes the path of a folder."""
 _NEVER_AGAIN_S: Final = 4102444800.0
 """The year 2100, in epoch seconds."""
@@ -143,7 +144,7 @@ def build(settings: str, parameters: dict[str, str]) -> None:
     environment = local_environment(settings)
     note = project_root() / samconfig.build_dir(environment) / _MADE_OF
     made_of = _made_of(local_stack(settings)[1], parameters)
-    if note.is_file() and note.read_text() == made_of and packed_template(settings).is_file():
+    if note.is_file() and note.read_text() == made_of:
         return
     arguments = [str(tool("sam")), "build", "--config-env", environment, *overrides(parameters)]
     with contextlib.chdir(project_root()):
@@ -152,25 +153,50 @@ def build(settings: str, parameters: dict[str, str]) -> None:
     note.write_text(made_of)
 
 
-def packed_template(settings: str) -> Path:
-    """The template that ``build`` leaves for deploying to the emulator."""
-    return project_root() / samconfig.build_dir(local_environment(settings)) / _PACKED
+def built_template(settings: str) -> Path:
+    """The template that ``sam build`` left for a local stack."""
+    return project_root() / samconfig.build_dir(local_environment(settings)) / "template.yaml"
+
+
+def packed_template(settings: str) -> Path | None:
+    """The template that ``build`` packed; None if it names files that only ``sam deploy`` can upload."""
+    packed = built_template(settings).with_name(_PACKED)
+    return packed if packed.is_file() else None
 
 
 def _pack(folder: Path) -> None:
     """Writes the template of a build once more, as JSON and with its folders of code as zip files.
 
-    sam deploys it in half the time: else it compresses the code and parses YAML at each deployment.
+    It is deployed much faster: else code is compressed and YAML is parsed at each deployment.
     """
-    built = folder / "template.yaml"
+    built, packed = folder / "template.yaml", folder / _PACKED
     template = read_template(built.read_text(encoding="utf-8"), str(built))
     for name, resource in template.get("Resources", {}).items():
-        code = resource.get("Properties", {}).get(_CODE.get(resource.get("Type"), ""))
+        code = resource.get("Properties", {}).get(CODE.get(resource.get("Type"), ""))
         if isinstance(code, str) and (folder / code).is_dir():
             archive = folder / f"{name}.zip"
             archive.write_bytes(zipped(folder / code))
-            resource["Properties"][_CODE[resource["Type"]]] = archive.name
-    (folder / _PACKED).write_text(json.dumps(template))
+            resource["Properties"][CODE[resource["Type"]]] = archive.name
+    packed.unlink(missing_ok=True)
+    archives = {f"{name}.zip" for name in template.get("Resources", {})}
+    if not any(text not in archives and _is_file(folder, text) for text in _texts(template.get("Resources"))):
+        packed.write_text(json.dumps(template))
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Every text in a template, at whatever depth."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for one in value.values() if isinstance(value, dict) else value:
+            yield from _texts(one)
+
+
+def _is_file(folder: Path, text: str) -> bool:
+    try:
+        return (folder / text).exists() and text != ""
+    except (OSError, ValueError):  # too long for a path, or with a null
+        return False
 
 
 def _made_of(template: str, parameters: dict[str, str]) -> str:

@@ -15,7 +15,6 @@ from statistics import NormalDist
 from typing import Final, Literal
 
 import msgspec
-from botocore.loaders import Loader
 
 from lambdalab.errors import LatencyError
 from lambdalab.settings_file import choose, locate, read
@@ -146,5 +145,7 @@ def _operations(service: str) -> Collection[str]:
     """The operations by AWS's own names."""
     if service == "s3":
         return S3_OPERATIONS
+    from botocore.loaders import Loader  # here, because most commands have no model
+
     operations: dict[str, object] = Loader().load_service_model(service, "service-2")["operations"]
     return operations

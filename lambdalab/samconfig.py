@@ -60,14 +60,26 @@ def parameter_overrides(environment: str) -> dict[str, str]:
     Raises:
         UsageError: the file is damaged, or the setting is something else than pairs of KEY=VALUE.
     """
-    found = _setting(environment, "deploy", "parameter_overrides", [])
+    return _pairs(environment, "parameter_overrides")
+
+
+def tags(environment: str) -> dict[str, str]:
+    """The tags of the stack that an environment deploys.
+
+    Raises:
+        UsageError: the file is damaged, or the setting is something else than pairs of KEY=VALUE.
+    """
+    return _pairs(environment, "tags")
+
+
+def _pairs(environment: str, key: str) -> dict[str, str]:
+    found = _setting(environment, "deploy", key, [])
     try:
         pairs = shlex.split(found) if isinstance(found, str) else found
-        return {key: value.strip('"') for key, value in (pair.split("=", 1) for pair in pairs)}
+        return {name: value.strip('"') for name, value in (pair.split("=", 1) for pair in pairs)}
     except (AttributeError, TypeError, ValueError):  # no list, or of something else than pairs
         raise UsageError(
-            f"{_FILE}: parameter_overrides of {environment} is {reprlib.repr(found)}",
-            next_step="write a list of 'KEY=VALUE'",
+            f"{_FILE}: {key} of {environment} is {reprlib.repr(found)}", next_step="write a list of 'KEY=VALUE'"
         ) from None
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from lambdalab.aws import Aws
 from lambdalab.local.daemon import Daemon
-from lambdalab.local.plane import Settings
+from lambdalab.local.settings import Settings
 from lambdalab.local.startup import start_plane
 from lambdalab.tools import interpreter_for, search_path
 

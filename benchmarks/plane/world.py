@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from lambdalab.aws import Aws
 from lambdalab.local.daemon import Daemon, start_daemon
-from lambdalab.local.plane import Settings
+from lambdalab.local.settings import Settings
 from lambdalab.local.stack import LocalStack
 from lambdalab.local.startup import start_emulator, start_plane
 from lambdalab.loopback import LOCAL_KEY, LOCAL_REGION

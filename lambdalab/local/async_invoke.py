@@ -26,20 +26,12 @@ from lambdalab.local.concurrency import ThrottledError
 from lambdalab.local.destinations import Message
 from lambdalab.local.environment import Outcome
 from lambdalab.local.pool import Pool
+from lambdalab.local.settings import Timing
 
 RETRY_LIMIT: Final = 2
 _MESSAGE_LIMIT_BYTES: Final = 1024
 Condition = Literal["Success", "RetriesExhausted", "EventAgeExceeded", "ZeroReservedConcurrency"]
 log: Final = logging.getLogger("lambdalab.plane")
-
-
-class Timing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How long an event waits; the defaults are Lambda's. ``age_limit_s`` stands in for the function's, if shorter."""
-
-    retry_delays_s: tuple[float, float] = (60.0, 120.0)
-    first_backoff_s: float = 1.0
-    longest_backoff_s: float = 300.0
-    age_limit_s: float | None = None
 
 
 class EventConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -18,8 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from lambdalab.aws import UNRESERVED_FLOOR, Aws
 from lambdalab.errors import LambdalabError, PlaneError
-from lambdalab.latency import LatencyModel
-from lambdalab.local.async_invoke import AsyncQueue, Timing
+from lambdalab.local.async_invoke import AsyncQueue
 from lambdalab.local.aws_json import AwsJson
 from lambdalab.local.concurrency import Account
 from lambdalab.local.deployed import Deployed
@@ -31,6 +30,7 @@ from lambdalab.local.logs import LogWriter
 from lambdalab.local.poller import Poller
 from lambdalab.local.pool import Pool
 from lambdalab.local.runtime_api import Answer
+from lambdalab.local.settings import Settings
 from lambdalab.local.wakings import Waking
 from lambdalab.local.watch import Watches
 from lambdalab.local.worker import Worker
@@ -46,22 +46,6 @@ FOLLOW_ERRORS: Final = (BotoCoreError, ClientError, LambdalabError, OSError)
 SWITCH_S: Final = 0.0002
 """How long a thread that speaks to the emulator may keep the interpreter from an invocation; Python's own 5 ms show."""
 log: Final = logging.getLogger("lambdalab.plane")
-
-
-class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a plane is started with. ``interpreters`` maps a runtime such as ``python3.12`` to its Python.
-
-    Without a ``latency`` model functions speak to the emulator itself.
-    """
-
-    endpoint_url: str
-    stack_name: str
-    port: int
-    folder: str
-    interpreters: dict[str, str]
-    async_timing: Timing = Timing()
-    latency: LatencyModel | None = None
-    cpu_scale: float = 1.0
 
 
 class Plane:

@@ -17,10 +17,11 @@ from typing import Any, Final
 
 import msgspec
 
-from lambdalab import loopback
+from lambdalab import loopback, samconfig
 from lambdalab.aws import Aws
 from lambdalab.deployment import (
     build,
+    built_template,
     local_environment,
     local_parameters,
     local_stack,
@@ -30,9 +31,10 @@ from lambdalab.deployment import (
 )
 from lambdalab.errors import PlaneError, StorageError, UsageError
 from lambdalab.latency import load_latency
+from lambdalab.local.cloudformation import create_stack
 from lambdalab.local.daemon import Daemon
 from lambdalab.local.function import CUSTOM_RUNTIMES
-from lambdalab.local.plane import Settings
+from lambdalab.local.settings import Settings
 from lambdalab.local.startup import get, start_emulator, start_plane
 from lambdalab.local.wakings import refuse_custom_resources
 from lambdalab.project import project_root, state_folder
@@ -326,16 +328,21 @@ def _free(port: int) -> int:
 
 
 def _deploy(settings: str, parameters: dict[str, str], endpoint_url: str, folder: Path) -> None:
+    packed = packed_template(settings)
+    if packed is not None:
+        environment = local_environment(settings)
+        create_stack(endpoint_url, samconfig.stack_name(environment), packed, parameters, samconfig.tags(environment))
+        return
     arguments = [str(tool("sam")), "deploy", "--config-env", local_environment(settings)]
     arguments += ["--config-file", str(project_root() / "samconfig.toml")]  # else sam looks beside the template
-    arguments += ["--template-file", str(packed_template(settings)), *overrides(parameters)]
+    arguments += ["--template-file", str(built_template(settings)), *overrides(parameters)]
     with contextlib.chdir(project_root()):
         run_tool(arguments, log_file=folder / "sam-deploy.log", variables=local_variables(endpoint_url))
 
 
 def _interpreters(endpoint_url: str, stack_name: str) -> dict[str, str]:
     aws = Aws(endpoint_url=endpoint_url)
-    stack = find_stack(aws, stack_name, next_step="see .lambdalab/sam-deploy.log")
+    stack = find_stack(aws, stack_name, next_step="see `lambdalab status`")
     names = stack.functions().values()
     runtimes = {aws.lambda_.get_function_configuration(FunctionName=name)["Runtime"] for name in names}
     aws.cloudformation.close()

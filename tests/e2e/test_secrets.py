@@ -233,7 +233,7 @@ def test_no_file_holds_them(scene: Scene) -> None:
         "stack.json",
         "plane.json",
     }
-    assert looked_at >= expected | {"plane.log", "emulator.log", "sam-build.log", "sam-deploy.log"}
+    assert looked_at >= expected | {"plane.log", "emulator.log", "sam-build.log"}
 
 
 def test_no_command_line_holds_them(scene: Scene) -> None:

@@ -17,7 +17,7 @@ import msgspec
 
 from lambdalab.aws import Aws
 from lambdalab.deployment import go_variables
-from lambdalab.local.async_invoke import AsyncQueue, Timing
+from lambdalab.local.async_invoke import AsyncQueue
 from lambdalab.local.concurrency import Account
 from lambdalab.local.daemon import Daemon
 from lambdalab.local.environment import Environment, Outcome
@@ -27,6 +27,7 @@ from lambdalab.local.http import port_of, serve
 from lambdalab.local.invoke_api import InvokeApi
 from lambdalab.local.limits import Limiter
 from lambdalab.local.pool import Pool
+from lambdalab.local.settings import Timing
 from lambdalab.local.watch import Watches
 from lambdalab.model import PlatformReport
 from lambdalab.platform_log import parse_report

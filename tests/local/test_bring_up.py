@@ -123,8 +123,9 @@ def test_deployment_that_the_emulator_refuses(place: Path) -> None:
     (place / "template.yaml").unlink()
     (place / "template.yaml").write_text(REFUSED)
     message = fails(place, ToolError)
-    assert "`sam deploy` ended with exit code 1" in message
+    assert message.startswith("stack lambdalab-local was not deployed: ")
     assert "AWS::Budgets::Budget" in message
+    assert message.endswith("; mend what it names and try again.")
 
 
 def test_stack_without_functions(place: Path) -> None:

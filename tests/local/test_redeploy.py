@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 
 from lambdalab.aws import Aws
 from lambdalab.live import read_lines
-from lambdalab.local.plane import Settings
+from lambdalab.local.settings import Settings
 from lambdalab.local.stack import LocalStack
 from lambdalab.local.startup import start_emulator, start_plane
 from lambdalab.platform_log import parse_report

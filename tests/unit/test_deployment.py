@@ -1,7 +1,9 @@
 """Functions are built when something they are made of has changed, and only then. What runs sam is a stand-in."""
 
 import json
+import re
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -59,7 +61,9 @@ def test_what_is_built_is_not_built_again(commands: list[list[str]]) -> None:
 
 def test_what_is_deployed_is_the_build_with_its_code_packed(commands: list[list[str]]) -> None:
     build("local", local_parameters({}))
-    packed = json.loads(packed_template("local").read_text())["Resources"]
+    template = packed_template("local")
+    assert template is not None
+    packed = json.loads(template.read_text())["Resources"]
     assert packed["Go"]["Properties"] == {"CodeUri": "Go.zip", "Handler": "bootstrap"}
     assert packed["Far"]["Properties"] == {"CodeUri": {"Bucket": "code", "Key": "far.zip"}}
     assert packed["Queue"] == {"Type": "AWS::SQS::Queue"}
@@ -67,9 +71,27 @@ def test_what_is_deployed_is_the_build_with_its_code_packed(commands: list[list[
         (entry,) = archive.infolist()
         assert archive.read(entry) == b"#!/bin/sh\n"
     assert (entry.filename, oct(entry.external_attr >> 16)) == ("bootstrap", "0o100755")
-    packed_template("local").unlink()
+
+
+def test_a_template_that_names_further_files_is_left_to_sam(
+    commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    further = "  Api: {Type: AWS::Serverless::Api, Properties: {StageName: v1, DefinitionUri: template.yaml}}\n"
+    monkeypatch.setattr(sys.modules[__name__], "BUILT", BUILT + further)
     build("local", local_parameters({}))
-    assert len(commands) == 2
+    assert packed_template("local") is None
+    build("local", local_parameters({}))
+    assert len(commands) == 1
+
+
+def test_modules_of_go_share_versions_so_that_each_package_is_compiled_once() -> None:
+    versions: dict[str, set[str]] = {}
+    for module in ROOT.glob("**/go.mod"):
+        if not {".venv", ".lambdalab", ".aws-sam"} & set(module.relative_to(ROOT).parts):
+            for name, version in re.findall(r"^\t?(?:require )?(\S+\.\S+) (v\S+)", module.read_text(), re.MULTILINE):
+                versions.setdefault(name, set()).add(version)
+    assert len(versions) > 10
+    assert {name: found for name, found in versions.items() if len(found) > 1} == {}
 
 
 SOURCES = ("src/python/ingest/handler.py", "src/go/ingest/go.sum", "template.yaml", "tools/sam.txt")
