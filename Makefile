@@ -21,7 +21,7 @@ FUZZED := $(addprefix tests/,local/test_differential.py unit/test_odd_lines.py u
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-17s %s\n", $$1, $$2}' Makefile
 
-setup: .venv/setup-done ## Put lambdalab and an isolated sam into .venv/bin
+setup: .venv/setup-done .lambdalab/tools/bin/ministack ## Put lambdalab and an isolated sam into .venv/bin
 
 .venv/setup-done: pyproject.toml uv.lock tools/sam.txt tools/ministack.txt lambdalab/tools.py
 	@$(PYTHON) -c 'import platform, sys; \
@@ -36,6 +36,10 @@ setup: .venv/setup-done ## Put lambdalab and an isolated sam into .venv/bin
 	@echo "installing sam and MiniStack, isolated ..."
 	@$(BIN)/python -m lambdalab.tools || exit 3
 	@touch $@
+
+.lambdalab/tools/bin/ministack: | .venv/setup-done # when only the tools were removed
+	@echo "installing sam and MiniStack, isolated ..."
+	@$(BIN)/python -m lambdalab.tools || exit 3
 
 bench: setup ## Compare the Python and the Go function on this machine (ARGS are passed to `lambdalab run`)
 	@$(BIN)/lambdalab run ingest --protocol strict --target local --up $(ARGS)

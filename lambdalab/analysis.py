@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from lambdalab import cpu_limit
 from lambdalab.answer import answer_of
 from lambdalab.bill import Bill as Bill
 from lambdalab.bill import Parts as Parts
@@ -172,15 +173,12 @@ def condition_cautions(manifest: Manifest | FactorialManifest) -> Iterable[str]:
         yield "local times: they describe this machine and are not comparable with AWS times"
     elif manifest.cpu_limit == CPU_LIMIT_UNKNOWN:
         yield f"{manifest.endpoint} is not AWS: the times are of what answers there, not of Lambda"
-    if manifest.cpu_limit == "none":
-        yield (
-            "cpu_limit: none - no CPU quota and no memory limit held, so times do not depend on the memory size; "
-            "run as root, or in a delegated cgroup, to have them"
-        )
+    if manifest.cpu_limit == cpu_limit.NONE:
+        yield cpu_limit.CAUTION
     if manifest.cpu_scale != 1:
         yield (
             f"cpu scale {manifest.cpu_scale:g}: every function had that many times the CPU its memory gives it"
-            if manifest.cpu_limit != "none"
+            if manifest.cpu_limit != cpu_limit.NONE
             else f"cpu scale {manifest.cpu_scale:g} had no effect: there was no CPU limit to scale"
         )
     if manifest.latency_model is not None:

@@ -4,7 +4,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from lambdalab.analysis import CPU_LIMIT_UNKNOWN
 from lambdalab.aws import Aws, is_aws
 from lambdalab.calibration import last_calibration
 from lambdalab.conditions import Conditions
-from lambdalab.errors import UsageError
+from lambdalab.cpu_limit import CAUTION, NEXT_STEP, NONE
+from lambdalab.errors import SetupError, UsageError
 from lambdalab.factorial.model import CalledFunction, FactorialManifest
 from lambdalab.loopback import LOCAL_REGION
 from lambdalab.model import FunctionFacts, Manifest
@@ -29,6 +30,31 @@ def cpu_limit(target: AwsTarget) -> str:
     if isinstance(target, LocalTarget):
         return str(target.local.status()["cpu_limit"])
     return "AWS Lambda" if is_aws(target.aws.lambda_.meta.endpoint_url) else CPU_LIMIT_UNKNOWN
+
+
+def caution_before(target: AwsTarget) -> str | None:
+    """The caution to give before functions run on a target where nothing limits their CPU; None elsewhere.
+
+    Raises:
+        PlaneError: the local stack does not answer.
+    """
+    return CAUTION if cpu_limit(target) == NONE else None
+
+
+def require_cpu_limit(target: AwsTarget, sizes_mb: Collection[int]) -> None:
+    """Refuses to compare memory sizes where nothing limits CPU and memory.
+
+    Raises:
+        SetupError: it is refused.
+        PlaneError: the local stack does not answer.
+    """
+    sizes = sorted(set(sizes_mb))
+    if len(sizes) > 1 and cpu_limit(target) == NONE:
+        raise SetupError(
+            f"memory sizes {', '.join(map(str, sizes))} MB cannot be compared on the local stack {target.stack.name}, "
+            f"where each gets whole cores and all memory (cpu_limit: {NONE})",
+            next_step=f"{NEXT_STEP}, or add --without-cpu-limit to measure them nevertheless",
+        )
 
 
 def conditions_at(target: AwsTarget) -> Conditions:

@@ -17,6 +17,7 @@ from lambdalab.circumstances import (
     cpu_limit,
     interpreters,
     plane_limits,
+    require_cpu_limit,
     require_same_functions,
     require_same_place,
     versions,
@@ -53,6 +54,7 @@ def new_run(
     *,
     seed: int | None = None,
     load: dict[str, object] | None = None,
+    without_cpu_limit: bool = False,
 ) -> RunDirectory:
     """Makes the run directory and writes down what is asked, before anything is sent.
 
@@ -62,8 +64,10 @@ def new_run(
         results: the folder of run directories.
         seed: of the order of arms; drawn when None, and kept in the manifest either way.
         load: the plan of a load run.
+        without_cpu_limit: whether several memory sizes may be measured where nothing limits CPU and memory.
 
     Raises:
+        SetupError: nothing limits CPU and memory, and that is not allowed.
         StorageError: the folder cannot be written.
         UsageError: the protocol wants cold starts the target does not make.
         StackError, AccessError: the target is not what the protocol needs, or its queues are not empty.
@@ -74,6 +78,8 @@ def new_run(
             f"{target.cold_mode}",
             next_step=f'write cold = "{target.cold_mode}", or leave it out',
         )
+    if not without_cpu_limit:
+        require_cpu_limit(target, protocol.factors.memory_mb)
     require_empty_queues(target, protocol.arms)  # else there would be a run without a trial
     now = datetime.now(UTC)
     prices = load_price_sheet(target.region)

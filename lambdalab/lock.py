@@ -15,6 +15,7 @@ from typing import Final
 
 import msgspec
 
+from lambdalab import processes
 from lambdalab.errors import InUseError, StorageError
 from lambdalab.project import state_folder
 
@@ -37,7 +38,7 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def alive_pid(self) -> int:
         """The process to end: the one that leads, or the bookkeeper it left behind."""
-        left_behind = self.bookkeeper_pid is not None and not Path(f"/proc/{self.pid}").exists()
+        left_behind = self.bookkeeper_pid is not None and not processes.exists(self.pid)
         return self.bookkeeper_pid if self.bookkeeper_pid is not None and left_behind else self.pid
 
 
@@ -114,6 +115,14 @@ def hold_stack() -> AbstractContextManager[Lock]:
         InUseError: another process holds it.
     """
     return hold(state_folder() / "lock", "the local stack")
+
+
+def stack_holder() -> Holder | None:
+    """Who holds this project's local stack, as it wrote; None if nobody does. One that was killed is still named."""
+    try:
+        return msgspec.json.decode((state_folder() / "lock").read_bytes(), type=Holder)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
 
 
 def leave_inherited() -> None:

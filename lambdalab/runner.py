@@ -170,7 +170,7 @@ class Runner:
             drained_at_ms = _now_ms() if drained else None
             after = self._target.plane_counts()
             if drained and before is not None and after is not None:
-                faults = after.faults(before, own=1)
+                faults = after.faults(before, own=1, cpu_limit=self._manifest.cpu_limit)
                 reason = "; ".join([*([] if reason is None else [reason]), *faults]) or None
             result = replace(result, drained_at_ms=drained_at_ms, items_found=items_found, reason=reason)
         finally:

@@ -48,21 +48,26 @@ class Resources(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PlaneCounts(NamedTuple):
-    """What the local plane has counted since it started, of all functions together."""
+    """What the local plane has counted since it started, of all functions together, and what limits their CPU now."""
 
     invocations: int
     throttles: int
+    cpu_limit: str
 
-    def faults(self, before: "PlaneCounts", *, own: int, own_throttles: int = 0) -> list[str]:
+    def faults(
+        self, before: "PlaneCounts", *, own: int, own_throttles: int = 0, cpu_limit: str | None = None
+    ) -> list[str]:
         """What happened beside a measurement that would have had the stack to itself.
 
         Args:
             before: the counts when it began.
             own: how many invocations were its own.
             own_throttles: how many of its own calls were throttled.
+            cpu_limit: what has to limit CPU; anything when None.
         """
         invocations, throttles = self.invocations - before.invocations, self.throttles - before.throttles
-        return [
+        lost = [] if cpu_limit in (None, self.cpu_limit) else [f"cpu_limit became {self.cpu_limit}"]
+        return lost + [
             f"the plane counted {counted} {what}{'s' if counted > 1 else ''} meanwhile, {of_its_own} of its own"
             for what, counted, of_its_own in (("throttle", throttles, own_throttles), ("invocation", invocations, own))
             if counted > of_its_own
@@ -350,8 +355,13 @@ class LocalTarget(AwsTarget):
         self.local.status()
 
     def plane_counts(self) -> "PlaneCounts":
-        functions = self.local.plane_status()["functions"].values()
-        return PlaneCounts(*(sum(function[name] for function in functions) for name in PlaneCounts._fields))
+        status = self.local.plane_status()
+        functions = status["functions"].values()
+        return PlaneCounts(
+            invocations=sum(function["invocations"] for function in functions),
+            throttles=sum(function["throttles"] for function in functions),
+            cpu_limit=status["cpu_limit"],
+        )
 
     def read_cpu(self) -> CpuReading:
         return read_cpu((self.local.emulator.pid, self.local.plane.pid))

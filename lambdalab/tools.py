@@ -31,6 +31,8 @@ SERVERLESS_RULES: Final = "cfn-lint-serverless==0.3.6"
 CHECKOV: Final = "checkov==3.3.30"
 DEBUGPY: Final = "debugpy==1.8.22"
 DELVE: Final = "github.com/go-delve/delve/cmd/dlv@v1.27.2"
+REINSTALL: Final = "remove .lambdalab/tools and run `make setup`"
+"""Next step where a tool is damaged, or was replaced by another version."""
 RUNTIME_CLIENT: Final = "awslambdaric==4.2.2"
 _OUTPUT_LINES: Final = 15
 _KEPT_S: Final = 3600.0
@@ -67,7 +69,7 @@ def tool_python(name: str) -> Path:
     """
     python = tool(name).resolve().with_name("python")
     if not python.exists():
-        raise ToolError(f"{python} is gone", next_step="remove .lambdalab and run `make setup`")
+        raise ToolError(f"{python} is gone", next_step=REINSTALL)
     return python
 
 

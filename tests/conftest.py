@@ -4,6 +4,7 @@ A test is left out where that is missing, and named at the end; with LAMBDALAB_R
 """
 
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,8 @@ from lambdalab.errors import SetupError
 from lambdalab.local.docker import require_engine
 from lambdalab.local.filesystem import FileSystems
 from lambdalab.local.limiter import find_limiter
+from lambdalab.local.limits import LimitError, try_signals
+from lambdalab.local.signals import Signals
 
 ORDINARY_USER: Final = 54321
 BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome")
@@ -29,6 +32,31 @@ def _cgroup() -> str | None:
     found.close()
     is_there = found.kind.startswith("cgroup")
     return None if is_there else "control groups that this user may write (root, or a delegated scope)"
+
+
+def _signals() -> str | None:
+    try:
+        try_signals()
+        Signals().close()
+    except LimitError:
+        return "signals to a child, and its CPU clock"
+    return None
+
+
+def _seccomp() -> str | None:
+    is_there = "Seccomp_filters:" in Path("/proc/self/status").read_text()
+    is_known = platform.machine() in ("x86_64", "aarch64")
+    return None if is_there and is_known else "filters of system calls (seccomp)"
+
+
+def _hidepid() -> str | None:
+    """A /proc that does not show the processes of others, in a mount namespace of its own."""
+    command = ["unshare", "--mount", "mount", "-t", "proc", "-o", "hidepid=2", "proc", "/proc"]
+    try:
+        done = subprocess.run(command, capture_output=True, check=False)
+    except OSError:
+        done = None
+    return None if done is not None and done.returncode == 0 else "leave to mount /proc with hidepid (root)"
 
 
 def _tasks() -> str | None:
@@ -90,6 +118,9 @@ NEEDS: Final[dict[str, Callable[[], str | None]]] = {
     "cgroup": _cgroup,
     "cgroup v1": _cgroup_v1,
     "cgroup v2": _cgroup_v2,
+    "signals": _signals,
+    "seccomp": _seccomp,
+    "hidepid": _hidepid,
     "tasks": _tasks,
     "image": _image,
     "user namespace": _user_namespace,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from lambdalab.cli.cpu_limit import caution
 from lambdalab.cli.local_stack import held_local_stack, local_stack
 from lambdalab.cli.running import (
     TargetName,
@@ -108,6 +109,7 @@ def run_calls(
     cpu_scale: float | None,
     max_minutes: float | None,
     max_usd: float | None,
+    without_cpu_limit: bool,
     yes: bool,
 ) -> None:
     """Begins a run or goes on with one, executes it and shows the result. Of the arguments see ``run --help``."""
@@ -135,7 +137,7 @@ def run_calls(
             left = None if previous is None else [cell for cell, _ in cells_left(previous)]
             planned = plan_run(place, plan, results, left=left)
             confirm(place, _asks(planned), planned, minutes=planned.minutes, yes=yes)
-        store = previous or new_run(place, plan, results, seed=seed)
+        store = previous or new_run(place, plan, results, seed=seed, without_cpu_limit=without_cpu_limit)
         go_on = ["lambdalab", "run", scenario_name, "--resume", store.folder.name, "--target", target.value]
         go_on += ["--stack-name", place.stack.name] if target is TargetName.AWS and not plan.function_prefix else []
         go_on += ["--results", str(results)] if results != results_folder() else []
@@ -145,6 +147,7 @@ def run_calls(
         with store.held():
             if previous is not None:
                 resume_run(place, previous)
+            caution(place)
             with (
                 shown_also_after_a_failure(
                     store.folder,

@@ -10,6 +10,7 @@ import typer
 
 from lambdalab.cli import completion
 from lambdalab.cli.app import EXIT_VERDICT, app
+from lambdalab.cli.cpu_limit import caution
 from lambdalab.cli.running import (
     RESULTS,
     ProtocolName,
@@ -103,6 +104,7 @@ def aa(
     design = _against_itself(chosen_protocol(scenario, protocol, blocks), language, exactly=blocks is not None)
     design = with_enough_blocks(design, asked=blocks is not None)
     with target_of(TargetName.LOCAL, "", design, temporary=temporary) as target:
+        caution(target)
         stores = [_run(target, design, results) for _ in range(count)]
     record, found = conclude_aa(stores)
     console = make_console()

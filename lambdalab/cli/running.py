@@ -13,6 +13,7 @@ import typer
 
 from lambdalab.cli import completion
 from lambdalab.cli.app import EXIT_VERDICT, complain
+from lambdalab.cli.cpu_limit import caution
 from lambdalab.cli.local_stack import held_local_stack
 from lambdalab.cli.spending import confirm
 from lambdalab.console import make_console, say, trial_progress
@@ -39,7 +40,7 @@ MAX_SEED: Final = 2**32 - 1
 """Of what is drawn when none is given."""
 _FIXED: Final = (
     "protocol", "blocks", "seed", "memory", "language", "mode", "count", "size", "architecture",
-    "batch_size", "max_minutes", "max_usd", "function_prefix",
+    "batch_size", "max_minutes", "max_usd", "function_prefix", "without_cpu_limit",
 )  # fmt: skip
 """What a run that goes on has already."""
 
@@ -112,6 +113,10 @@ def refuse_contradictions(context: typer.Context, target: TargetName) -> None:
     if target is TargetName.AWS and "temporary" in given:
         raise UsageError(
             "--up brings up a local stack, and the target is aws", next_step="leave --up or --target aws out"
+        )
+    if target is TargetName.AWS and "without_cpu_limit" in given:
+        raise UsageError(
+            "--without-cpu-limit is for local runs, and on AWS Lambda limits the CPU", next_step="leave it out"
         )
     if "cpu_scale" in given and "temporary" not in given:
         raise UsageError(
@@ -266,6 +271,7 @@ def measure(
     command: Sequence[str],
     options: Sequence[str],
     limits: "Limits | None" = None,
+    without_cpu_limit: bool = False,
 ) -> "Summary":
     """Begins a run or goes on with one, executes it and shows the result, which is returned.
 
@@ -279,19 +285,21 @@ def measure(
         command: of the command line, with its argument, to say how the run goes on when it is interrupted.
         options: of it, beside those that every run has.
         limits: of a sweep, whose answer is then shown as well.
+        without_cpu_limit: whether a new run may measure several memory sizes where nothing limits CPU and memory.
     """
     from lambdalab.experiment import new_run, plan_run, resume_run, trials_left
 
     if target.name == TargetName.AWS:
         left = None if previous is None else trials_left(previous)
         _confirm(target, plan_run(target, protocol, results, left=left), yes=yes)
-    store = previous or new_run(target, protocol, results, seed=seed)
+    store = previous or new_run(target, protocol, results, seed=seed, without_cpu_limit=without_cpu_limit)
     go_on = ["lambdalab", *command, "--resume", store.folder.name, "--target", target.name]
     go_on += ["--stack-name", target.stack.name] if target.name == TargetName.AWS else []
     go_on += ["--results", str(results)] if results != results_folder() else []
     with store.held():
         if previous is not None:
             resume_run(target, previous)
+        caution(target)
         return _execute_and_show(target, store, go_on=shlex.join([*go_on, *options]), limits=limits)
 
 

@@ -13,6 +13,7 @@ import typer
 
 from lambdalab.cli import completion
 from lambdalab.cli.app import app
+from lambdalab.cli.cpu_limit import WithoutCpuLimit
 from lambdalab.cli.running import (
     MAX_SEED,
     RESULTS,
@@ -84,6 +85,7 @@ def run(
     ] = None,
     max_minutes: MaxMinutes = None,
     max_usd: MaxUsd = None,
+    without_cpu_limit: WithoutCpuLimit = False,
     yes: Annotated[bool, typer.Option("--yes", help="On AWS: spend without asking.")] = False,
 ) -> None:
     """Run a protocol: send or call, verify, collect, and print the comparison."""
@@ -108,7 +110,7 @@ def run(
             stack_name=stack_name if "stack_name" in given else None, function_prefix=function_prefix,
             resume=resume, results=results,
             temporary=temporary, latency=latency, cpu_scale=cpu_scale, max_minutes=max_minutes, max_usd=max_usd,
-            yes=yes,
+            without_cpu_limit=without_cpu_limit, yes=yes,
         )  # fmt: skip
         return
     refuse_prefix(function_prefix, scenario)
@@ -141,6 +143,7 @@ def run(
             yes=yes,
             command=["run", plan.scenario],
             options=[*(["--up"] if temporary else []), *go_on],
+            without_cpu_limit=without_cpu_limit,
         )
 
 

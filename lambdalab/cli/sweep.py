@@ -7,6 +7,7 @@ import typer
 
 from lambdalab.cli import completion
 from lambdalab.cli.app import EXIT_VERDICT, app
+from lambdalab.cli.cpu_limit import WithoutCpuLimit
 from lambdalab.cli.running import (
     MAX_SEED,
     RESULTS,
@@ -76,6 +77,7 @@ def sweep(
     ] = False,
     max_minutes: MaxMinutes = None,
     max_usd: MaxUsd = None,
+    without_cpu_limit: WithoutCpuLimit = False,
     yes: Annotated[bool, typer.Option("--yes", help="On AWS: spend without asking.")] = False,
 ) -> None:
     """Measure every combination of settings, and print cost against latency with what to take under a limit."""
@@ -114,8 +116,9 @@ def sweep(
     options += ["--up"] if temporary else []
     with target_of(target, stack_name, protocol, temporary=temporary, resuming=previous is not None) as place:
         summary = measure(
-            place, protocol, previous, results, seed=seed, yes=yes, command=["sweep"], options=options, limits=limits
-        )
+            place, protocol, previous, results, seed=seed, yes=yes, command=["sweep"], options=options, limits=limits,
+            without_cpu_limit=without_cpu_limit,
+        )  # fmt: skip
     _end_by_limits(summary, protocol, limits)
 
 

@@ -9,11 +9,15 @@ from typing import Final
 
 import msgspec
 
+from lambdalab import cpu_limit
 from lambdalab.doctor.findings import Finding, look, ok, warning, wrong
 from lambdalab.local.daemon import Daemon
 from lambdalab.local.stack import EMULATOR_PORT, LocalStack, running_stack
 from lambdalab.local.startup import EMULATOR_PROGRAM
+from lambdalab.lock import stack_holder
+from lambdalab.processes import exists
 from lambdalab.project import state_folder
+from lambdalab.tools import REINSTALL
 
 _PORTS: Final = {
     EMULATOR_PORT: ("lambdalab up", "--port chooses others; `make bench` takes free ones"),
@@ -37,10 +41,16 @@ def _stack() -> Iterator[Finding]:
         yield ok("local stack", "none is up")
     else:
         status = stack.status()
-        yield ok("local stack", f"{stack.stack_name} is up at {stack.endpoint_url}, cpu_limit: {status['cpu_limit']}")
+        found = f"{stack.stack_name} is up at {stack.endpoint_url}, cpu_limit: {status['cpu_limit']}"
+        if (why := status["cpu_limit_why"]) is None:
+            yield ok("local stack", found)
+        else:
+            anew = "end it with `lambdalab down` and bring it up again when `cpu limit` above is not none"
+            yield warning("local stack", f"{found}, because {why}", cpu_limit.MEANS, anew)
         if (why := status["slow_queues"]) is not None:
             means = "a load run is limited by the emulator as soon as messages wait"
-            yield warning("queues", f"the emulator keeps its own queues: {why}", means, "run `make setup`")
+            anew = f"end it with `lambdalab down`, {REINSTALL}, then bring it up again"
+            yield warning("queues", f"the emulator keeps its own queues: {why}", means, anew)
 
 
 def _ports() -> Iterator[Finding]:
@@ -62,9 +72,9 @@ def _ports() -> Iterator[Finding]:
 
 
 def _left_processes() -> Iterator[Finding]:
-    folder = state_folder()
-    if _comes_up(folder):
-        return  # its processes are in no file yet
+    holder, folder = stack_holder(), state_folder()
+    if holder is not None and exists(holder.pid):
+        return  # it may bring one up, whose processes are in no file yet
     known = {part.pid for part in _parts(running_stack())}
     processes = {process.pid: process for process in _processes()}
     left = [
@@ -125,14 +135,6 @@ def _has_plane(process: _Process, processes: Mapping[int, _Process]) -> bool:
         if above.is_plane:
             return True
         above = processes.get(above.parent)
-    return False
-
-
-def _comes_up(folder: Path) -> bool:
-    """Whether a stack is being brought up: its process is in the lock file for as long."""
-    with contextlib.suppress(OSError):
-        held = (folder / "lock").read_text().rpartition(" ")[2]
-        return held.isdecimal() and Path("/proc", held).exists()
     return False
 
 

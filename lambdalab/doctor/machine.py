@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from lambdalab import loopback
+from lambdalab import cpu_limit, loopback
 from lambdalab.calibration import work
 from lambdalab.deployment import ARCHITECTURES, PREFERRED_PYTHON, host_parameters
 from lambdalab.doctor.findings import Finding, look, ok, warning, wrong
 from lambdalab.local.cgroup import find_left_overs
 from lambdalab.local.limiter import delivered_share, find_limiter
 from lambdalab.project import project_root, state_folder
-from lambdalab.tools import GO, MINISTACK, SAM, find_go, go_version, go_wanted, is_pinned, tool, tool_python
+from lambdalab.tools import GO, MINISTACK, REINSTALL, SAM, find_go, go_version, go_wanted, is_pinned, tool, tool_python
 
 BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome")
 LEAST_FREE_MB: Final = 1024
@@ -40,7 +40,6 @@ _SHARE_S: Final = 0.8
 """How long each share is measured, so that the whole look takes two seconds."""
 _SHARE_TOLERANCE: Final = 0.05
 """That of ``python -m benchmarks.cpu_quota``."""
-_GROUPS: Final = "run as root, or with `systemd-run --user --scope -p Delegate=yes` under cgroup v2"
 _DOCKER_SOCKET: Final = "unix:///var/run/docker.sock"
 
 
@@ -100,15 +99,27 @@ def _sam() -> Iterator[Finding]:
             "sam",
             f"{program} does not start",
             "nothing can be built or deployed",
-            "remove .lambdalab and run `make setup`",
+            REINSTALL,
         )
     else:
         yield _pinned("sam", SAM, f"{said.strip().rpartition(' ')[2]}, isolated")
 
 
 def _ministack() -> Iterator[Finding]:
-    tool_python("ministack")
-    yield _pinned("ministack", MINISTACK, f"{MINISTACK.rpartition('=')[2]}, isolated")
+    python, pinned = tool_python("ministack"), MINISTACK.rpartition("=")[2]
+    ask = [str(python), "-Ic", "from importlib.metadata import version; print(version('ministack'))"]
+    try:
+        found = subprocess.check_output(
+            ask, stderr=subprocess.PIPE, text=True, env=loopback.build_variables(), timeout=_TOOL_LIMIT_S
+        ).strip()
+    except (OSError, subprocess.SubprocessError):
+        yield wrong("ministack", f"{python} has no MiniStack", "no local stack can be brought up", REINSTALL)
+        return
+    if found == pinned:
+        yield _pinned("ministack", MINISTACK, f"{found}, isolated")
+    else:
+        means = "it may behave otherwise, and its queues slow down with their backlog"
+        yield warning("ministack", f"{found} in place of the pinned {pinned}", means, REINSTALL)
 
 
 def _pinned(name: str, requirement: str, found: str) -> Finding:
@@ -134,16 +145,12 @@ def _cpu_limit() -> Iterator[Finding]:
     left = find_left_overs()
     limiter = find_limiter(f"lambdalab-doctor-{os.getpid()}")
     try:
-        shares = [] if limiter.kind == "none" else [delivered_share(limiter, size, _SHARE_S) for size in _SIZES_MB]
+        is_limited = limiter.why is None
+        shares = [delivered_share(limiter, size, _SHARE_S) for size in _SIZES_MB] if is_limited else []
     finally:
         limiter.close()
-    if limiter.kind == "none":
-        yield warning(
-            "cpu limit",
-            "none: no control group can be written here, and no signal or CPU clock of a child is to be had",
-            "functions get whole cores and all memory, so times do not depend on the memory size; every table says so",
-            _GROUPS,
-        )
+    if not is_limited:
+        yield warning("cpu limit", f"{cpu_limit.NONE}, because {limiter.why}", cpu_limit.MEANS, cpu_limit.NEXT_STEP)
     else:
         delivered = ", ".join(f"{share:.1%} at {size} MB" for share, size in zip(shares, _SIZES_MB, strict=True))
         found = f"{limiter.kind}; of the CPU time that is due a busy process got {delivered}"
@@ -153,7 +160,10 @@ def _cpu_limit() -> Iterator[Finding]:
         elif limiter.kind == "signals":
             means = "the share is kept, but signals do not limit processes and threads to 1,024"
             yield warning(
-                "cpu limit", found, means, f"nothing to do unless that limit is what is tested; else {_GROUPS}"
+                "cpu limit",
+                found,
+                means,
+                f"nothing to do unless that limit is what is tested; else {cpu_limit.NEXT_STEP}",
             )
         elif "pids" not in limiter.controllers:
             means = "there is no pids controller, so processes and threads of a function are not limited to 1,024"

@@ -18,6 +18,7 @@ from lambdalab.circumstances import (
     free_memory_mb,
     interpreters,
     plane_limits,
+    require_cpu_limit,
     require_same_functions,
     require_same_place,
     versions,
@@ -44,7 +45,12 @@ _SCENARIO_OUTPUT: Final = "Scenario"
 
 
 def new_run(
-    target: AwsTarget, protocol: FactorialProtocol, results: Path, *, seed: int | None = None
+    target: AwsTarget,
+    protocol: FactorialProtocol,
+    results: Path,
+    *,
+    seed: int | None = None,
+    without_cpu_limit: bool = False,
 ) -> FactorialDirectory:
     """Looks whether the run can be made, makes its directory and writes down what is asked, before any call.
 
@@ -53,14 +59,18 @@ def new_run(
         protocol: what will be run.
         results: the folder of run directories.
         seed: of the order of cells and of every call; drawn when None, and kept in the manifest either way.
+        without_cpu_limit: whether several memory sizes may be measured where nothing limits CPU and memory.
 
     Raises:
+        SetupError: nothing limits CPU and memory, and that is not allowed.
         UsageError: the functions cannot be given what the protocol asks.
         StackError, AccessError: the stack is not the scenario's, or may not be used.
         StorageError: the folder cannot be written.
     """
     scenario = call_scenario(protocol.scenario)
     functions = called_functions(target, scenario, protocol)
+    for design in () if without_cpu_limit else protocol.designs:
+        require_cpu_limit(target, [cell.memory_mb or functions[cell.called].memory_mb for cell in design.cells])
     require_ready(target, scenario, protocol, functions)
     _require_memory(target, scenario, protocol)
     conditions = conditions_at(target)

@@ -164,7 +164,10 @@ class FactorialRunner:
             return
         after = self._target.plane_counts()
         throttled = sum(call.throttled for call in made)
-        if after is not None and (faults := after.faults(before, own=len(made) - throttled, own_throttles=throttled)):
+        if after is None:
+            return
+        own, cpu_limit = len(made) - throttled, self._manifest.cpu_limit
+        if faults := after.faults(before, own=own, own_throttles=throttled, cpu_limit=cpu_limit):
             one = made[0]
             self._store.append_disturbance(
                 Disturbance(block=one.block, cell=one.cell, attempt=one.attempt, reason="; ".join(faults))

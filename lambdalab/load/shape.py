@@ -22,6 +22,7 @@ from locust.runners import STATE_MISSING, LocalRunner, MasterRunner
 from msgspec.structs import replace
 
 from lambdalab.aws import access_errors, is_aws
+from lambdalab.circumstances import caution_before
 from lambdalab.design import Arm
 from lambdalab.errors import InvalidRunError, LambdalabError, PlaneError, StackError, UsageError
 from lambdalab.load.arguments import plan_of
@@ -235,7 +236,7 @@ class Lead:
         self._environment, self._runner, self._recorder = environment, runner, recorder
         self.run: Run | None = None
         self._held = ExitStack()
-        self._ending = self._quitting = False
+        self._ending = self._quitting = self._has_cautioned = False
         runner.register_message(TOLD, self._hear)
         environment.events.test_stopping.add_listener(lambda **_: self._stop())
         environment.events.test_stop.add_listener(lambda **_: self._end())
@@ -270,10 +271,17 @@ class Lead:
         target = _target(options, plan)
         with ExitStack() as held:
             held.enter_context(target.held())
+            self._caution(target)
             run = Run(plan, target, self._runner, self._recorder)
             self._held = held.pop_all()
         setattr(options, JOB, msgspec.json.encode(run.job).decode())
         return run
+
+    def _caution(self, target: AwsTarget) -> None:
+        """Says once, before the first run, that nothing limits the functions' CPU, if that is so."""
+        if not self._has_cautioned and (said := caution_before(target)) is not None:
+            _log.warning("caution: %s", said)
+            self._has_cautioned = True
 
     def _hear(self, msg: Message, **_: object) -> None:
         if self.run is not None:

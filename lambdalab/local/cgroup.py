@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final
 
-from lambdalab import loopback
+from lambdalab import loopback, processes
 from lambdalab.local.limits import PERIOD_US, LimitError, Limits, Unlimited, bandwidth_us, cpu_share, read_kernel_file
 
 TASK_LIMIT: Final = 1024
@@ -106,7 +106,7 @@ class Cgroups:
     """Makes the limits of environments, in whatever way this machine and user allow.
 
     ``kind`` is ``cgroup v1``, ``cgroup v2`` or ``none``; it is written on every table. ``controllers`` are those in
-    use; without ``pids`` processes and threads are not limited.
+    use; without ``pids`` processes and threads are not limited. ``why`` says why it is ``none``.
     """
 
     def __init__(
@@ -132,15 +132,18 @@ class Cgroups:
         self._roots: tuple[Path, ...] = ()
         self.controllers: tuple[str, ...] = ()
         self.kind = "none"
+        self.why: str | None = f"{mount} has no controllers cpu and memory for it"
         own = Path("/proc/self/cgroup").read_text() if own is None else own
         for self.kind, self.controllers, self._roots in _places(name, mount, own):
             try:
                 self._prepare()
                 self._try_out()
-            except (OSError, LimitError):
+            except (OSError, LimitError) as error:
                 self.close()
                 self._roots, self.controllers, self.kind = (), (), "none"
+                self.why = f"{error.filename}: {error.strerror}" if isinstance(error, OSError) else str(error)
             else:
+                self.why = None
                 for root in self._roots:
                     tell(str(root))
                     _remove_left_overs(root.parent)
@@ -233,7 +236,7 @@ def find_left_overs(mount: Path = _MOUNT, own: str | None = None) -> list[Path]:
 
 def _left_overs(folder: Path) -> list[Path]:
     found = ((left, left.name.rpartition("-")[2]) for left in folder.glob("lambdalab-*"))
-    return [left for left, pid in found if pid.isdecimal() and not Path("/proc", pid).exists()]
+    return [left for left, pid in found if pid.isdecimal() and not processes.exists(int(pid))]
 
 
 def _remove_left_overs(folder: Path) -> None:

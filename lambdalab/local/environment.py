@@ -326,7 +326,7 @@ class Environment:
         escaped = self._limits.pids()  # before their parent ends: without control groups they are found by it
         self._processes.kill()
         for pid in {*escaped, *self._limits.pids()}:
-            with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # as one that sudo started
                 os.kill(pid, signal.SIGKILL)
         self._output.close()
         assert self._api is not None

@@ -28,7 +28,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Final, TypeVar
 
-from lambdalab import loopback
+from lambdalab import loopback, processes
 from lambdalab.errors import PlaneError
 
 KINDS: Final = ("image", "folder", "none")
@@ -278,7 +278,7 @@ def _remove_left_overs(folder: Path) -> None:
     """What planes left that were killed."""
     for left in folder.glob("environments-*-*"):
         with contextlib.suppress(ValueError):
-            if not Path("/proc", str(int(left.name.split("-")[1]))).exists():
+            if not processes.exists(int(left.name.split("-")[1])):
                 shutil.rmtree(left, ignore_errors=True)
 
 

@@ -79,6 +79,7 @@ class Governed:
         self._period_end_ns = self._looked_ns = now_ns
         self._is_limited = False
         self._is_stopped: bool | None = None
+        self._has_told = False
 
     def woken(self) -> None:
         """The plane may have stopped or continued the processes, so their state is not known."""
@@ -88,7 +89,8 @@ class Governed:
         """Stops or continues the processes as is due; returns when to look again, None when there is nothing to do.
 
         Raises:
-            OSError: the processes are gone.
+            PermissionError: this process may not signal them, or not read their clock.
+            OSError: they are gone.
         """
         slot = self._slot
         if slot[FROZEN]:
@@ -172,10 +174,22 @@ class Governed:
 
     def _signal(self, number: int) -> None:
         os.killpg(self.pgid, number)
-        for pid in self._pids[1:]:
-            with contextlib.suppress(OSError):
-                if os.getpgid(pid) != self.pgid:
-                    os.kill(pid, number)
+        for pid in self._pids[1:]:  # those that left the group too; and killpg does not tell whom it could not signal
+            try:
+                os.kill(pid, number)
+            except PermissionError:
+                self._tell_of(pid)
+            except OSError:
+                pass
+
+    def _tell_of(self, pid: int) -> None:
+        """Says once, in the plane's log, that a process of the environment became another user's, as with sudo."""
+        if not self._has_told:
+            self._has_told = True
+            sys.stderr.write(
+                f"process {pid} of environment {self.pgid} is another user's and cannot be stopped; "
+                "its CPU time counts as that of its environment\n"
+            )
 
 
 class Governor:
@@ -187,7 +201,11 @@ class Governor:
         self._due_ns: dict[int, int] = {}
 
     def run(self) -> None:
-        """Returns when the plane has closed its end of the pipe, or has ended."""
+        """Returns when the plane has closed its end of the pipe, or has ended.
+
+        Raises:
+            PermissionError: an environment cannot be governed.
+        """
         for number in range(SLOTS):  # those of a governor that was killed
             self._wake(number)
         while True:
@@ -224,6 +242,8 @@ class Governor:
     def _look(self, number: int) -> None:
         try:
             due_ns = self._governed[number].look(time.monotonic_ns())
+        except PermissionError:
+            raise
         except OSError:
             self._forget(number)
             return
@@ -238,14 +258,17 @@ class Governor:
 
 
 def main() -> None:
-    """Governs; the arguments are the descriptors of the table and of the pipe."""
+    """Governs; the arguments are the descriptors of the table and of the pipe. Ends with EX_NOPERM if it may not."""
     for number in (signal.SIGINT, signal.SIGTERM):  # the plane closes the pipe when it ends
         signal.signal(number, signal.SIG_IGN)
     ctypes.CDLL(None).prctl(_PR_SET_TIMERSLACK, 1, 0, 0, 0)
     table, pipe = map(int, sys.argv[1:])
     low = os.dup(pipe)  # select knows none above 1,023, and a plane of many environments has that many open
     os.close(pipe)
-    Governor(memoryview(mmap(table, TABLE_BYTES)).cast("q"), low).run()
+    try:
+        Governor(memoryview(mmap(table, TABLE_BYTES)).cast("q"), low).run()
+    except PermissionError:
+        sys.exit(os.EX_NOPERM)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Finds the best way in which this machine lets its user limit CPU and memory, and measures how exact it is."""
 
-import logging
 import os
 import subprocess
 import sys
@@ -9,33 +8,61 @@ from collections.abc import Callable
 from typing import Final
 
 from lambdalab import loopback
+from lambdalab.errors import UsageError
 from lambdalab.local.cgroup import Cgroups
 from lambdalab.local.governor import cpu_clock_ns
-from lambdalab.local.limits import Limiter, LimitError, NoLimiter, cpu_share
+from lambdalab.local.limits import Limiter, LimitError, NoLimiter, cpu_share, try_signals
 from lambdalab.local.signals import Signals
 
-log: Final = logging.getLogger("lambdalab.plane")
+LIMITS: Final = "LAMBDALAB_LIMITS"
+"""Environment variable that allows one way only, for tests and comparisons."""
+WAYS: Final = ("cgroup", "signals", "none")
+"""Values of ``LIMITS``."""
+
+
+def allowed_way() -> str | None:
+    """The only way of limiting that the environment allows; None if it allows all.
+
+    Raises:
+        UsageError: there is no such way.
+    """
+    allowed = os.environ.get(LIMITS) or None
+    if allowed not in (None, *WAYS):
+        raise UsageError(f"{LIMITS} is {allowed!r}", next_step=f"set it to {', '.join(WAYS)}, or unset it")
+    return allowed
 
 
 def find_limiter(name: str, *, tell: Callable[[str], None] = lambda _: None, cpu_scale: float = 1.0) -> Limiter:
-    """Control groups, else signals, else nothing. LAMBDALAB_LIMITS names one way, for tests and comparisons.
+    """Control groups, else signals, else nothing.
 
     Args:
         name: the folder of control groups in which all environments lie.
         tell: called with what would be left if this process were killed, in the form ``guard`` reads.
         cpu_scale: multiplies every CPU share.
+
+    Raises:
+        UsageError: see ``allowed_way``.
+        SetupError: this process may not end what it starts.
     """
-    wanted = os.environ.get("LAMBDALAB_LIMITS", "")
-    if wanted in ("", "cgroup"):
+    allowed = allowed_way()
+    try:
+        try_signals()
+    except LimitError as error:  # every way freezes by signals
+        return NoLimiter(tell, str(error), freezes=False)
+    why = []
+    if allowed in (None, "cgroup"):
         cgroups = Cgroups(name, tell=tell, cpu_scale=cpu_scale)
-        if cgroups.kind != "none":
+        if cgroups.why is None:
             return cgroups
-    if wanted in ("", "signals"):
+        why.append(f"no control group can be written ({cgroups.why})")
+    if allowed in (None, "signals"):
         try:
             return Signals(tell=tell, cpu_scale=cpu_scale)
         except LimitError as error:
-            log.warning("nothing limits CPU and memory here: no control group can be written, and %s", error)
-    return NoLimiter(tell)
+            why.append(str(error))
+    if allowed is not None:
+        why.append(f"{LIMITS} is {allowed}")
+    return NoLimiter(tell, " and ".join(why))
 
 
 def delivered_share(limiter: Limiter, memory_mb: int, seconds: float) -> float:

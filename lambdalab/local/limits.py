@@ -8,14 +8,21 @@ periods let short bursts run too fast, shorter ones fall under the kernel's smal
 import math
 import os
 import signal
+import subprocess
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Final, Protocol
+
+from lambdalab import loopback
+from lambdalab.errors import SetupError
 
 MB_PER_VCPU: Final = 1769
 PERIOD_US: Final = 20_000
 _SMALLEST_QUOTA_US: Final = 1_000
 _READ_BYTES: Final = 8192
+_STOP_S: Final = 5.0
+"""Most seconds until a child that was sent SIGSTOP has stopped. A slow machine takes milliseconds."""
 
 
 class LimitError(Exception):
@@ -78,6 +85,9 @@ class Limiter(Protocol):
     kind: str
     """``cgroup v1``, ``cgroup v2``, ``signals`` or ``none``; every table says it."""
 
+    why: str | None
+    """Why nothing limits; None where something does."""
+
     controllers: tuple[str, ...]
     """The controllers of control groups in use. Without ``pids``, processes and threads are not limited."""
 
@@ -93,10 +103,11 @@ class Unlimited(Limits):
 
     Args:
         tell: called with what would be left if the plane were killed, in the form ``guard`` reads.
+        freezes: False where processes cannot be stopped; they then run on between invocations.
     """
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
+    def __init__(self, tell: Callable[[str], None], *, freezes: bool = True) -> None:
+        self._tell, self._freezes = tell, freezes
         self._pid: int | None = None
 
     def enter(self, pid: int) -> None:
@@ -121,21 +132,74 @@ class Unlimited(Limits):
             self._tell(f"-{self._pid}")
         self._pid = None
 
+    def freeze(self, pid: int) -> None:
+        if self._freezes:
+            super().freeze(pid)
+
+    def thaw(self, pid: int) -> None:
+        if self._freezes:
+            super().thaw(pid)
+
 
 class NoLimiter:
-    """Where nothing limits."""
+    """Where nothing limits; its arguments are those of ``Unlimited``, and why."""
 
     kind = "none"
     controllers: tuple[str, ...] = ()
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
-        self._tell = tell
+    def __init__(self, tell: Callable[[str], None], why: str, *, freezes: bool = True) -> None:
+        self._tell, self._freezes = tell, freezes
+        self.why: str | None = why
 
     def create(self, environment: str) -> Limits:  # noqa: ARG002 - the protocol's signature
-        return Unlimited(self._tell)
+        return Unlimited(self._tell, freezes=self._freezes)
 
     def close(self) -> None:
         pass
+
+
+def try_signals() -> None:
+    """Stops, continues and kills a child once, so that nothing is promised that does not hold.
+
+    A seccomp filter, AppArmor or SELinux can refuse each of these signals.
+
+    Raises:
+        LimitError: a child cannot be stopped and continued.
+        SetupError: a child cannot be killed, so nothing that is started could be ended.
+    """
+    refused: OSError | LimitError | None = None
+    # Without a signal it ends as well, when its input does.
+    with subprocess.Popen(
+        ["cat"], env=loopback.variables(), stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True
+    ) as child:
+        try:
+            os.killpg(child.pid, signal.SIGCONT)  # first: a child that was stopped could not be continued otherwise
+            os.killpg(child.pid, signal.SIGSTOP)
+            _await_stop(child.pid)
+            os.killpg(child.pid, signal.SIGCONT)
+        except (OSError, LimitError) as error:
+            refused = error
+        try:
+            os.killpg(child.pid, signal.SIGKILL)
+        except OSError as error:
+            raise SetupError(
+                f"this machine does not let lambdalab end a process that it started ({error.strerror})",
+                next_step="allow kill(2) in the seccomp, AppArmor or SELinux profile that confines it",
+            ) from error
+    if isinstance(refused, OSError):
+        raise LimitError(f"a child cannot be stopped and continued ({refused.strerror})") from refused
+    if refused is not None:
+        raise refused
+
+
+def _await_stop(pid: int) -> None:
+    deadline = time.monotonic() + _STOP_S
+    while time.monotonic() < deadline:
+        _, status = os.waitpid(pid, os.WUNTRACED | os.WNOHANG)
+        if os.WIFSTOPPED(status):
+            return
+        time.sleep(0.001)
+    raise LimitError(f"a child that was sent SIGSTOP runs on after {_STOP_S:g} s")
 
 
 def read_kernel_file(path: str) -> bytes:

@@ -41,10 +41,11 @@ class Signals:
         cpu_scale: multiplies every CPU share.
 
     Raises:
-        LimitError: this machine does not show the CPU clock of a child, or does not let it be stopped.
+        LimitError: this machine does not show the CPU clock of a child.
     """
 
     kind = "signals"
+    why: str | None = None
     controllers: tuple[str, ...] = ()
 
     def __init__(self, *, tell: Callable[[str], None] = lambda _: None, cpu_scale: float = 1.0) -> None:
@@ -100,17 +101,33 @@ class Signals:
 
     def _keep_governed(self) -> None:
         """Starts another governor when one has ended; it takes up what the table says."""
-        for _ in range(_MOST_RESTARTS):
+        why = f"the governor ended {_MOST_RESTARTS + 1} times"
+        for restarts in range(_MOST_RESTARTS + 1):
             code = self._governor.wait()
             with self._changing:
                 if self._closing:
                     return
-                log.warning("the governor of CPU and memory ended with %d; another takes its place", code)
-                self._pipe, self._governor = self._start()  # the other pipe stays open: it may be written to just now
-        self._governor.wait()
-        if not self._closing:
-            self.kind = "none"
-            log.error("the governor ended %d times; CPU and memory are not limited any more", _MOST_RESTARTS + 1)
+                if code == os.EX_NOPERM:
+                    why = "the governor may not stop a process of a function, or not read its CPU clock"
+                    break
+                if restarts < _MOST_RESTARTS:
+                    log.warning("the governor of CPU and memory ended with %d; another takes its place", code)
+                    # The other pipe stays open: it may be written to just now.
+                    self._pipe, self._governor = self._start()
+        self.kind, self.why = "none", why
+        log.error("CPU and memory are not limited any more: %s", why)
+        self._continue_all()
+
+    def _continue_all(self) -> None:
+        """Continues what the governor left stopped, but not what is frozen."""
+        for number in range(SLOTS):
+            slot = self.slot(number)
+            pgid = slot[PGID]
+            if pgid and not slot[FROZEN]:
+                with contextlib.suppress(OSError):
+                    os.killpg(pgid, signal.SIGCONT)
+                    if slot[FROZEN]:  # since the look above
+                        os.killpg(pgid, signal.SIGSTOP)
 
     def wake(self, number: int) -> None:
         """Says that a slot has changed."""
@@ -193,18 +210,11 @@ class SignalLimits(Limits):
 
 
 def _try_out() -> None:
-    """Reads the clock of a child and stops it once, so that nothing is promised that does not hold."""
-    with subprocess.Popen(
-        ["sleep", "60"], env=loopback.variables(), stdin=subprocess.DEVNULL, start_new_session=True
-    ) as sleeper:
+    """Reads the CPU clock of a child once, so that nothing is promised that does not hold."""
+    with subprocess.Popen(["sleep", "60"], env=loopback.variables(), stdin=subprocess.DEVNULL) as sleeper:
         try:
             cpu_clock_ns(sleeper.pid)
-            os.killpg(sleeper.pid, signal.SIGSTOP)
-            _, status = os.waitpid(sleeper.pid, os.WUNTRACED)
-            if not os.WIFSTOPPED(status):
-                raise LimitError("a child that was told to stop did not")
-            os.killpg(sleeper.pid, signal.SIGCONT)
         except OSError as error:
-            raise LimitError(f"the CPU clock of a child, or a signal to it: {error.strerror}") from error
+            raise LimitError(f"the CPU clock of a child cannot be read ({error.strerror})") from error
         finally:
             sleeper.kill()

@@ -34,6 +34,8 @@ from lambdalab.latency import load_latency
 from lambdalab.local.cloudformation import create_stack
 from lambdalab.local.daemon import Daemon
 from lambdalab.local.function import CUSTOM_RUNTIMES
+from lambdalab.local.limiter import allowed_way
+from lambdalab.local.limits import LimitError, try_signals
 from lambdalab.local.settings import Settings
 from lambdalab.local.startup import get, start_emulator, start_plane
 from lambdalab.local.wakings import refuse_custom_resources
@@ -173,11 +175,15 @@ def bring_up(
         cpu_scale: every function's CPU share is multiplied by it; models a core that is slower (below 1) or faster.
 
     Raises:
-        UsageError: a parameter is unknown or outside the template's limits, the latency model is wrong, or
-            the template has a custom resource that one of its functions makes.
+        UsageError: a parameter is unknown or outside the template's limits, the latency model is wrong, the template
+            has a custom resource that one of its functions makes, or LAMBDALAB_LIMITS names no way of limiting.
+        SetupError: this process may not end what it starts.
         PlaneError: a stack is up, a port is taken, or a part does not start; whatever was started is ended again.
         ToolError: the build or the deployment failed; likewise.
     """
+    allowed_way()
+    with contextlib.suppress(LimitError):
+        try_signals()
     merged = local_parameters(parameters or {}, settings)
     stack_name, template = local_stack(settings)
     check_parameters(merged, template)

@@ -1,6 +1,7 @@
 """This machine as Lambda's worker: where environments are made, with their limits, files and way to the emulator."""
 
 import asyncio
+import logging
 import os
 import secrets
 from pathlib import Path
@@ -23,6 +24,7 @@ from lambdalab.loopback import LOCAL_KEY
 
 _MEASURED: Final = ("REPORT RequestId:", "INIT_REPORT ")
 """Lines with figures, which mean nothing of an invocation under a debugger."""
+log: Final = logging.getLogger("lambdalab.plane")
 
 
 class Worker:
@@ -51,6 +53,8 @@ class Worker:
         self._latency, self._cpu_scale, self._logs = latency, cpu_scale, logs
         self._guard = Guard()
         self._limiter = find_limiter(f"lambdalab-{os.getpid()}", tell=self._guard.tell, cpu_scale=cpu_scale)
+        if self._limiter.why is not None:
+            log.warning("nothing limits CPU and memory: %s", self._limiter.why)
         self._files = FileSystems(folder)
         self._credentials: dict[str, Credentials] = {}
         self._service_times: dict[str, ServiceTime] = {}
@@ -106,6 +110,7 @@ class Worker:
         """What holds environments, as JSON-ready values."""
         return {
             "cpu_limit": self._limiter.kind,
+            "cpu_limit_why": self._limiter.why,
             "cpu_scale": self._cpu_scale,
             "controllers": self._limiter.controllers,
             "tmp_limit": self._files.kind,

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
+from lambdalab import cpu_limit
 from lambdalab.analysis import Summary
 from lambdalab.comparison import Verdict
 from lambdalab.report.words import PARTS
@@ -196,7 +197,7 @@ def _ends(of: Sequence[T], value: Callable[[T], float], written: Callable[[T], s
 def _unknown(summary: Summary) -> Iterator[str]:
     if summary.target == "local":
         yield "the times on AWS (these are this machine's)"
-    if summary.cpu_limit == "none":
+    if summary.cpu_limit == cpu_limit.NONE:
         yield "how memory size changes times (there was no CPU limit)"
     answer = summary.answer
     open_ = [of for of in (*answer.times, *answer.costs) if of.verdict is Verdict.INCONCLUSIVE]

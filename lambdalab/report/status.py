@@ -7,6 +7,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from lambdalab import cpu_limit
+
 _FUNCTION: Final = {
     "environments": "environments",
     "idle": "idle",
@@ -53,8 +55,11 @@ def render_status(endpoint_url: str, lambda_endpoint_url: str, status: dict[str,
     if dropped := status["log_lines_dropped"]:
         parts.append(Text(f"{dropped} log lines are lost: the log service did not take them, see the plane's log"))
     parts += [Text(sentence) for sentence in (*status["not_followed"], *status["not_run"])]
+    if (why := status.get("cpu_limit_why")) is not None:
+        means, next_step = cpu_limit.MEANS, cpu_limit.NEXT_STEP
+        parts.append(Text(f"caution: nothing limits CPU and memory, because {why}: {means}; {next_step}"))
     if (why := status.get("slow_queues")) is not None:
-        parts.append(Text(f"the emulator's queues slow down with their backlog: {why}"))
+        parts.append(Text(f"caution: queues slow down with their backlog: {why}; `lambdalab doctor` says what to do"))
     return Group(*parts)
 
 

@@ -215,8 +215,9 @@ def test_a_run_of_which_nothing_was_measured() -> None:
         (
             {"cpu_limit": "none"},
             (
-                "cpu_limit: none - no CPU quota and no memory limit held, so times do not depend on the memory size; "
-                "run as root, or in a delegated cgroup, to have them"
+                "cpu_limit: none - functions get whole cores and all memory, so times do not depend on the memory "
+                "size; run as root, or with `systemd-run --user --scope -p Delegate=yes` under cgroup v2; "
+                "`lambdalab doctor` says why nothing limits them"
             ),
         ),
         (

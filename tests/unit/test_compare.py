@@ -26,6 +26,7 @@ from lambdalab.analysis import summarise
 from lambdalab.answer import _aa_commands
 from lambdalab.cli import compare
 from lambdalab.comparison import Comparison, Metric, Verdict
+from lambdalab.cpu_limit import CAUTION
 from lambdalab.design import Factors, Load, Mode, Start
 from lambdalab.machine_load import BlockLoad
 from lambdalab.model import Manifest
@@ -345,9 +346,11 @@ def aa_on(monkeypatch: pytest.MonkeyPatch, fake: FakeTarget) -> Iterator[None]:
 def test_equal_arms_are_found_equal_and_what_is_resolved_is_kept(
     typed: Typed, results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("lambdalab.circumstances.cpu_limit", lambda _: "none")
     with aa_on(monkeypatch, FakeTarget()):
         ended = typed("aa --runs 2")
     assert ended.code == 0, ended.err
+    assert ended.err.count(f"caution: {CAUTION}\n") == 1, "once for all runs"
     assert "0 of 6 comparisons claim a difference of python from itself, in 0 of 2 runs; at most 0 may" in ended.out
     (record,) = msgspec.json.decode((results / "aa.json").read_bytes(), type=list[Record])
     assert len(record.runs) == 2

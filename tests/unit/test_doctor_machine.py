@@ -28,6 +28,8 @@ from lambdalab.local.cgroup import Cgroups
 from lambdalab.local.daemon import Daemon, start_daemon
 from lambdalab.local.filesystem import FileSystems
 from lambdalab.local.stack import LocalStack
+from lambdalab.lock import hold_stack
+from lambdalab.tools import MINISTACK
 
 TMP = Path("/tmp")  # noqa: S108
 
@@ -57,7 +59,8 @@ def test_this_machine_is_said_as_it_is(call: Call, tools: Path) -> None:
     assert found["cores"]["found"].startswith(f"{len(os.sched_getaffinity(0))}, load ")
     assert ended.code == 0, found
     assert not (tools / "results").exists(), "nothing is made by looking"
-    assert [path.name for path in (tools / ".lambdalab").iterdir()] == ["tools"]
+    made = {path.name for path in (tools / ".lambdalab").iterdir()}
+    assert made - {"pythons"} == {"tools"}, "the lab's note of Pythons is there if no test before asked for them"
 
 
 def test_for_aws_only_what_sends_and_builds_is_looked_at(tools: Path) -> None:
@@ -107,11 +110,42 @@ def test_tools_that_are_not_installed_or_do_not_start(tools: Path, monkeypatch: 
     assert told()["sam"].verdict is Verdict.WRONG
 
 
+def test_an_emulator_that_was_replaced(tools: Path) -> None:
+    (tools / ".lambdalab" / "tools").unlink()
+    (tools / ".lambdalab" / "tools").mkdir()
+    programs(tools / ".lambdalab" / "tools" / "bin", ministack="", python="echo 1.5.99")
+    found = told()["ministack"]
+    pinned = MINISTACK.rpartition("=")[2]
+    assert (found.verdict, found.found) == (Verdict.WARNING, f"1.5.99 in place of the pinned {pinned}")
+    assert found.next_step == "remove .lambdalab/tools and run `make setup`"
+    (tools / ".lambdalab" / "tools" / "bin" / "python").write_text("#!/bin/sh\nexit 1\n")
+    assert told()["ministack"].verdict is Verdict.WRONG
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_setup_installs_tools_that_were_removed(tmp_path: Path, is_there: bool) -> None:
+    (tmp_path / "Makefile").symlink_to(ROOT / "Makefile")
+    for name in ("pyproject.toml", "uv.lock", "tools/sam.txt", "tools/ministack.txt", "lambdalab/tools.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for name in (".lambdalab/tools/bin/ministack", ".venv/setup-done") if is_there else (".venv/setup-done",):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    done = subprocess.run(["make", "-n", "setup"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ("-m lambdalab.tools" in done.stdout) is not is_there
+
+
 def test_nothing_limits_here(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAMBDALAB_LIMITS", "none")
     found = told()["cpu limit"]
-    assert found.verdict is Verdict.WARNING
+    assert (found.verdict, found.found) == (Verdict.WARNING, "none, because LAMBDALAB_LIMITS is none")
     assert "do not depend on the memory size" in str(found.means)
+
+
+def test_a_way_of_limiting_that_there_is_not(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAMBDALAB_LIMITS", "cgroups")
+    found = told()["cpu limit"]
+    assert (found.verdict, found.found) == (Verdict.WRONG, "LAMBDALAB_LIMITS is 'cgroups'")
 
 
 def test_signals_limit_where_no_control_group_can_be_written(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -307,9 +341,8 @@ def test_processes_of_a_stack_that_nobody_knows(tools: Path, daemons: list[Daemo
     keep(tools, daemons)
     assert told_of_the_stack()["left processes"].verdict is Verdict.OK
     (tools / ".lambdalab" / "stack.json").unlink()
-    (tools / ".lambdalab" / "lock").write_text(f"process {os.getpid()}")
-    assert "left processes" not in told_of_the_stack(), "while one comes up nobody can know"
-    (tools / ".lambdalab" / "lock").write_text("")
+    with hold_stack():
+        assert "left processes" not in told_of_the_stack(), "while one comes up nobody can know"
     found = told_of_the_stack()["left processes"]
     assert (found.verdict, found.next_step) == (Verdict.WARNING, f"end them with `kill -9 {plane}`")
 

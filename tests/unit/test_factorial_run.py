@@ -22,8 +22,9 @@ from samples import ROOT
 from lambdalab.conditions import Conditions
 from lambdalab.configuration import Configurations
 from lambdalab.cost import load_price_sheet
+from lambdalab.cpu_limit import CAUTION
 from lambdalab.design import Caps
-from lambdalab.errors import AccessError, LambdalabError, PriceSheetError, StackError, UsageError
+from lambdalab.errors import AccessError, LambdalabError, PriceSheetError, SetupError, StackError, UsageError
 from lambdalab.factorial import experiment
 from lambdalab.factorial.collection import judge
 from lambdalab.factorial.design import Design, FactorialProtocol
@@ -44,6 +45,8 @@ from lambdalab.target import AwsTarget, LocalTarget, PlaneCounts
 __all__ = ["call_fixture", "project_fixture"]
 PRICED = load_price_sheet(ROOT / "prices" / "us-east-1.toml")
 SCENARIO = call_scenario("s3-ingest")
+LIMIT = "cgroup v2"
+"""Of the samples' manifests."""
 DESIGN = Design(
     label="events",
     invocations=2,
@@ -521,12 +524,14 @@ def test_locally_what_warmed_a_cell_up_is_removed_before_it_is_measured(
     assert len(store.calls()) == 4
     assert all(call.found for call in store.calls())
 
-    readings = iter([PlaneCounts(0, 0), PlaneCounts(9, 0), PlaneCounts(11, 0)])  # nine while it warmed up
+    readings = iter(
+        [PlaneCounts(0, 0, LIMIT), PlaneCounts(9, 0, LIMIT), PlaneCounts(11, 0, LIMIT)]
+    )  # nine while it warmed up
     monkeypatch.setattr(looking.target, "plane_counts", lambda: next(readings), raising=False)
     FactorialRunner(looking.target, looking.scenario, store, lambda _: None, lambda: None)._execute(planned, 1)
     assert [call.disturbed for call in store.calls()] == [None] * 8
 
-    readings = iter([PlaneCounts(0, 0), PlaneCounts(9, 0), PlaneCounts(13, 1)])
+    readings = iter([PlaneCounts(0, 0, LIMIT), PlaneCounts(9, 0, LIMIT), PlaneCounts(13, 1, LIMIT)])
     FactorialRunner(looking.target, looking.scenario, store, lambda _: None, lambda: None)._execute(planned, 1)
     throttled, foreign = "1 throttle meanwhile, 0 of its own", "4 invocations meanwhile, 2 of its own"
     why = f"the plane counted {throttled}; the plane counted {foreign}"
@@ -534,7 +539,7 @@ def test_locally_what_warmed_a_cell_up_is_removed_before_it_is_measured(
     rows = judge(store.manifest(), store.calls(), SCENARIO, PRICED)
     assert {row.reason for row in rows if not row.warmup} == {why}
 
-    readings = iter([PlaneCounts(0, 0), PlaneCounts(9, 0), PlaneCounts(14, 0)])
+    readings = iter([PlaneCounts(0, 0, LIMIT), PlaneCounts(9, 0, LIMIT), PlaneCounts(14, 0, "none")])
     answering = Answered.make
 
     def interrupted(self: Any, planned: object, asked: list[Any], *rest: object) -> None:
@@ -548,7 +553,33 @@ def test_locally_what_warmed_a_cell_up_is_removed_before_it_is_measured(
         with pytest.raises(KeyboardInterrupt):
             again._execute(planned, 2)
     reasons = {call.disturbed for call in store.calls() if not call.warmup}
-    assert reasons == {"the plane counted 5 invocations meanwhile, 2 of its own"}, "they count on --resume"
+    foreign = "the plane counted 5 invocations meanwhile, 2 of its own"
+    assert reasons == {f"cpu_limit became none; {foreign}"}, "they count on --resume"
+
+
+SIZES = msgspec.structs.replace(DESIGN, factors={"language": ("python", "go"), "memory_mb": (2048, 512)})
+ONE_SIZE = msgspec.structs.replace(DESIGN, label="other", factors={"language": ("go",), "memory_mb": (1024,)})
+
+
+def test_memory_sizes_without_a_cpu_limit_are_refused_unless_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(experiment, "free_memory_mb", lambda: 100_000)
+    plane = {"cpu_limit": "none"}
+    target = on_plane(Account().target, plane)
+    with pytest.raises(SetupError) as refused:
+        new_run(target, protocol(SIZES), tmp_path / "results")
+    said = str(refused.value)
+    assert said.startswith("memory sizes 512, 2048 MB cannot be compared on the local stack ")
+    assert said.endswith(", or add --without-cpu-limit to measure them nevertheless.")
+    assert not (tmp_path / "results").exists()
+    store = new_run(target, protocol(SIZES), tmp_path / "results", without_cpu_limit=True)
+    resume_run(target, store)
+    two_designs = msgspec.structs.replace(protocol(DESIGN), designs=(DESIGN, ONE_SIZE))
+    new_run(target, two_designs, tmp_path / "results")  # each size is another design's
+    plane["cpu_limit"] = "signals"
+    new_run(target, protocol(SIZES), tmp_path / "results")
 
 
 def test_a_cell_that_this_machine_cannot_keep_is_warned_of_and_refused(
@@ -791,8 +822,10 @@ def test_a_run_of_calls_goes_on_without_its_scenario(
 
     monkeypatch.setattr("lambdalab.cli.calls.held_local_stack", held)
     monkeypatch.setattr("lambdalab.target.local_target", lambda *_: SimpleNamespace(name="local"))
+    monkeypatch.setattr("lambdalab.circumstances.cpu_limit", lambda _: "none")
     ended = call("run", "--resume", "latest")
     assert ended.code == 0, ended.err
+    assert ended.err.count(f"caution: {CAUTION}\n") == 1
     assert asked == ["s3-local", store.folder.resolve()]
     assert ended.out == call("report", "latest").out
 

@@ -292,3 +292,31 @@ def test_the_state_of_pollers_and_of_lost_lines() -> None:
     assert "4 log lines are lost: the log service did not take them" in text.replace("\n", " ")
     assert "lab-go cannot be followed now: it wants python2.7" in text.replace("\n", " ")
     assert "SNS subscription News does not run here" in text
+    assert "caution" not in text
+
+
+def test_the_state_of_a_stack_that_nothing_limits_and_whose_queues_are_slow() -> None:
+    status: dict[str, Any] = {
+        "stack_name": "lab",
+        "cpu_limit": "none",
+        "cpu_limit_why": "no control group can be written",
+        "slow_queues": "its SQS is another",
+        "latency": None,
+        "log_lines_dropped": 0,
+        "not_followed": [],
+        "not_run": [],
+        "functions": {},
+        "mappings": {},
+    }
+    console = Console(file=io.StringIO(), width=300)
+    print_whole(console, render_status("e", "p", status))
+    assert isinstance(console.file, io.StringIO)
+    unlimited, slow = (line.strip() for line in console.file.getvalue().splitlines() if "caution" in line)
+    assert unlimited == (
+        "caution: nothing limits CPU and memory, because no control group can be written: functions get whole cores "
+        "and all memory, so times do not depend on the memory size; run as root, or with "
+        "`systemd-run --user --scope -p Delegate=yes` under cgroup v2"
+    )
+    assert (
+        slow == "caution: queues slow down with their backlog: its SQS is another; `lambdalab doctor` says what to do"
+    )

@@ -2,7 +2,7 @@
 
 from collections import deque
 from datetime import UTC, datetime
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 
 import msgspec
@@ -219,7 +219,7 @@ def test_items_that_stay_missing_make_the_trial_invalid_and_the_run_goes_on(run:
 
 def test_what_the_plane_saw_beside_a_trial_makes_its_sample_invalid(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     readings = iter([(0, 0), (1, 0), (7, 3), (9, 3), (9, 3), (10, 5)])
-    monkeypatch.setattr(run.target, "plane_counts", lambda: PlaneCounts(*next(readings, (0, 0))))
+    monkeypatch.setattr(run.target, "plane_counts", lambda: PlaneCounts(*next(readings, (0, 0)), "cgroup v2"))
     run.go()
     first, second, third, *rest = run.schedule
     foreign = "the plane counted 2 invocations meanwhile, 1 of its own"
@@ -230,6 +230,16 @@ def test_what_the_plane_saw_beside_a_trial_makes_its_sample_invalid(run: Run, mo
     ]  # fmt: skip
     assert [row.reason for row in run.rows() if not row.valid] == [foreign, throttled]
     assert all(result.finished for result in run.store.trials()), "it is not run again"
+
+
+def test_a_plane_that_lost_its_way_of_limiting_makes_samples_invalid(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = iter(["cgroup v2", "cgroup v2", "cgroup v2", "none"])
+    invocations = count()
+    monkeypatch.setattr(run.target, "plane_counts", lambda: PlaneCounts(next(invocations), 0, next(limits, "none")))
+    run.go()
+    first, *rest = run.schedule
+    lost = "cpu_limit became none"
+    assert run.outcome() == [(first.trial_id, None), *((trial.trial_id, lost) for trial in rest)]
 
 
 def test_what_other_programs_took_is_noted_for_each_block(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
