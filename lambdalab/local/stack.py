@@ -182,7 +182,7 @@ def bring_up(
         ToolError: the build or the deployment failed; likewise.
     """
     allowed_way()
-    with contextlib.suppress(LimitError):
+    with contextlib.suppress(LimitError):  # then nothing limits, as the plane finds out and says
         try_signals()
     merged = local_parameters(parameters or {}, settings)
     stack_name, template = local_stack(settings)

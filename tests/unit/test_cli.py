@@ -247,6 +247,8 @@ def test_a_flag_has_no_type_in_the_help(call: Call) -> None:
         ("sweep --resume nope", 2, "results/nope is not a run directory; measure one with `lambdalab run`."),
         ("sweep --resume latest --batch-size 5", 2, "--batch-size cannot be changed when a run goes on with --resume;"),
         ("sweep --resume latest --memory 128", 2, "--memory cannot be changed when a run goes on with --resume;"),
+        ("run --resume latest --without-cpu-limit", 2, "--without-cpu-limit cannot be changed when a run goes on"),
+        ("sweep --target aws --without-cpu-limit", 2, "--without-cpu-limit is for local runs, and on AWS Lambda"),
         ("sweep --target aws --up", 2, "--up brings up a local stack, and the target is aws; leave --up or"),
         ("status", 3, "no local stack is up; start one with"),
         ("status --json", 3, "no local stack is up; start one with"),
