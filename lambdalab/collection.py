@@ -68,7 +68,9 @@ def read_run(store: RunDirectory) -> MeasuredRun:
     damaged_lines, invocations = observations.damaged_lines, _invocations(manifest, trials, observations)
     del observations  # a million invocations take a gigabyte less when what was observed goes as rows come
     rows = _rows(manifest, trials, invocations, prices)
-    books = None if manifest.load is None else balance(trials, rows, store.samples(), store.ending())
+    books = (
+        None if manifest.load is None else balance(trials, rows, store.samples(), store.ending(), manifest.functions)
+    )
     if books is not None and unrecorded is not None:
         books = msgspec.structs.replace(books, cautions=(*books.cautions, unrecorded))
     return MeasuredRun(manifest, prices, trials, rows, damaged_lines, books)

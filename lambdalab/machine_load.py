@@ -37,6 +37,13 @@ class CpuReading(NamedTuple):
     own_s: float
 
 
+class MachineTimes(NamedTuple):
+    """CPU times in seconds of all cores together up to a moment."""
+
+    busy_s: float
+    idle_s: float
+
+
 def read_cpu(pids: Iterable[int]) -> CpuReading:
     """Reads the CPU times. It takes some milliseconds, so it belongs between blocks.
 
@@ -52,9 +59,16 @@ def read_cpu(pids: Iterable[int]) -> CpuReading:
             for process in (root, *root.children(recursive=True)):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     own_s += sum(process.cpu_times()[:4])  # user, system, and both of children that have ended
+    return CpuReading(time.monotonic(), read_machine().busy_s, own_s)
+
+
+def read_machine() -> MachineTimes:
+    """CPU times of all cores until now; what a hypervisor withheld (steal) is busy, waiting for a disk is idle."""
+    import psutil
+
     times = psutil.cpu_times()
     busy_s = times.user + times.nice + times.system + times.irq + times.softirq + times.steal
-    return CpuReading(time.monotonic(), busy_s, own_s)
+    return MachineTimes(busy_s, times.idle + times.iowait)
 
 
 def load_between(block: int, before: CpuReading, after: CpuReading) -> BlockLoad:

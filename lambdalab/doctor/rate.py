@@ -13,7 +13,7 @@ import msgspec
 from lambdalab.cost import ingest_wru
 from lambdalab.doctor.durations import Duration
 from lambdalab.doctor.findings import Finding, Verdict
-from lambdalab.load.books import BUSY
+from lambdalab.load.limit import BUSY
 from lambdalab.load.schedule import LoadPlan, Message
 from lambdalab.model import FunctionFacts
 

@@ -4,31 +4,23 @@ Every message that SQS took is in exactly one of four: processed, dead-lettered,
 of docs/books.md; the numbers follow from the files of the run alone.
 """
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
 from lambdalab.figures import Curve, curve_of
 from lambdalab.load.fates import Message, fates
-from lambdalab.load.ledger import Ending, PipelineSample
-from lambdalab.model import Estimate, InvocationRow, TrialResult
+from lambdalab.load.ledger import Ending, Figures, Limit, PipelineSample
+from lambdalab.load.limit import BUSY, SERVERS, falls_behind, figures_between, limit_of, looks_between, verdicts
+from lambdalab.model import Estimate, FunctionFacts, InvocationRow, TrialResult
 from lambdalab.stats import LEVEL, median_estimate
 
 ALL: Final = "all"
 """Of every arm together."""
 DRAIN: Final = "drain"
-GROWS: Final = 0.05
-"""Where more than this share of what was sent in the second half of a step stays behind, the step is above the knee."""
-LEAST_GROWTH: Final = 3
-"""And more than so many messages: fewer may wait by chance."""
-BUSY: Final = 0.9
-"""Of the time: how long the emulator or the plane, each a single process, may have work before it is the limit itself.
-
-Work it has no core for counts as well: on a machine that others use, it never gets a whole one.
-"""
 METRICS: Final = ("queue_wait_ms", "duration_ms", "end_to_end_ms")
 
 
@@ -91,7 +83,9 @@ class Books(msgspec.Struct, frozen=True, kw_only=True):
 
     ``flows`` begin with the whole run of all arms. ``knees`` has the first step of each arm that did not keep up, None
     where all did. ``drain_s`` is from the last answered send until every queue was empty. ``curves`` are distributions,
-    with the phase as their label. ``bound`` says what of the measurement itself was the limit.
+    with the phase as their label. ``emulator_busy`` and ``plane_busy`` are the largest share of a step in which each
+    had work. ``limit`` names what held back the work. ``bound`` says why the run must not be used, when a part of the
+    measurement itself was the limit.
     """
 
     flows: tuple[Flow, ...]
@@ -101,6 +95,7 @@ class Books(msgspec.Struct, frozen=True, kw_only=True):
     drain_s: float | None
     emulator_busy: float | None
     plane_busy: float | None
+    limit: Limit
     bound: tuple[str, ...]
     cautions: tuple[str, ...]
     faults: tuple[str, ...]
@@ -120,6 +115,7 @@ def balance(
     rows: Iterable[InvocationRow],
     samples: Sequence[PipelineSample],
     ending: Ending | None,
+    functions: Mapping[str, FunctionFacts],
 ) -> Books | None:
     """Closes the books.
 
@@ -128,6 +124,7 @@ def balance(
         rows: every invocation of one.
         samples: the pipeline, moment by moment.
         ending: what was left; None when the run was killed before it ended, and then nothing is known to be lost.
+        functions: how the function of each arm was configured.
 
     Returns:
         None when no message was even tried.
@@ -154,13 +151,13 @@ def balance(
         arm: next((flow.step for flow in flows if flow.step and flow.arm == arm and flow.keeps_up is False), None)
         for arm in named
     }
-    busy = {name: _busiest(samples, name, windows) for name in ("emulator", "plane")}
-    bound = [f"generator-bound: {limit}" for limit in (() if ending is None else ending.generator_limits)]
-    bound += [
-        f"emulator-bound: the {name} had work for {share:.0%} of the time over a step, on a core or waiting for one"
-        for name, share in busy.items()
-        if share and share > BUSY
-    ]
+    in_steps = {step: figures_between(looks_between(samples, begin, end)) for step, begin, end in windows}
+    work = {
+        name: max((found.work[name] for found in in_steps.values() if found and name in found.work), default=None)
+        for name in SERVERS
+    }
+    sender = () if ending is None else ending.generator_limits
+    bound = tuple(verdicts(sender, work))
     drained_at_ms = None if ending is None else ending.drained_at_ms
     in_phases = [message._replace(phase=_phase(message, last_sent_ms)) for message in messages]
     return Books(
@@ -169,9 +166,10 @@ def balance(
         times=tuple(_times(in_phases, named)),
         curves=tuple(_curves(in_phases)),
         drain_s=None if drained_at_ms is None else max(drained_at_ms - last_sent_ms, 0.0) / 1000,
-        emulator_busy=busy["emulator"],
-        plane_busy=busy["plane"],
-        bound=tuple(bound),
+        emulator_busy=work["emulator"],
+        plane_busy=work["plane"],
+        limit=_limit(flows, in_steps, figures_between(looks_between(samples, *whole)), functions, sender),
+        bound=bound,
         cautions=tuple(_cautions(flows[0], messages, ending)),
         faults=(*bound, *_faults(flows[0], ending)),
     )
@@ -257,8 +255,7 @@ def _keeps_up(sent: Sequence[Message], begin: float, end: float) -> bool:
     """Whether no backlog grows in the second half of a step; in the first one environments may still be starting."""
     middle = (begin + end) / 2
     arrived = sum(middle < message.sent_ms <= end for message in sent)
-    growth = _waiting(sent, end) - _waiting(sent, middle)
-    return growth <= max(GROWS * arrived, LEAST_GROWTH)
+    return not falls_behind(_waiting(sent, end) - _waiting(sent, middle), arrived)
 
 
 def _phase(message: Message, last_sent_ms: float) -> str:
@@ -299,23 +296,30 @@ def _curves(messages: Sequence[Message]) -> Iterator[Curve]:
             yield from curve_of(ALL, phase, metric, _values(of_phase, metric))
 
 
-def _busiest(samples: Sequence[PipelineSample], name: str, windows: Iterable[tuple[int, float, float]]) -> float | None:
-    """The largest share of any step in which a process had work; None where it was not watched for two samples.
+def _limit(
+    flows: Sequence[Flow],
+    in_steps: Mapping[int, Figures | None],
+    in_all: Figures | None,
+    functions: Mapping[str, FunctionFacts],
+    sender: Sequence[str],
+) -> Limit:
+    """The limit of the whole run when it is the sender, else of the first step that did not keep up.
 
-    An emulator that is the limit is late with its samples too: where a step has but one, the next counts as well.
+    Where every step kept up, it is that of the step in which the emulator or the plane had the most work.
     """
-    seen = [
-        (sample.at_ms, cpu_s + (getattr(sample, f"{name}_wait_s") or 0.0))
-        for sample in samples
-        if (cpu_s := getattr(sample, f"{name}_cpu_s")) is not None
-    ]
-    shares = []
-    for _, begin, end in windows:
-        first, after = bisect_left(seen, (begin, 0.0)), bisect_right(seen, (end, float("inf")))
-        inside = seen[first : max(after, first + 2)]
-        if len(inside) > 1 and inside[-1][0] > inside[0][0]:
-            shares.append((inside[-1][1] - inside[0][1]) / (inside[-1][0] - inside[0][0]) * 1000)
-    return max(shares, default=None)
+    arms = {flow.arm for flow in flows} - {ALL} or functions.keys()
+    if sender:
+        return limit_of(in_all, functions, sender=sender, behind=())
+    known = [flow for flow in flows if flow.keeps_up is not None]
+    above = next((step for step in in_steps if any(f.step == step and f.keeps_up is False for f in known)), None)
+    if above is not None:
+        behind = {flow.arm for flow in known if flow.step == above and flow.keeps_up is False} - {ALL} or arms
+        return limit_of(in_steps[above], functions, sender=(), behind=behind, step=above)
+    at_work = {step: max(figures.work.values(), default=0.0) for step, figures in in_steps.items() if figures}
+    busiest = max(at_work, key=at_work.__getitem__, default=None)
+    if busiest is not None and at_work[busiest] > BUSY:
+        return limit_of(in_steps[busiest], functions, sender=(), behind=(), step=busiest)
+    return limit_of(in_all, functions, sender=(), behind=() if known else None)
 
 
 def _cautions(whole: Flow, messages: Sequence[Message], ending: Ending | None) -> Iterator[str]:

@@ -18,17 +18,12 @@ from gevent.event import Event
 from gevent.pool import Pool
 
 from lambdalab.load.ledger import Send
+from lambdalab.load.limit import LATE_MS, sender_limits
 from lambdalab.load.schedule import Arrival
 from lambdalab.load.sender import Outcome
 
 PLACES: Final = 1000
 """Requests one process has under way at most; what is due while none is free is sent late."""
-LATE_MS: Final = 50.0
-"""What is begun so much after it was due is late."""
-TOLERATED: Final = 0.01
-"""The share of late or dropped messages above which a run is one of the generator (docs/method.md)."""
-BUSY: Final = 0.9
-"""The share of a core above which a process is taken to be the limit itself."""
 GRACE_S: Final = 10.0
 """What is not begun so long after the last message was due is dropped."""
 STOP_S: Final = 3.0
@@ -317,7 +312,16 @@ class Tally:
             ended_by=next((why for why in (BY_HAND, TIME_OVER, OVER) if why in ended_by), "no worker was left"),
         )
         lost = (f"worker {worker} {self._why_lost[worker]}" for worker in report.lost_workers)
-        return msgspec.structs.replace(report, limits=(*lost, *_limits(report)))
+        limits = sender_limits(
+            offered=report.offered,
+            late=report.late,
+            dropped=report.dropped,
+            unknown=report.unknown,
+            longest_lag_ms=0.0 if report.lag_ms is None else report.lag_ms.maximum,
+            pool_waits=report.pool_waits,
+            cpu_share=report.cpu_share,
+        )
+        return msgspec.structs.replace(report, limits=(*lost, *limits))
 
 
 def percentiles(times_ms: Sequence[float]) -> Percentiles | None:
@@ -340,22 +344,6 @@ def percentiles(times_ms: Sequence[float]) -> Percentiles | None:
         p999=at(999),
         maximum=float(ordered[-1]),
     )
-
-
-def _limits(report: GeneratorReport) -> Iterator[str]:
-    """What kept the generator from offering what was asked, beside workers that were lost."""
-    if report.unknown:
-        yield f"{report.unknown} of {report.offered} messages were a lost worker's: sent and not told, or not sent"
-    if report.dropped > TOLERATED * report.offered:
-        yield f"{report.dropped} of {report.offered} messages were never begun"
-    if report.late > TOLERATED * report.offered and report.lag_ms is not None:
-        yield (
-            f"{report.late} of {report.offered} messages were begun more than {LATE_MS:g} ms after they were due, "
-            f"at most {report.lag_ms.maximum:.0f} ms; {report.pool_waits} times no request could be begun because "
-            "as many as may be were under way"
-        )
-    if report.cpu_share is not None and report.cpu_share > BUSY:
-        yield f"a process of the generator used {report.cpu_share:.0%} of a core"
 
 
 class _CpuShare:

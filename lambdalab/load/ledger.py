@@ -41,6 +41,8 @@ class QueueSample(msgspec.Struct, frozen=True, kw_only=True):
     ``visible``, ``in_flight`` and ``dead_letters`` are messages, on AWS approximate. Counts of invocations, errors and
     throttles are those since the run began; ``concurrency`` is how many invocations run. ``oldest_ms`` is the age of
     the oldest message in the queue, an estimate (``messages.Messages.age_ms``) until CloudWatch has a value.
+    ``places`` is how many batches the function's mapping may have under way now. ``places_s`` is the seconds of all its
+    places together since the mapping began, and ``places_busy_s`` those in which they were taken; a local stack only.
     """
 
     visible: int
@@ -51,6 +53,9 @@ class QueueSample(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int | None = None
     errors: int | None = None
     throttles: int | None = None
+    places: int | None = None
+    places_s: float | None = None
+    places_busy_s: float | None = None
 
 
 class Quantiles(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +68,45 @@ class Quantiles(msgspec.Struct, frozen=True, kw_only=True):
     max: float
 
 
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """What the pipeline did between two looks at it. None, or an absent name, is not measured.
+
+    ``machine`` is the busy share of the time of all ``cores`` together. ``cpu`` is the CPU time a second, in cores, of
+    ``emulator``, ``plane``, ``functions``, ``sender``, ``bookkeeper`` and ``other programs``. ``work`` is the share of
+    the time in which ``emulator`` and ``plane`` ran or waited for a core. ``late`` is the share of the messages that
+    were begun late. By arm: ``backlog_per_s`` is by how many messages a second its queue grew, ``throttles_per_s`` its
+    throttled invocations a second, ``concurrency`` the most invocations at once that a look found, ``places`` how many
+    batches its mapping might have under way at the end, and ``places_busy`` the share of their time that its places
+    were taken.
+    """
+
+    seconds: float
+    cores: int | None = None
+    machine: float | None = None
+    cpu: dict[str, float] = {}
+    work: dict[str, float] = {}
+    late: float | None = None
+    backlog_per_s: dict[str, float] = {}
+    throttles_per_s: dict[str, float] = {}
+    concurrency: dict[str, int] = {}
+    places: dict[str, int] = {}
+    places_busy: dict[str, float] = {}
+
+
+class Limit(msgspec.Struct, frozen=True, kw_only=True):
+    """What held back the work of a run, or of its last seconds; ``load/limit.py`` has the rules.
+
+    ``what`` is ``sender``, ``emulator``, ``plane``, ``machine``, ``concurrency``, ``unknown``, or ``nothing`` when the
+    offered rate was kept. ``sentence`` says so with the figure that shows it. ``step`` is the step that was judged, and
+    ``figures`` is everything that was measured in it.
+    """
+
+    what: str
+    sentence: str
+    step: int | None = None
+    figures: Figures | None = None
+
+
 class PipelineSample(msgspec.Struct, frozen=True, kw_only=True):
     """The pipeline at a moment; one line of ``pipeline.jsonl``.
 
@@ -71,9 +115,12 @@ class PipelineSample(msgspec.Struct, frozen=True, kw_only=True):
     of ``sent`` that are in no queue any more, None where more are there than were due. ``end_to_end_ms`` is from the
     intended time to the end of the work, and ``cost_usd`` what the invocations seen so far cost; both follow the logs,
     which come late. ``spent_usd``, on AWS only, is what the run may have cost by now at most (``ceiling.Spent``).
-    ``emulator_cpu_s``, ``plane_cpu_s`` and ``idle_s`` (of all cores of the machine) count since they began, and are
-    there for a local stack only; so are ``emulator_wait_s`` and ``plane_wait_s``, the time in which they had work and
-    no core.
+    ``late`` counts the messages told of that were begun late. ``limit`` is what held back the work of the last seconds,
+    without figures, because these follow from the samples; it is None in the drain and at the first look.
+
+    A local stack has CPU times as well, in seconds since the process or the machine began: of ``emulator`` and
+    ``plane``, with the time in which they had work and no core (``_wait_s``), of ``functions``, of ``sender`` (the
+    process that leads, and the workers it forked) and ``bookkeeper``, and ``busy_s`` and ``idle_s`` of all cores.
     """
 
     at_ms: float
@@ -92,6 +139,12 @@ class PipelineSample(msgspec.Struct, frozen=True, kw_only=True):
     plane_cpu_s: float | None = None
     plane_wait_s: float | None = None
     idle_s: float | None = None
+    sender_cpu_s: float | None = None
+    functions_cpu_s: float | None = None
+    bookkeeper_cpu_s: float | None = None
+    busy_s: float | None = None
+    late: int | None = None
+    limit: Limit | None = None
 
 
 class Ending(msgspec.Struct, frozen=True, kw_only=True):

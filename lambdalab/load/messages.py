@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from lambdalab.load.ledger import Quantiles
+from lambdalab.load.limit import LATE_MS
 from lambdalab.load.schedule import LoadPlan, Shape, arrivals
 from lambdalab.model import TrialResult
 
@@ -90,7 +91,7 @@ class Messages:
     """What the senders have told so far, and what the schedule says of the rest."""
 
     def __init__(self, arms: Iterable[str], plan: LoadPlan, times: EndToEnd) -> None:
-        self.told = self.sent = 0
+        self.told = self.sent = self.late = 0
         self.step, self.phase = 1, "hold"
         self._newest_ms = 0.0
         self._sent_ms: dict[str, list[float]] = {arm: [] for arm in arms}
@@ -105,6 +106,7 @@ class Messages:
             if sending is None:
                 continue
             self.told += 1
+            self.late += sending.began_at_ms - sending.intended_at_ms > LATE_MS
             self._due.begin(int(result.trial.trial_id.rpartition("-")[2]), sending.intended_at_ms)
             self._times.sent(result.batch_id, sending.intended_at_ms)
             if sending.intended_at_ms >= self._newest_ms:

@@ -3,13 +3,12 @@
 Runs in a process of its own (``bookkeeper``), so that looking does not disturb whoever sends.
 """
 
-import contextlib
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -19,8 +18,10 @@ from lambdalab.cost import PriceSheet, invocation_cost, shared_requests, sqs_usd
 from lambdalab.errors import AccessError, LambdalabError
 from lambdalab.load.books import DRAIN
 from lambdalab.load.ceiling import Spent
-from lambdalab.load.ledger import PipelineSample, QueueSample
+from lambdalab.load.ledger import Limit, PipelineSample, QueueSample
+from lambdalab.load.limit import limit_now
 from lambdalab.load.messages import EndToEnd, Messages
+from lambdalab.load.processes import Processes
 from lambdalab.load.schedule import LoadPlan
 from lambdalab.model import LogLine
 from lambdalab.observations import Observations, Observed
@@ -35,6 +36,8 @@ _LOGS_S: Final = 15.0
 slow as it may be, take less than ``ceiling.UNKNOWN_S``."""
 _PUBLISHED_S: Final = 60
 """CloudWatch has the metrics of Lambda and SQS once a minute."""
+_LIMIT_MS: Final = 5000
+"""How long a time is judged to say what is the limit now: that over which the page Pipeline takes its rates."""
 _LAMBDA: Final = {"invocations": "Invocations", "errors": "Errors", "throttles": "Throttles"}
 
 
@@ -52,6 +55,8 @@ class Pipeline:
         self._store = store
         self._complain = complain
         manifest = store.manifest()
+        self._configured = manifest.functions
+        self._looks: deque[PipelineSample] = deque()
         self._arms: dict[str, Resources] = {arm.name: target.resources(arm) for arm in manifest.protocol.arms}
         self._began_ms = round(datetime.fromisoformat(manifest.started_at).timestamp() * 1000)
         self._times = EndToEnd()
@@ -106,10 +111,20 @@ class Pipeline:
             end_to_end_ms=self._times.quantiles(),
             cost_usd=self._logs.cost_usd,
             spent_usd=self._spent_usd(now_ms),
+            late=messages.late,
             **self._functions.processes(),
         )
+        if not draining:
+            sample = msgspec.structs.replace(sample, limit=self._limit(sample))
         self._store.append_sample(sample)
         return sample
+
+    def _limit(self, sample: PipelineSample) -> Limit | None:
+        """What held back the work of the last seconds."""
+        self._looks.append(sample)
+        while len(self._looks) > 2 and self._looks[1].at_ms <= sample.at_ms - _LIMIT_MS:
+            self._looks.popleft()
+        return limit_now(tuple(self._looks), self._configured)
 
     def _spent_usd(self, now_ms: float) -> Decimal | None:
         if self._spent is None:
@@ -223,29 +238,33 @@ class PlaneCounts:
         self._local = target.local
         self._arms = arms
         self._before = self._counts()
+        self._processes = Processes(
+            sender_pid=os.getppid(), emulator_pid=target.local.emulator.pid, plane_pid=target.local.plane.pid
+        )
 
     def read(self) -> dict[str, dict[str, Any]]:
         return {
-            arm: {name: value - self._before[arm][name] for name, value in counts.items() if name in _LAMBDA}
-            | {"concurrency": counts["concurrency"]}
+            arm: counts | {name: counts[name] - self._before[arm][name] for name in _LAMBDA}
             for arm, counts in self._counts().items()
         }
 
-    def processes(self) -> dict[str, float | None]:
-        return {
-            "emulator_cpu_s": cpu_s(self._local.emulator.pid),
-            "emulator_wait_s": wait_s(self._local.emulator.pid),
-            "plane_cpu_s": cpu_s(self._local.plane.pid),
-            "plane_wait_s": wait_s(self._local.plane.pid),
-            "idle_s": idle_s(),
-        }
+    def processes(self) -> dict[str, Any]:
+        """CPU times until now, with those of the functions' processes that there were at the last ``read``."""
+        return self._processes.read(self._pids)
 
-    def _counts(self) -> dict[str, dict[str, int]]:
+    def _counts(self) -> dict[str, dict[str, Any]]:
         status = self._local.status()
+        self._pids = [pid for function in status["functions"].values() for pid in function["pids"]]
         found = {}
         for arm, of_arm in self._arms.items():
             function = status["functions"][of_arm.function_name]
-            found[arm] = {name: function[name] for name in _LAMBDA} | {"concurrency": function["in_flight"]}
+            mapping = status["mappings"].get(of_arm.function_name, {})
+            found[arm] = {name: function[name] for name in _LAMBDA} | {
+                "concurrency": function["in_flight"],
+                "places": mapping.get("concurrency"),
+                "places_busy_s": mapping.get("in_flight_s"),
+                "places_s": mapping.get("places_s"),
+            }
         return found
 
 
@@ -299,7 +318,7 @@ class CloudWatch:
             for name, (_, _, metric, stat) in self._metrics.items()
         ]
 
-    def processes(self) -> dict[str, float | None]:
+    def processes(self) -> dict[str, Any]:
         return {}
 
 
@@ -312,28 +331,3 @@ def _metrics(arm: str, of_arm: Resources) -> Iterator[tuple[str, str, dict[str, 
         yield arm, field, lambda_ | {"MetricName": name}, "Sum"
     yield arm, "concurrency", lambda_ | {"MetricName": "ConcurrentExecutions"}, "Maximum"
     yield arm, "oldest_ms", sqs | {"MetricName": "ApproximateAgeOfOldestMessage"}, "Maximum"
-
-
-def cpu_s(pid: int) -> float | None:
-    """CPU time a process has taken (proc(5), stat, fields 14 and 15); None when it is gone."""
-    with contextlib.suppress(OSError):
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return None
-
-
-def wait_s(pid: int) -> float | None:
-    """Time in which a process's first thread could have run and had no core; None when it is gone.
-
-    Both the emulator and the plane work in that thread. Second field of schedstat, in nanoseconds
-    (https://docs.kernel.org/scheduler/sched-stats.html).
-    """
-    with contextlib.suppress(OSError):
-        return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
-    return None
-
-
-def idle_s() -> float:
-    """Time the machine's cores had nothing to do, all together (proc(5), stat: idle and iowait)."""
-    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
-    return (int(fields[4]) + int(fields[5])) / os.sysconf("SC_CLK_TCK")

@@ -138,7 +138,7 @@ class Poller:
         self._queue = Queue(sqs, mapping.queue_url)
         self._concurrency = Concurrency(mapping.maximum_concurrency)
         self._ready: deque[Batch] = deque()
-        self._in_flight = 0
+        self._in_flight, self._in_flight_s, self._places_s, self._counted_at = 0, 0.0, 0.0, time.monotonic()
         self._ended = asyncio.Event()
         self._latest_s, self._throttled_at = math.inf, -math.inf
         self._batches: set[asyncio.Task[None]] = set()
@@ -153,7 +153,12 @@ class Poller:
         return not self._task.done()
 
     def status(self) -> dict[str, Any]:
-        """Its settings and counters, as JSON-ready values. Messages are counted in filtered, given_up, undeleted."""
+        """Its settings and counters, as JSON-ready values. Messages are counted in filtered, given_up, undeleted.
+
+        ``in_flight_s`` is the seconds that its batches have been under way, ``places_s`` the seconds that all those it
+        might have under way at once would have been.
+        """
+        self._count(0)
         return {
             "batch_size": self.mapping.batch_size,
             "window_s": self.mapping.window_s,
@@ -169,6 +174,8 @@ class Poller:
             "undeleted": self._queue.undeleted,
             "concurrency": self._concurrency.limit,
             "in_flight": self._in_flight,
+            "in_flight_s": round(self._in_flight_s, 6),
+            "places_s": round(self._places_s, 6),
             "most_in_flight": self.most_in_flight,
         }
 
@@ -232,11 +239,19 @@ class Poller:
     def _begin(self) -> None:
         """Starts what is ready and has a place."""
         while self._ready and self._in_flight < self._concurrency.limit:
-            self._in_flight += 1
+            self._count(1)
             task = asyncio.get_running_loop().create_task(self._process(self._ready.popleft()))
             self._batches.add(task)
             task.add_done_callback(self._batches.discard)
         self.most_in_flight = max(self.most_in_flight, self._in_flight)
+
+    def _count(self, change: int) -> None:
+        """Takes a change of how many batches are under way, after the time until now."""
+        now = time.monotonic()
+        passed_s, self._counted_at = now - self._counted_at, now
+        self._in_flight_s += self._in_flight * passed_s
+        self._places_s += self._concurrency.limit * passed_s
+        self._in_flight += change
 
     async def _wait_for_a_place(self) -> None:
         """Until there is one, or the concurrency may have grown."""
@@ -315,7 +330,7 @@ class Poller:
             self._tell(error)
         finally:
             self._latest_s = time.monotonic() - began
-            self._in_flight -= 1
+            self._count(-1)
             self._begin()
             if self._wants():
                 self._ended.set()

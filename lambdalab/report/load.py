@@ -31,7 +31,7 @@ class LoadChapter:
 
     @property
     def sentences(self) -> Iterator[str]:
-        """The books, the drain and the knees."""
+        """The books, the drain, the knees and the limit."""
         whole = self.books.whole
         counted = "not counted" if whole.items_found is None else f"{whole.items_found:,}"
         yield (
@@ -46,8 +46,9 @@ class LoadChapter:
         )
         for arm in self.arms:
             yield self._kept_up(arm)
+        yield self.books.limit.sentence
         for name, share in (("emulator", self.books.emulator_busy), ("plane", self.books.plane_busy)):
-            if share is not None:
+            if share is not None and name != self.books.limit.what:
                 yield f"The {name} had work for at most {share:.0%} of a step."
 
     @property

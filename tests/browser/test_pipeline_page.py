@@ -91,6 +91,7 @@ def drive(browser: Browser, ui: LoadUi, folder: Path) -> Driven:
                                arg=drawn[-1][0] if drawn else "", timeout=60_000)  # fmt: skip
         drawn.append(page.evaluate(FIRST_LINE))
     assert page.locator("#links").is_hidden(), "there is no report yet"
+    assert page.locator("#limit").inner_text().startswith("Last five seconds: Limited by ")
     locust = psutil.Process(ui.process.pid)
     listening = {
         connection.laddr.ip
@@ -112,6 +113,7 @@ def test_a_run_is_started_watched_stopped_and_its_report_downloaded(driven: Driv
     last = msgspec.json.decode((driven.folder / "results/latest/pipeline.jsonl").read_bytes().splitlines()[-1])
     assert last["intended"] >= last["sent"] == last["done"] > 30, "what was due when it was stopped may not have begun"
     assert int(total(driven.page, "offered")) == last["intended"]
+    assert driven.page.locator("#limit").is_hidden(), "nothing is sent any more"
     assert int(total(driven.page, "done")) == last["done"]
     cells = driven.page.locator("#arms tr").first.locator("th, td").all_inner_texts()
     assert (cells[0], cells[1], cells[4], cells[8]) == ("go", "0", str(last["sent"]), "0")

@@ -17,7 +17,8 @@ import pytest
 from load.conftest import free_port, members
 
 from lambdalab.analysis import Summary
-from lambdalab.load.books import ALL
+from lambdalab.load.books import ALL, Books
+from lambdalab.load.limit import BUSY
 from lambdalab.local.stack import running_stack
 from lambdalab.store import RunDirectory
 
@@ -39,6 +40,11 @@ def loaded(lambdalab: Run) -> Iterator[dict[str, str]]:
 
 def summary_of(project: Path) -> Summary:
     return msgspec.json.decode((project / "results" / "latest" / "summary.json").read_bytes(), type=Summary)
+
+
+def is_full(books: Books) -> bool:
+    """True if the machine was so busy, also with other programs, that it is the limit."""
+    return books.limit.figures is not None and (books.limit.figures.machine or 0) > BUSY
 
 
 def wait_for(process: "subprocess.Popen[str]", condition: Callable[[], bool], why: str) -> None:
@@ -117,7 +123,14 @@ def test_a_sweep_of_rates_finds_the_knee_and_every_step_balances(
     below = [flow for flow in books.steps("python") if flow.step is not None and 1 < flow.step < knee]
     assert all((flow.achieved_per_s or 0) > 0.8 * (flow.offered_per_s or 0) for flow in below)
     assert books.drain_s is not None
+    wanted = "machine" if is_full(books) else "concurrency"
+    assert summary.faults or books.limit.what == wanted, books.limit
+    if books.limit.what == "concurrency":
+        assert books.limit.sentence.startswith(f"Limited by MaximumConcurrency in step {knee}: 2 of 2 environments of ")
+    live = {sample.limit.what for sample in RunDirectory(project / "results" / "latest").samples() if sample.limit}
+    assert live & {"concurrency", "machine", "emulator", "sender"}, "the last step is above the knee"
     shown = lambdalab("report", "latest")
+    assert " ".join(shown.stdout.split()).count(books.limit.sentence) == 1
     assert "Books: every message sent is in exactly one of four places" in shown.stdout
     assert shown.returncode == done.returncode
     assert lambdalab("compare", "latest").returncode in (0, 4)
@@ -146,9 +159,10 @@ def test_a_rate_that_one_process_cannot_send_is_the_generators_limit(
     summary = marked(lambdalab, project, done, "generator-bound: ")
     assert summary.load is not None
     assert summary.load.whole.processed == summary.load.whole.sent == 1000
-    assert [
-        fault for fault in summary.faults if "of 1000 messages were begun more than 50 ms after they were due" in fault
-    ]
+    late = "of 1000 messages were begun more than 50 ms after they were due"
+    assert [fault for fault in summary.faults if late in fault]
+    assert summary.load.limit.what == "sender"
+    assert late in summary.load.limit.sentence
 
 
 @pytest.fixture
@@ -198,6 +212,9 @@ def test_an_emulator_that_cannot_follow_is_the_limit_of_the_run(
     done = subprocess.CompletedProcess(process.args, process.returncode, said, complaint)
     summary = marked(lambdalab, project, done, "emulator-bound: ")
     assert summary.load is not None
+    limit = summary.load.limit
+    assert limit.what == ("machine" if is_full(summary.load) else "emulator"), limit
+    assert limit.what == "machine" or " on a core and " in limit.sentence, "it waits for its sixth of a core"
     assert summary.load.whole.processed == summary.load.whole.sent == 100
 
 

@@ -193,11 +193,14 @@ async def test_new_filter_holds_for_the_poll_under_way(aws: Aws, machine: Machin
 
 
 async def test_maximum_concurrency_bounds_the_batches(aws: Aws, machine: Machine) -> None:
+    began = time.monotonic()
     async with mapped(
         aws, machine, *(f"sleep 0.6 {i}" for i in range(6)), batch_size=1, maximum_concurrency=2, reserved=2
     ) as it:
         await it.drained()
         assert (it.poller.most_in_flight, it.function.pool.cold_starts, it.poller.throttles) == (2, 2, 0)
+        status = it.poller.status()
+        assert 6 * 0.6 <= status["in_flight_s"] <= status["places_s"] <= 2 * (time.monotonic() - began)
 
 
 async def test_one_message_at_a_time_is_never_throttled(aws: Aws, machine: Machine) -> None:

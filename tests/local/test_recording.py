@@ -141,7 +141,14 @@ def test_the_books_of_a_run_balance_and_it_is_a_run_like_any_other(loaded: Up, t
     assert sum(queue.invocations or 0 for queue in samples[-1].arms.values()) == 36
     assert {one.phase for one in books.times} >= {"hold"}
     assert books.emulator_busy is not None
+    found = books.limit.figures  # of the whole run, or of the step that a busy machine did not keep up with
+    assert found is not None
+    assert found.cpu.keys() == {"emulator", "plane", "functions", "sender", "bookkeeper", "other programs"}
+    assert min(found.cpu[name] for name in ("emulator", "plane", "functions", "sender")) > 0
+    assert found.places == {"go": 2, "python": 2}
+    assert 0 < found.places_busy["python"] <= 1
     page = (store.folder / "report.html").read_text()
+    assert page.count(books.limit.sentence) == 1
     assert "Sent 36 = processed 36 + dead-lettered 0 + still queued 0 + lost 0" in page
 
 

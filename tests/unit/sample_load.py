@@ -117,7 +117,7 @@ def make_load_run(ending: Ending | None = None) -> Run:
         )
         for second in range(HOLD_S * len(RATES))
     ]  # fmt: skip
-    summary = summarise(manifest, trials, rows, books=balance(trials, rows, samples, ended))
+    summary = summarise(manifest, trials, rows, books=balance(trials, rows, samples, ended, manifest.functions))
     bill = bill_of_run(manifest, trials, rows, PRICES, Terms())
     return msgspec.structs.replace(summary, bill=bill), manifest, rows
 

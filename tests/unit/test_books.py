@@ -8,16 +8,17 @@ from typing import Any
 
 import msgspec
 import pytest
-from samples import BEGAN_MS, RUN_ID
+from samples import BEGAN_MS, RUN_ID, make_facts
 
 from lambdalab.cost import load_price_sheet
 from lambdalab.design import Items, Load, Start
 from lambdalab.load.books import ALL, Books, Flow, Times, balance
-from lambdalab.load.ledger import Ending, PipelineSample, Sending
+from lambdalab.load.ledger import Ending, PipelineSample, QueueSample, Sending
 from lambdalab.model import InvocationRow, Trial, TrialResult
 from lambdalab.spending import MESSAGE_BYTES, LabUse, read_units
 
 LOAD = Load(label="TEN", size_bytes=1024, count=10, start=Start.WARM)
+FUNCTIONS = {arm: make_facts(arm, maximum_concurrency=2, reserved_concurrency=None) for arm in ("go", "python")}
 ENDED = Ending(drained_at_ms=BEGAN_MS + 60_000, queued={"go": 0, "python": 0}, dead_letters=())
 
 
@@ -97,8 +98,10 @@ def done(of: TrialResult, begun_s: float, took_ms: int = 100, **changes: Any) ->
     return msgspec.structs.replace(row, **changes)
 
 
-def closed(*arguments: Any) -> Books:
-    books = balance(*arguments)
+def closed(
+    trials: list[TrialResult], rows: list[InvocationRow], samples: list[PipelineSample], ending: Ending | None
+) -> Books:
+    books = balance(trials, rows, samples, ending, FUNCTIONS)
     assert books is not None
     return books
 
@@ -203,7 +206,7 @@ def test_messages_that_were_never_begun_were_offered_all_the_same() -> None:
 
 
 def test_no_message_makes_no_books() -> None:
-    assert balance([], [], [], ENDED) is None
+    assert balance([], [], [], ENDED, FUNCTIONS) is None
 
 
 def sweep() -> tuple[list[TrialResult], list[InvocationRow]]:
@@ -321,6 +324,8 @@ def test_a_run_whose_emulator_was_the_limit_says_so_and_is_no_result() -> None:
     said = "emulator-bound: the emulator had work for 95% of the time over a step, on a core or waiting for one"
     assert books.bound == (said,)
     assert books.faults == books.bound
+    assert (books.limit.what, books.limit.step) == ("emulator", 2)
+    assert books.limit.sentence == "Limited by the emulator in step 2: its process used 95% of one core."
 
 
 @pytest.mark.parametrize(("waited_s", "busy", "bound"), [(0.0, 0.2, False), (3.4, 0.88, False), (3.6, 0.92, True)])
@@ -341,7 +346,33 @@ def test_a_run_whose_generator_was_the_limit_says_so_in_its_words() -> None:
     trials = [sent(i, i) for i in range(3)]
     rows = [done(trial, i + 0.1) for i, trial in enumerate(trials)]
     ending = msgspec.structs.replace(ENDED, generator_limits=("2.0% of the messages began late",))
-    assert closed(trials, rows, [], ending).faults == ("generator-bound: 2.0% of the messages began late",)
+    books = closed(trials, rows, [], ending)
+    assert books.faults == ("generator-bound: 2.0% of the messages began late",)
+    assert books.limit.sentence == "Limited by the sender: 2.0% of the messages began late."
+
+
+def test_the_limit_is_that_of_the_first_step_that_did_not_keep_up() -> None:
+    """Of the sweep of 5, 10 and 20 a second; from 20 s on the one arm's two places are taken."""
+    trials, rows = sweep()
+    samples = [
+        msgspec.structs.replace(
+            sample(at_s, emulator_cpu_s=at_s / 10),
+            arms={"go": QueueSample(visible=round(max(at_s - 20, 0) * 10), in_flight=2, dead_letters=0, places=2,
+                                    places_s=2.0 * at_s, places_busy_s=at_s + max(at_s - 20, 0))},
+        )
+        for at_s in range(31)
+    ]  # fmt: skip
+    books = closed(trials, rows, samples, ENDED)
+    assert books.limit.sentence == (
+        "Limited by MaximumConcurrency in step 3: 2 of 2 environments of go were busy 100% of the time, "
+        "backlog grew 10.0/s."
+    )
+    assert (books.limit.what, books.limit.step, books.bound) == ("concurrency", 3, ())
+    below = [i for i, trial in enumerate(trials) if trial.sending is not None and trial.sending.step < 3]
+    kept = closed([trials[i] for i in below], [rows[i] for i in below], samples, ENDED)
+    assert kept.limit.sentence == "Limited by nothing: the offered rate was kept."
+    lost = closed([msgspec.structs.replace(trials[0], items_found=0)], [], samples, ENDED)
+    assert lost.limit.sentence == "Limited by something that is not known: no message is known to have been done."
 
 
 def test_what_the_books_cost_is_as_the_price_sheet_has_it() -> None:

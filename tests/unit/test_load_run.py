@@ -185,6 +185,7 @@ def test_the_chapter_says_where_each_arm_kept_up() -> None:
         in said
     )
     assert "The emulator had work for at most 30% of a step." in said
+    assert [sentence for sentence in said if sentence.startswith("Limited by")] == [summary.load.limit.sentence]
 
 
 def test_the_terminal_shows_the_books() -> None:
@@ -216,7 +217,7 @@ def test_a_run_that_lost_messages_is_invalid() -> None:
     gone = msgspec.structs.replace(trials[5], items_found=0)
     rows = join(manifest, trials, observe([line for line in lines if "message-5/" not in line.event_id]), PRICES)
     ending = Ending(drained_at_ms=BEGAN_MS + 20_000, queued={"python": 0, "go": 0}, dead_letters=())
-    books = balance([*trials[:5], gone, *trials[6:]], rows, [], ending)
+    books = balance([*trials[:5], gone, *trials[6:]], rows, [], ending, manifest.functions)
     summary = summarise(manifest, trials, rows, books=books)
     assert summary.faults == ("1 of 140 messages are lost: neither processed nor in any queue",)
 

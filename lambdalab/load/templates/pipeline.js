@@ -205,6 +205,8 @@ class Run {
     get("totals").replaceChildren(
       ...Object.entries(totals).map(([name, value]) => element("div", [element("dt", name), element("dd", value)])),
     );
+    get("limit").hidden = s.limit === null;
+    get("limit").querySelector("span").textContent = s.limit?.sentence ?? "";
     get("arms").replaceChildren(
       ...Object.entries(s.arms).map(([arm, queue]) =>
         element("tr", [
