@@ -42,7 +42,9 @@ class QueueSample(msgspec.Struct, frozen=True, kw_only=True):
     throttles are those since the run began; ``concurrency`` is how many invocations run. ``oldest_ms`` is the age of
     the oldest message in the queue, an estimate (``messages.Messages.age_ms``) until CloudWatch has a value.
     ``places`` is how many batches the function's mapping may have under way now. ``places_s`` is the seconds of all its
-    places together since the mapping began, and ``places_busy_s`` those in which they were taken; a local stack only.
+    places together since the mapping began, and ``places_busy_s`` those in which they were taken. ``cpu_s`` is the CPU
+    time that the environments which run now have taken, and ``cpu_allowed_s`` what their memory allows for
+    ``places_busy_s``, None where nothing limits CPU. A local stack only has these five.
     """
 
     visible: int
@@ -56,6 +58,8 @@ class QueueSample(msgspec.Struct, frozen=True, kw_only=True):
     places: int | None = None
     places_s: float | None = None
     places_busy_s: float | None = None
+    cpu_s: float | None = None
+    cpu_allowed_s: float | None = None
 
 
 class Quantiles(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,8 +80,9 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     the time in which ``emulator`` and ``plane`` ran or waited for a core. ``late`` is the share of the messages that
     were begun late. By arm: ``backlog_per_s`` is by how many messages a second its queue grew, ``throttles_per_s`` its
     throttled invocations a second, ``concurrency`` the most invocations at once that a look found, ``places`` how many
-    batches its mapping might have under way at the end, and ``places_busy`` the share of their time that its places
-    were taken.
+    batches its mapping might have under way at the end, ``places_busy`` the share of their time that its places were
+    taken, and ``cpu_used`` the share that its environments used of the CPU time that their memory allows. Init is not
+    limited, so more than 1 is possible.
     """
 
     seconds: float
@@ -91,6 +96,7 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: dict[str, int] = {}
     places: dict[str, int] = {}
     places_busy: dict[str, float] = {}
+    cpu_used: dict[str, float] = {}
 
 
 class Limit(msgspec.Struct, frozen=True, kw_only=True):

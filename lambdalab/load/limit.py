@@ -4,15 +4,18 @@ The rules are asked in this order, and the first that holds names the limit. A s
 
 1. The sender: more than 1 % of the messages were begun more than 50 ms late or never, a worker was lost, or one of its
    processes used the share of a core. It comes first, because nothing can hold back work that is not offered.
-2. The emulator or the plane: it used the share of one core itself. Each works in one thread, so it has no second core.
-3. The machine: its cores together were busy for the share, while the work fell behind or rule 4 holds.
-4. The emulator or the plane: it had work for the share of the time, on a core or waiting for one.
-5. The functions' concurrency: the work fell behind, and invocations were throttled or the mapping's places were taken
+2. The functions' concurrency: the work fell behind, the mapping's places were taken for the share of their time, and
+   the environments used the share of the CPU time that their memory allows. Nothing else holds them back then. Where
+   they used more than the limit by as much (``1 / BUSY``), they were starting, and the figure says nothing.
+3. The emulator or the plane: it used the share of one core itself. Each works in one thread, so it has no second core.
+4. The machine: its cores together were busy for the share, while the work fell behind or rule 5 holds.
+5. The emulator or the plane: it had work for the share of the time, on a core or waiting for one.
+6. The functions' concurrency: the work fell behind, and invocations were throttled or the mapping's places were taken
    for the share of their time.
-6. Not known: the work fell behind, and nothing that was measured reached its limit.
-7. Nothing: the offered rate was kept.
+7. Not known: the work fell behind, and nothing that was measured reached its limit.
+8. Nothing: the offered rate was kept.
 
-Rules 1, 2 and 4 make a run invalid as well (``verdicts``). Work falls behind when its queue grows by more than 5 % of
+Rules 1, 3 and 5 make a run invalid as well (``verdicts``). Work falls behind when its queue grows by more than 5 % of
 the messages sent meanwhile (``GROWS``) and by more than 3 (``LEAST_GROWTH``), because fewer may wait by chance.
 """
 
@@ -121,6 +124,8 @@ def figures_between(looks: Sequence[PipelineSample]) -> Figures | None:
     late = _per_s(looks, "late")
     places = _by_arm(looks, lambda queue: queue.places_s)
     taken = _by_arm(looks, lambda queue: queue.places_busy_s)
+    used = _by_arm(looks, lambda queue: queue.cpu_s)
+    allowed = _by_arm(looks, lambda queue: queue.cpu_allowed_s)
     return Figures(
         seconds=seconds,
         cores=None if cores is None else max(round(cores), 1),
@@ -134,6 +139,8 @@ def figures_between(looks: Sequence[PipelineSample]) -> Figures | None:
         places={arm: queue.places for arm, queue in looks[-1].arms.items() if queue.places},
         # More than 1 would be possible after a mapping had to step back below what it has under way.
         places_busy={arm: min(taken[arm] / places[arm], 1.0) for arm in taken if places.get(arm)},
+        # Less than 0 while environments end, which is no figure.
+        cpu_used={arm: used[arm] / allowed[arm] for arm in used if allowed.get(arm) and used[arm] >= 0},
     )
 
 
@@ -183,6 +190,10 @@ def _named(
     if sender:
         beside = f"; {_machine(found)}" if is_full else ""
         return "sender", "the sender", "; ".join(sender) + beside
+    slowest = sorted(behind or (), key=lambda arm: -found.backlog_per_s.get(arm, 0.0))
+    for arm in slowest:
+        if _has_its_cpu(arm, found) and (named := _concurrency(arm, found, functions[arm])):
+            return "concurrency", *named
     for name in sorted(SERVERS, key=lambda name: -found.cpu.get(name, 0.0)):
         if (used := found.cpu.get(name, 0.0)) > BUSY:
             return name, f"the {name}", f"its process used {used:.0%} of one core"
@@ -196,8 +207,8 @@ def _named(
         return at_work, f"the {at_work}", f"{figure}waiting for one"
     if behind is None:
         return "unknown", _NOT_KNOWN, "no message is known to have been done"
-    for arm in sorted(behind, key=lambda arm: -found.backlog_per_s.get(arm, 0.0)):
-        if (named := _concurrency(arm, found, functions[arm])) is not None:
+    for arm in slowest:
+        if named := _concurrency(arm, found, functions[arm]):
             return "concurrency", *named
     if behind:
         measured = "CPU was not measured" if found.machine is None else _machine(found)
@@ -213,19 +224,25 @@ def _concurrency(arm: str, found: Figures, function: FunctionFacts) -> tuple[str
         by = "the account's concurrency" if reserved is None else "ReservedConcurrency"
         allowed = "" if reserved is None else f", which may have {_environments(reserved)},"
         return by, f"{throttled:.1f} invocations of {arm}{allowed} were throttled a second, {grew}"
-    busy = found.places_busy.get(arm)
-    if busy is not None:
-        places = found.places[arm]
-        if busy <= BUSY:
+    if arm not in found.places_busy:
+        running = found.concurrency.get(arm, 0)
+        if most is None or running < most:
             return None
-        figure = f"of {arm} were busy {busy:.0%} of the time, {grew}"
-        if most is not None and places >= most:
-            return "MaximumConcurrency", f"{places} of {_environments(most)} {figure}"
-        return "the scaling of the mapping", f"its {_environments(places)} {figure}"
-    used = found.concurrency.get(arm)
-    if used is not None and most is not None and used >= most:
-        return "MaximumConcurrency", f"{used} of {_environments(most)} of {arm} ran at once, {grew}"
-    return None
+        return "MaximumConcurrency", f"{running} of {_environments(most)} of {arm} ran at once, {grew}"
+    if found.places_busy[arm] <= BUSY:
+        return None
+    figure = f"of {arm} were busy {found.places_busy[arm]:.0%} of the time"
+    if _has_its_cpu(arm, found):
+        figure += f" with {found.cpu_used[arm]:.0%} of the CPU that {function.memory_mb:,} MB allow"
+    places = found.places[arm]
+    if most is not None and places >= most:
+        return "MaximumConcurrency", f"{places} of {_environments(most)} {figure}, {grew}"
+    return "the scaling of the mapping", f"its {_environments(places)} {figure}, {grew}"
+
+
+def _has_its_cpu(arm: str, found: Figures) -> bool:
+    """True if the environments of an arm used the CPU time that their memory allows."""
+    return BUSY < found.cpu_used.get(arm, 0.0) <= 1 / BUSY
 
 
 def _machine(found: Figures) -> str:

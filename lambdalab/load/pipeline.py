@@ -21,8 +21,9 @@ from lambdalab.load.ceiling import Spent
 from lambdalab.load.ledger import Limit, PipelineSample, QueueSample
 from lambdalab.load.limit import limit_now
 from lambdalab.load.messages import EndToEnd, Messages
-from lambdalab.load.processes import Processes
+from lambdalab.load.processes import Processes, cpu_times
 from lambdalab.load.schedule import LoadPlan
+from lambdalab.local.limits import cpu_share
 from lambdalab.model import LogLine
 from lambdalab.observations import Observations, Observed
 from lambdalab.report_lines import Block
@@ -249,23 +250,32 @@ class PlaneCounts:
         }
 
     def processes(self) -> dict[str, Any]:
-        """CPU times until now, with those of the functions' processes that there were at the last ``read``."""
-        return self._processes.read(self._pids)
+        """CPU times until now, with those that the functions had taken at the last ``read``."""
+        return self._processes.read(sum(self._running_s.values()))
 
     def _counts(self) -> dict[str, dict[str, Any]]:
         status = self._local.status()
-        self._pids = [pid for function in status["functions"].values() for pid in function["pids"]]
+        functions, mappings = status["functions"], status["mappings"]
+        self._running_s = {name: _running_s(function["pids"]) for name, function in functions.items()}
         found = {}
         for arm, of_arm in self._arms.items():
-            function = status["functions"][of_arm.function_name]
-            mapping = status["mappings"].get(of_arm.function_name, {})
-            found[arm] = {name: function[name] for name in _LAMBDA} | {
+            name = of_arm.function_name
+            function, mapping = functions[name], mappings.get(name, {})
+            busy_s, share = mapping.get("in_flight_s"), cpu_share(function["memory_mb"], status["cpu_scale"])
+            found[arm] = {counter: function[counter] for counter in _LAMBDA} | {
                 "concurrency": function["in_flight"],
                 "places": mapping.get("concurrency"),
-                "places_busy_s": mapping.get("in_flight_s"),
                 "places_s": mapping.get("places_s"),
+                "places_busy_s": busy_s,
+                "cpu_s": self._running_s[name],
+                "cpu_allowed_s": None if busy_s is None or status["cpu_limit"] == "none" else busy_s * share,
             }
         return found
+
+
+def _running_s(pids: Iterable[int]) -> float:
+    """CPU time of environments that run, with that of what they started and that has ended."""
+    return sum(times.own_s + times.ended_s for pid in pids if (times := cpu_times(pid)) is not None)
 
 
 class CloudWatch:

@@ -4,7 +4,6 @@ Nothing here looks through all processes of the machine, because this is read on
 """
 
 import contextlib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,14 +28,13 @@ class Processes:
             leader = psutil.Process(sender_pid)
             self._senders += [child.pid for child in leader.children() if child.cmdline() == leader.cmdline()]
 
-    def read(self, functions: Iterable[int]) -> dict[str, float | None]:
+    def read(self, running_s: float) -> dict[str, float | None]:
         """The times until now, in seconds. None is not known, as of a process that has ended.
 
         Args:
-            functions: the first process of each environment. The plane has the times of those that have ended.
+            running_s: what the functions' processes took that run now. The plane has the times of those that ended.
         """
         emulator, plane, own = cpu_times(self._emulator), cpu_times(self._plane), cpu_times(psutil.Process().pid)
-        running = [times for pid in functions if (times := cpu_times(pid)) is not None]
         senders = [times.own_s for pid in self._senders if (times := cpu_times(pid)) is not None]
         machine = read_machine()
         return {
@@ -44,7 +42,7 @@ class Processes:
             "emulator_wait_s": wait_s(self._emulator),
             "plane_cpu_s": plane and plane.own_s,
             "plane_wait_s": wait_s(self._plane),
-            "functions_cpu_s": plane and plane.ended_s + sum(times.own_s + times.ended_s for times in running),
+            "functions_cpu_s": plane and plane.ended_s + running_s,
             "sender_cpu_s": sum(senders) if senders else None,
             "bookkeeper_cpu_s": own and own.own_s,
             "busy_s": machine.busy_s,

@@ -53,12 +53,14 @@ def named(
 
 
 FULL_PLACES = {"places_busy": {"go": 0.4, "python": 0.98}}
+OWN_CPU = FULL_PLACES | {"cpu_used": {"python": 0.97}}
 STARVED = {"work": {"emulator": 0.97, "plane": 0.3}, "cpu": {"emulator": 0.17, "plane": 0.2}}
 FULL_MACHINE = {
     "machine": 0.99,
     "cpu": {"emulator": 0.30, "plane": 0.82, "functions": 0.76, "sender": 0.06, "other programs": 0.04},
 }
 OWN_CORE = {"cpu": {"emulator": 0.97, "plane": 0.2}, "work": {"emulator": 1.0, "plane": 0.3}}
+PYTHON = "2 of 2 environments of python were busy 98% of the time"
 GREW = "backlog grew 14.2/s"
 THROTTLED = f"were throttled a second, {GREW}"
 CORES = "both cores 60% busy: emulator 25%, functions 15%, plane 10%, other programs 5%, sender 2%, bookkeeper 2%"
@@ -83,7 +85,12 @@ MACHINE = "both cores 99% busy: plane 41%, functions 38%, emulator 15%, sender 3
         (
             figures(**FULL_PLACES),
             "concurrency",
-            f"MaximumConcurrency in step 3: 2 of 2 environments of python were busy 98% of the time, {GREW}",
+            f"MaximumConcurrency in step 3: {PYTHON}, {GREW}",
+        ),
+        (
+            figures(**OWN_CPU),
+            "concurrency",
+            f"MaximumConcurrency in step 3: {PYTHON} with 97% of the CPU that 128 MB allow, {GREW}",
         ),
         (
             figures(),
@@ -114,6 +121,11 @@ def test_the_sender_comes_first_and_a_full_machine_is_said_beside_it() -> None:
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
+        (OWN_CORE | OWN_CPU, "concurrency"),
+        (FULL_MACHINE | OWN_CPU, "concurrency"),
+        (STARVED | OWN_CPU, "concurrency"),
+        (FULL_MACHINE | OWN_CPU | {"cpu_used": {"python": 3.1}}, "machine"),
+        (FULL_MACHINE | OWN_CPU | {"places_busy": {"python": 0.5}}, "machine"),
         (OWN_CORE | {"machine": 0.99}, "emulator"),
         (FULL_MACHINE | FULL_PLACES, "machine"),
         (STARVED | {"machine": 0.99}, "machine"),
@@ -122,7 +134,11 @@ def test_the_sender_comes_first_and_a_full_machine_is_said_beside_it() -> None:
 )
 def test_the_earlier_rule_wins(changes: dict[str, Any], what: str) -> None:
     assert named(figures(**changes)).what == what
-    assert named(figures(**changes), behind=()).what == (what if "work" in changes else "nothing")
+
+
+@pytest.mark.parametrize(("changes", "what"), [(OWN_CORE, "emulator"), (STARVED | {"machine": 0.99}, "machine")])
+def test_a_part_that_does_all_the_work_is_a_limit_though_the_rate_was_kept(changes: dict[str, Any], what: str) -> None:
+    assert named(figures(**changes), behind=()).what == what
 
 
 @pytest.mark.parametrize(
@@ -184,7 +200,8 @@ def test_figures_are_changes_a_second_from_the_first_look_to_the_last() -> None:
         sender_cpu_s=1.0, bookkeeper_cpu_s=0.5, busy_s=1000.0, idle_s=500.0,
         arms={
             "go": QueueSample(
-                visible=3, in_flight=1, dead_letters=0, throttles=2, places=5, places_s=80.0, places_busy_s=40.0
+                visible=3, in_flight=1, dead_letters=0, throttles=2, places=5, places_s=80.0, places_busy_s=40.0,
+                cpu_s=9.0, cpu_allowed_s=10.0,
             )
         },
     )  # fmt: skip
@@ -194,7 +211,7 @@ def test_figures_are_changes_a_second_from_the_first_look_to_the_last() -> None:
         arms={
             "go": QueueSample(
                 visible=17, in_flight=7, dead_letters=0, throttles=10, places=7, places_s=104.0, places_busy_s=58.0,
-                concurrency=6,
+                concurrency=6, cpu_s=10.2, cpu_allowed_s=11.5,
             )
         },
     )  # fmt: skip
@@ -208,6 +225,7 @@ def test_figures_are_changes_a_second_from_the_first_look_to_the_last() -> None:
     assert (found.backlog_per_s, found.throttles_per_s) == ({"go": 5}, {"go": 2})
     # for 4 s there were 6 places in the mean, 24 s, and 18 s of these were taken
     assert (found.concurrency, found.places, found.places_busy) == ({"go": 6}, {"go": 7}, {"go": 0.75})
+    assert found.cpu_used == pytest.approx({"go": 0.8})
 
 
 def test_what_was_not_measured_is_absent() -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lambdalab.load.processes import Processes
+from lambdalab.load.processes import Processes, cpu_times
 
 SPIN = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass\n"
 AT_LEAST_S = 0.28
@@ -33,15 +33,18 @@ def test_functions_are_those_that_run_and_those_that_have_ended() -> None:
     )
     with script(plane) as (plane_pid, function_pid):
         processes = Processes(sender_pid=os.getpid(), emulator_pid=plane_pid, plane_pid=plane_pid)
-        running, none = processes.read([function_pid]), processes.read([])
+        function = cpu_times(function_pid)
+        assert function is not None
+        assert function.own_s >= AT_LEAST_S
+        running, none = processes.read(function.own_s), processes.read(0.0)
         assert running["functions_cpu_s"] is not None
         assert none["functions_cpu_s"] is not None
         assert none["functions_cpu_s"] >= AT_LEAST_S, "the one that has ended"
-        assert running["functions_cpu_s"] - none["functions_cpu_s"] >= AT_LEAST_S
+        assert running["functions_cpu_s"] == none["functions_cpu_s"] + function.own_s
         assert running["plane_cpu_s"] == running["emulator_cpu_s"] != running["functions_cpu_s"]
         assert (running["busy_s"] or 0) > 0
         assert (running["bookkeeper_cpu_s"] or 0) > 0
-    ended = processes.read([function_pid])
+    ended = processes.read(0.0)
     assert [ended[f"{name}_cpu_s"] for name in ("plane", "emulator", "functions")] == [None, None, None]
     assert ended["plane_wait_s"] is None
 
@@ -51,7 +54,7 @@ def test_workers_that_the_sender_forked_are_the_sender_and_its_other_children_ar
     other = f"subprocess.Popen([sys.executable, '-c', {'import os, sys' + chr(10) + SPIN + STAY!r}]).wait()\n"
     for text, is_sender in ((f"{sender}else:\n    os.wait()\n", True), (other, False)):
         with script(text) as (leader_pid, _):
-            found = Processes(sender_pid=leader_pid, emulator_pid=leader_pid, plane_pid=leader_pid).read([])
+            found = Processes(sender_pid=leader_pid, emulator_pid=leader_pid, plane_pid=leader_pid).read(0.0)
             assert found["sender_cpu_s"] is not None
             assert found["emulator_cpu_s"] is not None
             others_s = found["sender_cpu_s"] - found["emulator_cpu_s"]
