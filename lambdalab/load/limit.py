@@ -199,12 +199,14 @@ def _named(
             return name, f"the {name}", f"its process used {used:.0%} of one core"
     at_work = max(SERVERS, key=lambda name: found.work.get(name, 0.0))
     share = found.work.get(at_work, 0.0)
-    if is_full and (behind or share > BUSY):
-        return "machine", "the machine", _machine(found)
+    waited = ""
     if share > BUSY:
         on_core = found.cpu[at_work]
-        figure = f"its process had work {share:.0%} of the time, {on_core:.0%} on a core and {share - on_core:.0%} "
-        return at_work, f"the {at_work}", f"{figure}waiting for one"
+        waited = f"had work {share:.0%} of the time, {on_core:.0%} on a core and {share - on_core:.0%} waiting for one"
+    if is_full and (behind or waited):
+        return "machine", "the machine", _machine(found) + (waited and f"; the {at_work} {waited}")
+    if waited:
+        return at_work, f"the {at_work}", f"its process {waited}"
     if behind is None:
         return "unknown", _NOT_KNOWN, "no message is known to have been done"
     for arm in slowest:

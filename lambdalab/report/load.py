@@ -48,7 +48,7 @@ class LoadChapter:
             yield self._kept_up(arm)
         yield self.books.limit.sentence
         for name, share in (("emulator", self.books.emulator_busy), ("plane", self.books.plane_busy)):
-            if share is not None and name != self.books.limit.what:
+            if share is not None and not any(f"the {name} had work" in why for why in self.books.bound):
                 yield f"The {name} had work for at most {share:.0%} of a step."
 
     @property

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -215,7 +216,7 @@ def test_an_emulator_that_cannot_follow_is_the_limit_of_the_run(
     assert summary.load is not None
     limit = summary.load.limit
     assert limit.what == ("machine" if is_full(summary.load) else "emulator"), limit
-    assert limit.what == "machine" or " on a core and " in limit.sentence, "it waits for its sixth of a core"
+    assert re.search(r"the emulator.* had work \d+% of the time, \d+% on a core and \d+% waiting", limit.sentence)
     assert summary.load.whole.processed == summary.load.whole.sent == 100
 
 

@@ -136,6 +136,14 @@ def test_the_earlier_rule_wins(changes: dict[str, Any], what: str) -> None:
     assert named(figures(**changes)).what == what
 
 
+def test_a_full_machine_on_which_the_emulator_waits_for_a_core_names_both() -> None:
+    found = figures(**STARVED | {"machine": 1.0})
+    waited = "the emulator had work 97% of the time, 17% on a core and 80% waiting for one"
+    assert named(found).sentence == (
+        f"Limited by the machine in step 3: both cores 100% busy: plane 10%, emulator 8%; {waited}."
+    )
+
+
 @pytest.mark.parametrize(("changes", "what"), [(OWN_CORE, "emulator"), (STARVED | {"machine": 0.99}, "machine")])
 def test_a_part_that_does_all_the_work_is_a_limit_though_the_rate_was_kept(changes: dict[str, Any], what: str) -> None:
     assert named(figures(**changes), behind=()).what == what
