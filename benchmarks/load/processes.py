@@ -9,9 +9,10 @@ import msgspec
 import numpy as np
 import psutil
 
-from lambdalab.load.books import BUSY
-from lambdalab.load.pipeline import cpu_s, idle_s, wait_s
+from lambdalab.load.limit import BUSY
+from lambdalab.load.processes import cpu_times, wait_s
 from lambdalab.local.stack import LocalStack
+from lambdalab.machine_load import read_machine
 
 SINGLE: Final = ("emulator", "plane", "sender")
 """Processes that work in one thread, so one core is the most they can use."""
@@ -55,8 +56,8 @@ def read(stack: LocalStack, sender_pid: int) -> Reading | None:
     """Reads all counters; None when a process has just ended."""
     pids = dict(zip(SINGLE, (stack.emulator.pid, stack.plane.pid, sender_pid), strict=True))
     try:
-        cpu = {name: cpu_s(pid) for name, pid in pids.items()}
-        cpu |= {"books": _below_s(sender_pid), "functions": _below_s(stack.plane.pid), _IDLE: idle_s()}
+        cpu: dict[str, float | None] = {name: (of := cpu_times(pid)) and of.own_s for name, pid in pids.items()}
+        cpu |= {"books": _below_s(sender_pid), "functions": _below_s(stack.plane.pid), _IDLE: read_machine().idle_s}
     except psutil.NoSuchProcess:
         return None
     wait = {name: wait_s(pid) for name, pid in pids.items()}
