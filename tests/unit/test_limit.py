@@ -1,6 +1,7 @@
 """Which limit is named, by the figures of a run: one case for each rule, and for each pair of rules the earlier one."""
 
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -240,6 +241,77 @@ def test_what_was_not_measured_is_absent() -> None:
     found = figures_between([look(1), look(3, sent=10)])
     assert found == Figures(seconds=2.0, backlog_per_s={"go": 0.0})
     assert figures_between([look(1)]) is None
+
+
+RECORDED = {
+    "sweep": Figures(
+        seconds=6.592,
+        cores=2,
+        machine=0.9561,
+        cpu={
+            "emulator": 0.2109, "plane": 0.0804, "functions": 0.2048, "sender": 0.0197, "bookkeeper": 0.0258,
+            "other programs": 1.3744,
+        },
+        work={"emulator": 0.4262, "plane": 0.1516},
+        late=0.0,
+        backlog_per_s={"python": 1.2136, "go": 0.1517},
+        throttles_per_s={"python": 0.0, "go": 0.0},
+        concurrency={"python": 2, "go": 1},
+        places={"python": 2, "go": 2},
+        places_busy={"python": 0.992, "go": 0.3495},
+        cpu_used={"python": 1.0253, "go": 1.1102},
+    ),
+    "all at once": Figures(
+        seconds=3.0786,
+        cores=2,
+        machine=1.0,
+        cpu={
+            "emulator": 0.3443, "plane": 0.1137, "functions": 0.091, "sender": 0.1851, "bookkeeper": 0.0065,
+            "other programs": 1.2668,
+        },
+        work={"emulator": 0.9888, "plane": 0.2406},
+        late=1.0,
+        backlog_per_s={"go": 289.7428},
+        throttles_per_s={"go": 0.0},
+        concurrency={"go": 2},
+        places={"go": 2},
+        places_busy={"go": 0.9563},
+        cpu_used={"go": 0.5885},
+    ),
+    "starved emulator": Figures(
+        seconds=2.3295,
+        cores=2,
+        machine=1.0,
+        cpu={
+            "emulator": 0.1631, "plane": 0.0558, "functions": 0.0687, "sender": 0.0472, "bookkeeper": 0.0129,
+            "other programs": 1.6441,
+        },
+        work={"emulator": 0.9906, "plane": 0.1885},
+        late=0.0,
+        backlog_per_s={"go": 18.8884},
+        throttles_per_s={"go": 0.0},
+        concurrency={"go": 2},
+        places={"go": 2},
+        places_busy={"go": 0.9094},
+        cpu_used={"go": 0.5097},
+    ),
+}  # fmt: skip
+"""Figures of real runs on two cores that other programs kept busy (2026-11-30)."""
+
+
+def test_what_the_documentation_shows_is_said_of_what_was_recorded() -> None:
+    page = " ".join((Path(__file__).parents[2] / "docs" / "books.md").read_text().split())
+    late = (
+        "1000 of 1000 messages were begun more than 50 ms after they were due, at most 701 ms; 0 times no request "
+        "could be begun because as many as may be were under way"
+    )
+    for limit, what in (
+        (limit_of(RECORDED["sweep"], TWO, sender=(), behind={"python"}, step=2), "concurrency"),
+        (limit_of(RECORDED["all at once"], TWO, sender=(late,), behind=()), "sender"),
+        (limit_of(RECORDED["starved emulator"], TWO, sender=(), behind={"go"}, step=1), "machine"),
+    ):
+        assert limit.what == what
+        assert limit.sentence in page
 
 
 def waiting(visible: int, **changes: Any) -> dict[str, QueueSample]:
