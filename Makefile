@@ -5,8 +5,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE # else sam, which has much to import, takes nearly three times the CPU to start
 ARGS ?=
-GO_MODULES := src/go/ingest src/go/s3ingest
-TEMPLATES := template.yaml $(wildcard stacks/*.yaml stacks/*/*.yaml)
+GO_MODULES := $(patsubst %/go.mod,%,$(wildcard src/go/*/go.mod scenarios/*/src/go/*/go.mod))
+TEMPLATES := template.yaml $(wildcard scenarios/*/template.yaml)
+FUNCTIONS := $(wildcard scenarios/*/src/python/*)
 
 RATE ?= 10
 DURATION ?= 60s
@@ -74,7 +75,8 @@ check: setup audit ## Format, lint, types, import contracts, template, licences,
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 	$(BIN)/mypy
-	MYPYPATH=src/python/s3_ingest $(BIN)/mypy --config-file= --cache-dir .mypy_cache/s3_ingest --strict src/python/s3_ingest
+	for folder in $(FUNCTIONS); do \
+	MYPYPATH=$$folder $(BIN)/mypy --config-file= --cache-dir .mypy_cache/$$folder --strict $$folder || exit 1; done
 	$(BIN)/lint-imports
 	export PATH="$$($(BIN)/python -m lambdalab.tools --checkers-folder):$$PATH" && \
 	cfn-lint --append-rules cfn_lint_serverless.rules --template $(TEMPLATES) && checkov --file $(TEMPLATES)
@@ -87,7 +89,7 @@ audit: setup ## Hold the licences of all that is installed and linked against to
 format: setup ## Format Python and Go
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
-	PATH="$$($(BIN)/python -m lambdalab.tools --go-folder):$$PATH" gofmt -w src/go tests/local/go benchmarks/functions/go
+	PATH="$$($(BIN)/python -m lambdalab.tools --go-folder):$$PATH" gofmt -w $(GO_MODULES) tests/local/go benchmarks/functions/go
 
 build: setup ## sam build, for AWS
 	$(BIN)/sam build
@@ -103,4 +105,4 @@ sam-local: setup ## Run both functions in Docker with sam local, and compare wit
 
 clean: ## Remove what was built and installed; results/ stays
 	@test ! -e .lambdalab/stack.json || $(BIN)/lambdalab down
-	rm -rf .venv .lambdalab .aws-sam .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf .venv .lambdalab .aws-sam scenarios/*/.aws-sam .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

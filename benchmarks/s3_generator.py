@@ -1,7 +1,8 @@
 """How fast the Python S3 ingest function makes data, beside the system's own random source.
 
 ``python -m benchmarks.s3_generator`` from the project's folder; Go does the same in its ``generator_test.go``:
-``cd src/go/s3ingest && go test -bench . -run '^$' ./internal/s3ingest``. docs/s3-ingest.md has what they said.
+``cd scenarios/s3_ingest/src/go/s3ingest && go test -bench . -run '^$' ./internal/s3ingest``.
+``scenarios/s3_ingest/README.md`` has what they said.
 """
 
 import importlib
@@ -12,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
-SOURCE: Final = Path(__file__).parents[1] / "src/python/s3_ingest"
+SOURCE: Final = Path(__file__).parents[1] / "scenarios/s3_ingest/src/python/s3_ingest"
 PART_BYTES: Final = 8 * 1024 * 1024
 ROUNDS: Final = 15
 

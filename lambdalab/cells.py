@@ -40,9 +40,9 @@ class NamedDesign(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class CellsFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A cells file. ``settings`` is the environment of samconfig.toml that builds and deploys the template."""
+    """A cells file. ``scenario`` is the one whose template has the functions."""
 
-    settings: str
+    scenario: str
     functions: dict[str, Source]
     designs: tuple[NamedDesign, ...]
 

@@ -21,7 +21,7 @@ from lambdalab.errors import SetupError, UsageError
 from lambdalab.factorial.model import CalledFunction, FactorialManifest
 from lambdalab.loopback import LOCAL_REGION
 from lambdalab.model import FunctionFacts, Manifest
-from lambdalab.project import project_root, read_or_empty
+from lambdalab.project import read_or_empty
 from lambdalab.target import AwsTarget, LocalTarget
 
 
@@ -149,7 +149,7 @@ def _changed(run_id: str, what: str, before: object, now: object, set_back: str 
     )
 
 
-def versions(python_source: str, go_source: str, *, local: bool) -> dict[str, str]:
+def versions(python_source: Path, go_source: Path, *, local: bool) -> dict[str, str]:
     """Everything that takes part, with its version; the functions' SDKs as their own files pin them, if readable.
 
     Args:
@@ -157,14 +157,13 @@ def versions(python_source: str, go_source: str, *, local: bool) -> dict[str, st
         go_source: that of the Go function.
         local: whether they run in the local stack.
     """
-    root = project_root()
     found = {"lambdalab": __version__, "python": platform.python_version(), "boto3 (lab)": version("boto3")}
     for name, pinned in re.findall(
-        r"^([\w-]+)(?:\[.*\])?==(\S+)", read_or_empty(root / python_source / "requirements.txt"), re.MULTILINE
+        r"^([\w-]+)(?:\[.*\])?==(\S+)", read_or_empty(python_source / "requirements.txt"), re.MULTILINE
     ):
         found[f"{name} (function)"] = pinned
     for name, pinned in re.findall(
-        r"^\s+(github\.com/aws/\S+) (v\S+)$", read_or_empty(root / go_source / "go.mod"), re.MULTILINE
+        r"^\s+(github\.com/aws/\S+) (v\S+)$", read_or_empty(go_source / "go.mod"), re.MULTILINE
     ):
         found[name.removeprefix("github.com/aws/")] = pinned
     if local:

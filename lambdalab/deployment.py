@@ -1,4 +1,7 @@
-"""How sam is called for this project: this machine's parameters, and the environment it runs in."""
+"""How sam is called for a scenario: this machine's parameters, and the environment it runs in.
+
+Where a function takes a ``folder``, that is the scenario's; by default the one that the current folder belongs to.
+"""
 
 import contextlib
 import hashlib
@@ -15,7 +18,16 @@ from lambdalab import loopback, samconfig
 from lambdalab.design import Architecture
 from lambdalab.errors import UsageError
 from lambdalab.package import zipped
-from lambdalab.project import project_root, state_folder
+from lambdalab.project import (
+    TEMPLATE,
+    project_root,
+    scenario_folder,
+    scenario_folders,
+    scenario_name,
+    shown,
+    state_folder,
+)
+from lambdalab.samconfig import LOCAL
 from lambdalab.template import read_template
 from lambdalab.tools import find_python, go_caches, go_version, run_tool, search_path, tool
 
@@ -29,6 +41,7 @@ CODE: Final = {"AWS::Serverless::Function": "CodeUri", "AWS::Serverless::LayerVe
 """Types of resources whose property ``sam build`` makes the path of a folder."""
 _NEVER_AGAIN_S: Final = 4102444800.0
 """The year 2100, in epoch seconds."""
+_LOAD: Final = "load"
 _NOT_LOCAL: Final = ("SavedQueries", "Alarms", "AlarmTopicArn", "Dashboard", "Tracing", "BudgetUsd", "BudgetEmail")
 """Parameters of what watches a stack on AWS. The emulator lacks some of it, and nobody looks at the rest there."""
 
@@ -86,42 +99,36 @@ def _quiet_sam() -> dict[str, str]:
     return {"SAM_CLI_TELEMETRY": "0", "SAM_CLI_POLL_DELAY": "0.5", "__SAM_CLI_APP_DIR": str(folder)}
 
 
-def is_local(environment: str) -> bool:
-    """Whether an environment of samconfig.toml is for the emulator: ``local``, or a further template's ``-local``."""
-    return environment == "local" or environment.endswith("-local")
-
-
-def local_environment(settings: str) -> str:
-    """The environment by which sam builds and deploys a local stack of these settings."""
-    return settings if is_local(settings) else "local"
-
-
-def local_stack(settings: str) -> tuple[str, str]:
-    """The name of a local stack of these settings, and its template."""
-    environment = local_environment(settings)
-    return samconfig.stack_name(environment), samconfig.template_file(environment)
-
-
-def local_parameters(changes: dict[str, str], settings: str = "local") -> dict[str, str]:
+def local_parameters(changes: dict[str, str], settings: str = LOCAL, folder: Path | None = None) -> dict[str, str]:
     """The parameters of a local stack: samconfig's, then this machine's, then ``changes``.
 
     Args:
         changes: what differs.
-        settings: an environment of samconfig.toml; of ``load`` everything is taken but what watches a stack, and
-            one that ends in ``-local`` belongs to a further template, so it is taken as it is.
+        settings: ``local``, or ``load``, of which everything is taken but what watches a stack.
+        folder: the scenario's.
 
     Raises:
         UsageError: no local stack can have these settings.
     """
-    known = [name for name in samconfig.environments() if name == "load" or is_local(name)]
+    folder = folder or scenario_folder()
+    known = [name for name in samconfig.environments(folder) if name in (LOCAL, _LOAD)]
     if settings not in known:
-        next_step = f"name one of {', '.join(known)}" if known else "add [local.global.parameters] to samconfig.toml"
-        raise UsageError(f"no local stack has settings {settings}", next_step=next_step)
-    stated = samconfig.parameter_overrides(settings)
-    if local_environment(settings) == "local":
-        local = samconfig.parameter_overrides("local")
-        stated = local | stated | {name: local[name] for name in _NOT_LOCAL if name in local}
-    return stated | host_parameters() | changes
+        raise UsageError(
+            f"no local stack of scenario {scenario_name(folder)} has settings {settings}",
+            next_step=f"name one of {', '.join(known)}{_other_scenarios(folder)}"
+            if known
+            else f"add [{LOCAL}.global.parameters] to {shown(folder / samconfig.FILE)}",
+        )
+    local = samconfig.parameter_overrides(folder, LOCAL)
+    stated = samconfig.parameter_overrides(folder, settings)
+    watching = {name: local[name] for name in _NOT_LOCAL if name in local}
+    return local | stated | watching | host_parameters() | changes
+
+
+def _other_scenarios(folder: Path) -> str:
+    """What a next step says of further scenarios, which are named by themselves."""
+    others = [name for name, of in scenario_folders().items() if of != folder]
+    return f", or another scenario, such as `lambdalab up {others[-1]}`" if others else ""
 
 
 def overrides(parameters: dict[str, str]) -> list[str]:
@@ -129,38 +136,38 @@ def overrides(parameters: dict[str, str]) -> list[str]:
     return ["--parameter-overrides", *(f"{key}=" + (value or '""') for key, value in parameters.items())]
 
 
-def build(settings: str, parameters: dict[str, str]) -> None:
+def build(parameters: dict[str, str], folder: Path | None = None) -> None:
     """Builds the functions of a local stack, unless they are built and nothing that they are made of has changed.
 
     sam empties its folder before it builds, so that a build by hand is never taken for one of this.
 
     Args:
-        settings: an environment of samconfig.toml.
         parameters: the stack's.
+        folder: the scenario's.
 
     Raises:
         ToolError: sam is missing, or the build failed.
     """
-    environment = local_environment(settings)
-    note = project_root() / samconfig.build_dir(environment) / _MADE_OF
-    made_of = _made_of(local_stack(settings)[1], parameters)
+    folder = folder or scenario_folder()
+    note = samconfig.build_dir(folder, LOCAL) / _MADE_OF
+    made_of = _made_of(folder, parameters)
     if note.is_file() and note.read_text() == made_of:
         return
-    arguments = [str(tool("sam")), "build", "--config-env", environment, *overrides(parameters)]
-    with contextlib.chdir(project_root()):
+    arguments = [str(tool("sam")), "build", "--config-env", LOCAL, *overrides(parameters)]
+    with contextlib.chdir(folder):
         run_tool(arguments, log_file=state_folder() / "sam-build.log", variables=build_variables())
     _pack(note.parent)
     note.write_text(made_of)
 
 
-def built_template(settings: str) -> Path:
+def built_template(folder: Path) -> Path:
     """The template that ``sam build`` left for a local stack."""
-    return project_root() / samconfig.build_dir(local_environment(settings)) / "template.yaml"
+    return samconfig.build_dir(folder, LOCAL) / TEMPLATE
 
 
-def packed_template(settings: str) -> Path | None:
+def packed_template(folder: Path | None = None) -> Path | None:
     """The template that ``build`` packed; None if it names files that only ``sam deploy`` can upload."""
-    packed = built_template(settings).with_name(_PACKED)
+    packed = built_template(folder or scenario_folder()).with_name(_PACKED)
     return packed if packed.is_file() else None
 
 
@@ -199,13 +206,13 @@ def _is_file(folder: Path, text: str) -> bool:
         return False
 
 
-def _made_of(template: str, parameters: dict[str, str]) -> str:
+def _made_of(folder: Path, parameters: dict[str, str]) -> str:
     """A digest of everything a build depends on: sources, template, tools, and for what it is built."""
     root, go = project_root(), go_variables()
     tools = (go["GOFLAGS"], go_version(shutil.which("go", path=go["PATH"]) or ""))
     digest = hashlib.sha256(repr((parameters["Architecture"], parameters["PythonRuntime"], tools)).encode())
-    sources = (path for path in (root / "src").rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    for path in (root / template, *sorted((root / "tools").glob("*.txt")), *sorted(sources)):
+    sources = (path for path in (folder / "src").rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    for path in (folder / TEMPLATE, *sorted((root / "tools").glob("*.txt")), *sorted(sources)):
         content = path.read_bytes()
         digest.update(f"{path.relative_to(root)} {path.stat().st_mode:o} {len(content)}\n".encode() + content)
     return digest.hexdigest()

@@ -33,6 +33,7 @@ from lambdalab.frontier import NO_LIMITS, Limits, SweptCell, frontiers, swept_ce
 from lambdalab.model import FunctionFacts, Manifest, Trial, TrialResult
 from lambdalab.pairing import Resolutions, compare_arms
 from lambdalab.plan import EFFECT, Plan, find_experience, make_plan
+from lambdalab.project import project_root
 from lambdalab.protocol import schedule
 from lambdalab.record_files import read_records, write_records
 from lambdalab.report.html import render_html
@@ -81,7 +82,7 @@ def new_run(
     if not without_cpu_limit:
         require_cpu_limit(target, protocol.factors.memory_mb)
     require_empty_queues(target, protocol.arms)  # else there would be a run without a trial
-    now = datetime.now(UTC)
+    now, root = datetime.now(UTC), project_root()
     prices = load_price_sheet(target.region)
     conditions = conditions_at(target)
     functions = {arm.name: target.facts(arm) for arm in protocol.arms}
@@ -103,8 +104,10 @@ def new_run(
         latency=conditions.latency,
         cpu_scale=conditions.cpu_scale,
         interpreters=interpreters(target, functions),
-        template_runtimes={arm.name: parameter_default(f"{arm.language.capitalize()}Runtime") for arm in protocol.arms},
-        versions=versions("src/python/ingest", "src/go/ingest", local=isinstance(target, LocalTarget)),
+        template_runtimes={
+            arm.name: parameter_default(root, f"{arm.language.capitalize()}Runtime") for arm in protocol.arms
+        },
+        versions=versions(root / "src/python/ingest", root / "src/go/ingest", local=isinstance(target, LocalTarget)),
         machine=conditions.machine,
         cold_mode=target.cold_mode if load is None else None,
         load=load,
@@ -275,7 +278,7 @@ def plan_run(
 
 def plan_local_run(protocol: Protocol, results: Path, *, effect: float = EFFECT) -> Plan:
     """What a run on a local stack would ask for, when none is up: with the settings it would be brought up with."""
-    settings = local_parameters({})
+    settings = local_parameters({}, folder=project_root())
     functions = {arm.name: facts_of_settings(arm, settings) for arm in protocol.arms}
     return _plan(protocol, functions, results, conditions_without_stack(), effect=effect)
 

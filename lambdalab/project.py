@@ -1,4 +1,9 @@
-"""Where things lie: the project a command works on, and the folders it may write."""
+"""Where things lie: the project and the scenario that a command works on, and the folders it may write.
+
+A scenario is a folder with a ``template.yaml``: the project's root, and every such folder of ``scenarios``. What sam
+builds lies beside the template, in ``.aws-sam``. Everything that the lab keeps lies at the root: the scenarios share
+its tools, its one local stack with the lock, and its results.
+"""
 
 import os
 import stat
@@ -6,23 +11,82 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from lambdalab.errors import SetupError, StorageError
+from lambdalab.errors import SetupError, StorageError, UsageError
 
+TEMPLATE: Final = "template.yaml"
+SCENARIOS: Final = "scenarios"
+PROTOCOLS: Final = "protocols"
+ROOT_SCENARIO: Final = "ingest"
+"""The name of the scenario at the project's root."""
 STATE_FOLDER: Final = ".lambdalab"
 RESULTS: Final = Path("results")
 
 
 def project_root() -> Path:
-    """The nearest folder, from here upwards, that holds a ``template.yaml`` and ``protocols``.
+    """The folder of the project: the nearest one upwards with a template and protocols that is none of its scenarios.
 
     Raises:
         SetupError: there is none.
     """
+    folder = scenario_folder()
+    return _project_above(folder) or folder
+
+
+def scenario_folder() -> Path:
+    """The folder of the scenario that the current folder belongs to: one of ``scenarios``, else the project's root.
+
+    Raises:
+        SetupError: there is no project.
+    """
     here = Path.cwd()
     for folder in (here, *here.parents):
-        if (folder / "template.yaml").is_file() and (folder / "protocols").is_dir():
+        if _is_project(folder) or ((folder / TEMPLATE).is_file() and _project_above(folder) is not None):
             return folder
     raise SetupError(f"no lambdalab project in {here} or above it", next_step="change to the cloned folder")
+
+
+def scenario_folders() -> dict[str, Path]:
+    """The folder of every scenario by name, the root's first. The name is the folder's, with ``-`` in place of ``_``.
+
+    Raises:
+        SetupError: there is no project.
+        UsageError: two folders have the same name.
+    """
+    root = project_root()
+    found = {ROOT_SCENARIO: root}
+    for template in sorted(root.glob(f"{SCENARIOS}/*/{TEMPLATE}")):
+        folder, name = template.parent, _name(template.parent)
+        if name in found:
+            raise UsageError(
+                f"{shown(folder)} and {shown(found[name])} are both scenario {name}", next_step="rename one of them"
+            )
+        found[name] = folder
+    return found
+
+
+def scenario_name(folder: Path) -> str:
+    """The name of the scenario in a folder."""
+    return ROOT_SCENARIO if folder == project_root() else _name(folder)
+
+
+def shown(path: Path) -> str:
+    """A path of the project as messages show it: relative to the root."""
+    return os.path.relpath(path, project_root())
+
+
+def _name(folder: Path) -> str:
+    return folder.name.replace("_", "-")
+
+
+def _is_project(folder: Path) -> bool:
+    is_one = (folder / TEMPLATE).is_file() and (folder / PROTOCOLS).is_dir()
+    return is_one and _project_above(folder) is None
+
+
+def _project_above(folder: Path) -> Path | None:
+    """The project of which a folder is a scenario."""
+    above = folder.parent.parent
+    return above if folder.parent.name == SCENARIOS and _is_project(above) else None
 
 
 def results_folder() -> Path:

@@ -16,6 +16,7 @@ import msgspec
 from lambdalab.design import Caps, Factors, Items, Load, Mode, Protocol, Start, Stop
 from lambdalab.errors import ProtocolError
 from lambdalab.model import Trial
+from lambdalab.project import PROTOCOLS, scenario_folder, scenario_folders
 from lambdalab.settings_file import choose, locate, read
 from lambdalab.stats import smallest_n
 
@@ -45,22 +46,42 @@ class _Header(msgspec.Struct):
     scenario: str
 
 
-def scenario_of(name_or_path: str | Path) -> str:
-    """For which scenario a protocol is, whatever else it says.
+def protocol_file(name_or_path: str | Path, scenario: str | None = None) -> Path:
+    """The file of a protocol: ``strict`` means ``protocols/strict.toml`` of a scenario, anything else is a path.
+
+    Args:
+        name_or_path: which.
+        scenario: the one whose protocols come first; by default that of the current folder. Those of the others
+            follow, so that a command for the wrong scenario can be told the right one.
 
     Raises:
-        ProtocolError: the file is absent, is no TOML or names none.
+        ProtocolError: no scenario has a protocol of that name.
     """
-    return read(locate(name_or_path, "protocols", ProtocolError), _Header, ProtocolError).scenario
+
+    def roots() -> list[Path]:
+        folders = scenario_folders()
+        first = scenario_folder() if scenario is None else folders.get(scenario, scenario_folder())
+        return [first, *(folder for folder in folders.values() if folder != first)]
+
+    return locate(name_or_path, PROTOCOLS, ProtocolError, roots)
 
 
-def load_protocol(name_or_path: str | Path) -> Protocol:
-    """Read and check a protocol: ``strict`` means ``protocols/strict.toml``, anything else is a path.
+def scenario_of(name_or_path: str | Path, scenario: str | None = None) -> str:
+    """For which scenario a protocol is, whatever else it says. Arguments and errors are those of ``load_protocol``."""
+    return read(protocol_file(name_or_path, scenario), _Header, ProtocolError).scenario
+
+
+def load_protocol(name_or_path: str | Path, scenario: str | None = None) -> Protocol:
+    """Read and check a protocol.
+
+    Args:
+        name_or_path: as for ``protocol_file``.
+        scenario: as for ``protocol_file``.
 
     Raises:
         ProtocolError: the file is absent or something in it is wrong; tells file, key, value and next step.
     """
-    path = locate(name_or_path, "protocols", ProtocolError)
+    path = protocol_file(name_or_path, scenario)
     protocol = read(path, Protocol, ProtocolError)
     check_protocol(protocol, str(path))
     return protocol

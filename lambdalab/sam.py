@@ -1,9 +1,9 @@
 """``sam``, isolated and pinned, as ``.venv/bin/sam``.
 
-It is aws-sam-cli unchanged, with three additions for ``--config-env local`` and ``NAME-local``: the endpoints are the
-running local stack's, Lambda's the plane's, never AWS; Architecture and PythonRuntime are this machine's unless they
-are given; and the containers of ``sam local`` reach the local stack and know its tables
-(lambdalab/local/containers.py).
+It is aws-sam-cli unchanged, with three additions for ``--config-env local``: the endpoints are the running local
+stack's, Lambda's the plane's, never AWS; Architecture and PythonRuntime are this machine's unless they are given; and
+the containers of ``sam local`` reach the local stack and know its tables (lambdalab/local/containers.py). An
+environment that the scenario does not have is refused, because sam itself would go on without any settings.
 """
 
 import asyncio
@@ -15,21 +15,29 @@ import sys
 from collections.abc import Sequence
 from typing import Final
 
+from lambdalab import samconfig
 from lambdalab.console import say
-from lambdalab.deployment import aws_variables, build_variables, is_local, local_parameters, local_variables, overrides
+from lambdalab.deployment import aws_variables, build_variables, local_parameters, local_variables, overrides
 from lambdalab.errors import LambdalabError, StackError, UsageError
 from lambdalab.local.containers import ensure_images, sam_local_options
 from lambdalab.local.stack import LocalStack, running_stack
+from lambdalab.project import ROOT_SCENARIO, scenario_folder, scenario_folders, scenario_name, shown
+from lambdalab.samconfig import LOCAL
 from lambdalab.tools import tool
 
 _RUN_FUNCTIONS: Final = ("invoke", "start-lambda", "start-api")
 """The commands of ``sam local`` that start containers."""
 
 
-def local_environment(given: Sequence[str]) -> str | None:
-    """The samconfig environment for the emulator that the arguments select, if they do."""
+def environment_of(given: Sequence[str]) -> str | None:
+    """The samconfig environment that the arguments select, if they do."""
     pairs = [*itertools.pairwise(given), *(tuple(argument.split("=", 1)) for argument in given if "=" in argument)]
-    return next((value for name, value in pairs if name == "--config-env" and is_local(value)), None)
+    return next((value for name, value in pairs if name == "--config-env"), None)
+
+
+def is_local(given: Sequence[str]) -> bool:
+    """True if the arguments select the environment for the emulator."""
+    return environment_of(given) == LOCAL
 
 
 def command_of(given: Sequence[str]) -> str:
@@ -48,26 +56,25 @@ def arguments(given: Sequence[str]) -> list[str]:
     """What sam is called with: the user's arguments, completed for a local build, deploy or ``sam local``."""
     chosen = any(argument.startswith("--parameter-overrides") for argument in given)
     for_this_machine = command_of(given) in ("build", "deploy") or runs_functions(given)
-    environment = local_environment(given)
-    if environment is None or not for_this_machine or chosen:
+    if not is_local(given) or not for_this_machine or chosen:
         return list(given)
-    return [*given, *overrides(local_parameters({}, environment))]
+    return [*given, *overrides(local_parameters({}))]
 
 
 def main() -> int:  # returns only when sam cannot be started, or has to be waited for
     """Runs sam with this process's arguments."""
     given = sys.argv[1:]
     try:
+        _refuse_unknown_environment(given)
         completed = arguments(given)
         program = tool("sam")
-        settings = local_environment(given)
-        if settings is not None and runs_functions(given):
-            _refuse_further_template(settings)
+        if is_local(given) and runs_functions(given):
+            _refuse_other_scenario()
             _refuse_own_variables(given)
             stack = _local_stack()
             images = ensure_images(stack, say)
             return asyncio.run(_in_containers([str(program), *completed], stack, images))
-        if settings is None:
+        if not is_local(given):
             environment = aws_variables()
         elif command_of(given) in ("build", "validate", "local"):
             environment = build_variables()
@@ -111,11 +118,24 @@ def _refuse_own_variables(given: Sequence[str]) -> None:
         )
 
 
-def _refuse_further_template(settings: str) -> None:
-    if settings != "local":
+def _refuse_unknown_environment(given: Sequence[str]) -> None:
+    environment = environment_of(given)
+    if environment is None or any(argument.startswith("--config-file") for argument in given):
+        return
+    known = samconfig.environments(folder := scenario_folder())
+    if environment not in known:
+        others = [shown(other) for other in scenario_folders().values() if other != folder]
         raise UsageError(
-            f"sam local is not made ready for --config-env {settings}: its containers would not reach the local stack",
-            next_step=f"bring the stack up with `lambdalab up --settings {settings}` and use `sam remote invoke`",
+            f"{shown(folder / samconfig.FILE)} has no environment {environment}",
+            next_step=f"name one of {', '.join(known)}, or change to the folder of its scenario: {', '.join(others)}",
+        )
+
+
+def _refuse_other_scenario() -> None:
+    if (name := scenario_name(scenario_folder())) != ROOT_SCENARIO:
+        raise UsageError(
+            f"sam local is not made ready for scenario {name}: its containers would not reach the local stack",
+            next_step=f"bring the stack up with `lambdalab up {name}` and use `sam remote invoke`",
         )
 
 

@@ -74,7 +74,7 @@ def compare(
     for runtime in sorted(set(by_function.values())):
         ensure_image(runtime, progress)
     progress("building the functions")
-    build("local", local_parameters({}))
+    build(local_parameters({}, folder=project_root()), project_root())
     tables = {function: variables["TABLE_NAME"] for function, variables in env_json(stack, "").items()}
     aws = stack.aws()
 

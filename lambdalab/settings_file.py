@@ -6,7 +6,7 @@ A key nobody reads is a setting the user believes in, so unknown keys are refuse
 import difflib
 import re
 import tomllib
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from decimal import Decimal
 from pathlib import Path
 from types import UnionType
@@ -15,7 +15,7 @@ from typing import Any, TypeVar, get_args
 import msgspec
 
 from lambdalab.errors import UsageError
-from lambdalab.project import project_root
+from lambdalab.project import project_root, shown
 
 T = TypeVar("T", bound=msgspec.Struct)
 
@@ -23,22 +23,29 @@ _AT = re.compile(r"(?P<what>.*?)(?: - at `\$\.?(?P<where>.*)`)?", re.DOTALL)
 _KEY = re.compile(r"Object (?P<fault>contains unknown|missing required) field `(?P<key>.*)`")
 
 
-def locate(name_or_path: str | Path, folder: str, error: type[UsageError]) -> Path:
+def locate(
+    name_or_path: str | Path,
+    folder: str,
+    error: type[UsageError],
+    roots: Callable[[], Sequence[Path]] = lambda: [project_root()],
+) -> Path:
     """Find a settings file: a bare name means ``<folder>/<name>.toml`` of the project, the rest is a path.
 
     Args:
         name_or_path: ``strict``, or a path, which ends in ``.toml`` or has a separator.
-        folder: folder under the project root that bare names refer to.
-        error: what to raise when a bare name is unknown.
+        folder: folder under a root that bare names refer to.
+        error: what to raise when a bare name is unknown; it lists those of the first root.
+        roots: looked through one after the other. A path needs none.
     """
     path = Path(name_or_path)
     if path.suffix == ".toml" or len(path.parts) != 1:
         return path
-    home = project_root() / folder
-    known = sorted(file.stem for file in home.glob("*.toml"))
-    if path.name not in known:
-        raise error(f'{folder}/ has no "{path.name}"', next_step=choose(path.name, known))
-    return home / f"{path.name}.toml"
+    homes = [root / folder for root in roots()]
+    for home in homes:
+        if (found := home / f"{path.name}.toml").is_file():
+            return found
+    known = sorted(file.stem for file in homes[0].glob("*.toml"))
+    raise error(f'{shown(homes[0])}/ has no "{path.name}"', next_step=choose(path.name, known))
 
 
 def read(path: Path, kind: type[T], error: type[UsageError]) -> T:

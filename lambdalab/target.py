@@ -27,7 +27,7 @@ from lambdalab.model import FunctionFacts, LogLine
 from lambdalab.package import Package, build_package
 from lambdalab.pipeline_graph import Graph
 from lambdalab.pipeline_reading import read_pipeline
-from lambdalab.project import machine_folder
+from lambdalab.project import machine_folder, shown
 from lambdalab.samconfig import region_of
 from lambdalab.stack import Stack, find_stack
 
@@ -381,7 +381,7 @@ class LocalTarget(AwsTarget):
 
 
 def aws_target(
-    stack_name: str, builds: Mapping[str, Path] | None = None, aws: Aws | None = None, environment: str | None = None
+    stack_name: str, builds: Mapping[str, Path] | None = None, aws: Aws | None = None, folder: Path | None = None
 ) -> AwsTarget:
     """The target for a stack on AWS, by the ordinary AWS environment.
 
@@ -389,14 +389,14 @@ def aws_target(
         stack_name: which.
         builds: as of ``AwsTarget``.
         aws: clients that are there already.
-        environment: of samconfig.toml, by which such a stack is deployed; sam's default when None.
+        folder: of the scenario whose stack it is; the project's root when None.
 
     Raises:
         StackError, AccessError: it is not there, or cannot be asked for.
     """
     aws = aws or Aws(region=region_of(stack_name))
-    by = "" if environment is None else f" --config-env {environment}"
-    deploy = f"`sam build{by} && sam deploy{by}`"
+    there = "" if folder is None else f"cd {shown(folder)} && "
+    deploy = f"`{there}sam build && sam deploy`"
     stack = find_stack(aws, stack_name, next_step=f"deploy it with {deploy}, or name yours with --stack-name")
     return AwsTarget(aws, stack, builds)
 
@@ -411,7 +411,7 @@ def local_target(local: LocalStack, builds: Mapping[str, Path] | None = None) ->
     stack = find_stack(
         local.aws(),
         local.stack_name,
-        next_step="bring up the one that is needed with `lambdalab down && lambdalab up`, "
-        "`--settings` naming which, or end it with `lambdalab down` and add --up",
+        next_step="bring up the one that is needed with `lambdalab down && lambdalab up SCENARIO`, "
+        "or end it with `lambdalab down` and add --up",
     )
     return LocalTarget(local, stack, builds)

@@ -11,13 +11,12 @@ import yaml
 
 from lambdalab.aws import Aws
 from lambdalab.errors import UsageError
-from lambdalab.project import project_root
+from lambdalab.project import TEMPLATE, shown
 
-_FILE: Final = "template.yaml"
 _TOGETHER: Final = {
     "Timeout", "VisibilityTimeout", "BudgetUsd", "BudgetEmail", "ReservedConcurrency", "MaximumConcurrency"
 }  # fmt: skip
-"""Parameters of this project's template that limit each other."""
+"""Parameters that limit each other where a template has them all."""
 
 
 class _Parameter(TypedDict, total=False):
@@ -32,11 +31,11 @@ class _Parameter(TypedDict, total=False):
     ConstraintDescription: str
 
 
-def parameter_default(name: str, template: str = _FILE) -> str:
-    """The value a parameter has on AWS when nobody sets it."""
-    parameters = _parameters(project_root(), template)
+def parameter_default(folder: Path, name: str) -> str:
+    """The value that a parameter of the template in a folder has on AWS when nobody sets it."""
+    parameters = _parameters(folder)
     if "Default" not in parameters.get(name, {}):
-        raise UsageError(f"{template} has no parameter {name} with a default", next_step="add it")
+        raise UsageError(f"{shown(folder / TEMPLATE)} has no parameter {name} with a default", next_step="add it")
     return str(parameters[name]["Default"])
 
 
@@ -66,13 +65,17 @@ def processed_template(aws: Aws, stack_name: str) -> dict[str, Any]:
     return read_template(body, f"the template of stack {stack_name}") if isinstance(body, str) else body or {}
 
 
-def check_parameters(values: dict[str, str], template: str = _FILE) -> None:
+def check_parameters(folder: Path, values: dict[str, str]) -> None:
     """Refuses what AWS and the emulator would refuse, before anything is built and in one sentence.
+
+    Args:
+        folder: of the template.
+        values: of its parameters.
 
     Raises:
         UsageError: a parameter is unknown, its value is outside the template's limits, or two do not go together.
     """
-    parameters = _parameters(project_root(), template)
+    parameters, template = _parameters(folder), shown(folder / TEMPLATE)
     for name, value in values.items():
         if name not in parameters:
             near = difflib.get_close_matches(name, parameters, n=1)
@@ -82,7 +85,7 @@ def check_parameters(values: dict[str, str], template: str = _FILE) -> None:
             rule = parameters[name].get("ConstraintDescription", f"see {template}")
             raise UsageError(f"{name}={value} is not allowed by {template}", next_step=f"it {rule}")
     together = {name: str(parameter.get("Default", "")) for name, parameter in parameters.items()} | values
-    if template != _FILE or not _TOGETHER.issubset(together):
+    if not _TOGETHER.issubset(together):
         return
     timeout_s, visibility_s = together["Timeout"], together["VisibilityTimeout"]
     if timeout_s.isdecimal() and visibility_s.isdecimal() and int(visibility_s) < int(timeout_s):
@@ -116,9 +119,9 @@ def _allowed(parameter: _Parameter, value: str) -> bool:
 
 
 @cache
-def _parameters(root: Path, template: str = _FILE) -> dict[str, _Parameter]:
-    """The parameters of a template. Their limits have been checked."""
-    path = root / template
+def _parameters(folder: Path) -> dict[str, _Parameter]:
+    """The parameters of the template in a folder. Their limits have been checked."""
+    path = folder / TEMPLATE
     try:
         content = path.read_text(encoding="utf-8")
     except OSError as problem:

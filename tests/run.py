@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from lambdalab.deployment import build, go_variables, local_parameters
+from lambdalab.project import scenario_folders
 
 _STACKS: Final = (
     "dead_letters",
@@ -27,14 +28,13 @@ _STACKS: Final = (
     "measurer",
     "replaced_emulator",
     "roles",
-    "s3_stack",
     "sam_local",
     "secrets",
 )
 BESIDE: Final[tuple[tuple[str, ...], ...]] = (
     ("tests/e2e",),
     # What builds and deploys first: what holds rates wants the cores, which are freer towards the end.
-    (*(f"tests/e2e/test_{name}.py" for name in _STACKS), "tests/chaos", "tests/browser", "tests/load"),
+    (*(f"tests/e2e/test_{name}.py" for name in _STACKS), "scenarios", "tests/chaos", "tests/browser", "tests/load"),
     ("tests/unit",),
 )
 """Files and folders of each part that runs beside the rest; what one names is in no other, nor in the rest."""
@@ -45,10 +45,12 @@ _PYTEST: Final = (sys.executable, "-m", "pytest")
 
 def main() -> int:
     """Returns the exit code of a part that failed, 0 when none did."""
-    for settings in ("local", "s3-local") if Path("samconfig.toml").exists() else ():
-        print(f"building the functions of {settings}, once for all tests", flush=True)
-        build(settings, local_parameters({}, settings))
-    for module in sorted(Path("src/go").glob("*/go.mod")):
+    for name, folder in scenario_folders().items() if Path("samconfig.toml").exists() else ():
+        print(f"building the functions of {name}, once for all tests", flush=True)
+        build(local_parameters({}, folder=folder), folder)
+    for module in sorted(
+        path for source in ("src", "scenarios/*/src") for path in Path().glob(f"{source}/go/*/go.mod")
+    ):
         done = subprocess.run(["go", "test", "-count=1", "./..."], cwd=module.parent, env=go_variables(), check=False)
         if done.returncode:
             return done.returncode

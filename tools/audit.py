@@ -20,7 +20,8 @@ from lambdalab.deployment import host_parameters
 from lambdalab.project import project_root, state_folder
 from lambdalab.tools import go_folder, interpreter_for
 
-GO_MODULES: Final = ("src/go/ingest", "src/go/s3ingest", "tests/local/go")
+GO_MODULES: Final = ("src/go/*", "scenarios/*/src/go/*", "tests/local/go")
+"""Folders of Go modules, as patterns below the project."""
 OURS: Final = ("lambdalab",)
 _TEXTS: Final = {
     "Apache-2.0": r"Apache License\s+Version 2\.0",
@@ -141,8 +142,8 @@ def main() -> int:
     for where, folder in environments.items():
         (site_packages,) = folder.glob("lib/python*/site-packages")
         parts += python_parts(where, site_packages, rules["names"])
-    for module in GO_MODULES:
-        parts += go_parts(root / module)
+    for module in sorted(found for pattern in GO_MODULES for found in root.glob(f"{pattern}/go.mod")):
+        parts += go_parts(module.parent)
     for (where, license_), count in sorted(
         Counter((part.where, part.license or "not declared") for part in parts).items()
     ):

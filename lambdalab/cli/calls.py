@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from lambdalab.factorial.design import FactorialProtocol
     from lambdalab.factorial.plan import FactorialPlan
     from lambdalab.factorial.protocol import PlannedCell
-    from lambdalab.factorial.scenario import CallScenario
     from lambdalab.factorial.store import FactorialDirectory
     from lambdalab.factorial.summary import FactorialSummary
     from lambdalab.target import AwsTarget
@@ -86,7 +85,7 @@ def chosen_calls(scenario: str, name: str | None, blocks: int | None) -> "Factor
 
     file = name or call_scenario(scenario).default_protocol
     require_scenario(file, scenario)
-    protocol = load_protocol(file)
+    protocol = load_protocol(file, scenario)
     if blocks is not None:
         protocol = replace(protocol, blocks=blocks)
         check_protocol(protocol, f"protocol {protocol.name} with --blocks")
@@ -128,7 +127,7 @@ def run_calls(
         if plan.scenario != scenario_name:
             raise other_scenario(resume, plan.scenario, scenario_name)
     with _place(
-        target, stack_name or scenario.stack_name, scenario, function_prefix or plan.function_prefix,
+        target, stack_name, scenario_name, function_prefix or plan.function_prefix,
         temporary=temporary, latency=latency, cpu_scale=cpu_scale,
     ) as place:  # fmt: skip
         if function_prefix is not None:
@@ -240,11 +239,10 @@ def plan_calls(
         _refuse_both(stack_name, function_prefix)
         scenario = call_scenario(scenario_name)
         is_local = target is TargetName.LOCAL
-        place = local_target(local_stack(scenario.settings)) if is_local else account_target(function_prefix)
+        place = local_target(local_stack(scenario_name)) if is_local else account_target(function_prefix)
         found = plan_run(place, discover(place.aws, scenario, wanted, function_prefix), results)
     elif target is TargetName.AWS:
-        scenario = call_scenario(scenario_name)
-        found = plan_run(_on_aws(stack_name or scenario.stack_name, scenario), wanted, results)
+        found = plan_run(_on_aws(stack_name, scenario_name), wanted, results)
     elif (stack := running_stack()) is not None:
         found = plan_run(local_target(stack), wanted, results)
     else:
@@ -292,17 +290,20 @@ def _asks(plan: "FactorialPlan") -> str:
     return f"{plan.calls:,} calls and {plan.warmup_calls:,} that warm up, {plan.stored_bytes / 2**30:,.1f} GB written"
 
 
-def _on_aws(stack_name: str, scenario: "CallScenario") -> "AwsTarget":
+def _on_aws(stack_name: str | None, scenario: str) -> "AwsTarget":
+    from lambdalab import samconfig
+    from lambdalab.scenarios import folder_of
     from lambdalab.target import aws_target
 
-    return aws_target(stack_name, environment=scenario.settings.removesuffix("-local"))
+    folder = folder_of(scenario)
+    return aws_target(stack_name or samconfig.stack_name(folder, samconfig.DEFAULT), folder=folder)
 
 
 @contextmanager
 def _place(
     name: TargetName,
-    stack_name: str,
-    scenario: "CallScenario",
+    stack_name: str | None,
+    scenario: str,
     function_prefix: str | None,
     *,
     temporary: bool = False,
@@ -316,10 +317,7 @@ def _place(
         with on_aws.held():
             yield on_aws
         return
-    with held_local_stack(temporary=temporary, settings=scenario.settings, latency=latency, cpu_scale=cpu_scale) as (
-        stack,
-        lock,
-    ):
+    with held_local_stack(scenario, temporary=temporary, latency=latency, cpu_scale=cpu_scale) as (stack, lock):
         local = local_target(stack)
         local.lock = lock
         yield local

@@ -49,11 +49,13 @@ def cells(
     from lambdalab.aws import Aws
     from lambdalab.cells import check_reservation, choose_cells, load_cells, reservable, reserve
     from lambdalab.deployment import aws_variables, local_variables
+    from lambdalab.scenarios import folder_of
 
     refuse_contradictions(context, target)
     found = load_cells(file)
+    folder = folder_of(found.scenario)
     chosen = choose_cells(found, _only(only or []))
-    local = local_stack() if target is TargetName.LOCAL else None
+    local = local_stack(found.scenario) if target is TargetName.LOCAL else None
     if local is not None:
         local.require_alive()
     rows = [
@@ -71,9 +73,8 @@ def cells(
         typer.echo(f"{len(chosen)} functions reserve {wanted:,} of the {there:,} environments there are to reserve")
     check_reservation(chosen, there)
     if deploy:
-        settings = found.settings if local is None else f"{found.settings}-local"
         variables = aws_variables() if local is None else local_variables(local.endpoint_url, local.lambda_endpoint_url)
-        _deploy(chosen, settings, stack_name, variables)
+        _deploy(chosen, folder, stack_name, variables, is_local=local is not None)
         if local is not None:
             reserve(local.aws(), chosen)
         typer.echo(f"{len(chosen)} functions are deployed")
@@ -105,28 +106,35 @@ def _show(functions: "Sequence[CellFunction]") -> None:
 
 
 def _deploy(
-    functions: "Sequence[CellFunction]", settings: str, stack_name: str | None, variables: dict[str, str]
+    functions: "Sequence[CellFunction]",
+    folder: Path,
+    stack_name: str | None,
+    variables: dict[str, str],
+    *,
+    is_local: bool,
 ) -> None:
-    """Builds, adds the cells to what was built, and has sam deploy it in an environment, as its settings say."""
+    """Builds a scenario, adds the cells to what was built, and has sam deploy it, as the scenario's settings say."""
     import yaml
 
+    from lambdalab import samconfig
     from lambdalab.cells import add_cells
-    from lambdalab.deployment import build_variables, is_local, local_parameters, overrides
-    from lambdalab.project import project_root, state_folder
+    from lambdalab.deployment import build_variables, local_parameters, overrides
+    from lambdalab.project import state_folder
     from lambdalab.tools import run_tool, tool
 
-    own = overrides(local_parameters({}, settings)) if is_local(settings) else []
+    own = overrides(local_parameters({}, folder=folder)) if is_local else []
+    settings = samconfig.LOCAL if is_local else samconfig.DEFAULT
     sam, environment = str(tool("sam")), ["--config-env", settings]
+    built = samconfig.build_dir(folder, settings)
     say("building the functions")
-    with contextlib.chdir(project_root()):
-        built = Path(".aws-sam") / settings
+    with contextlib.chdir(folder):
         log_file = state_folder() / "sam-build.log"
         run_tool([sam, "build", *environment, *own], log_file=log_file, variables=build_variables())
         template = built / "cells.yaml"
         cells_added = add_cells(yaml.safe_load((built / "template.yaml").read_text()), functions)
         template.write_text(yaml.safe_dump(cells_added, sort_keys=False))
         say(f"deploying {len(functions)} functions beside those of the template")
-        command = [sam, "deploy", *environment, "--config-file", str(Path("samconfig.toml").absolute())]
+        command = [sam, "deploy", *environment, "--config-file", str(folder / samconfig.FILE)]
         command += ["--template-file", str(template), *own, *(["--stack-name", stack_name] if stack_name else [])]
         done = subprocess.run(command, env=variables, stdout=sys.stderr, check=False)
     if done.returncode != 0:

@@ -9,7 +9,7 @@ import typer
 from lambdalab.cli import EXIT_INTERRUPTED
 from lambdalab.cli.app import app, complain
 from lambdalab.cli.local_stack import local_stack
-from lambdalab.cli.running import StackName, TargetName, refuse_contradictions
+from lambdalab.cli.running import TargetName, refuse_contradictions
 from lambdalab.console import make_console
 from lambdalab.errors import AccessError, StackError, UsageError
 
@@ -26,7 +26,9 @@ def destroy(
     target: Annotated[TargetName, typer.Option(help="Where the stack is; local is for trying this out.")] = (
         TargetName.AWS
     ),
-    stack_name: StackName = "lambdalab",
+    stack_name: Annotated[
+        str | None, typer.Option(help="The deployed stack, for --target aws; by default that of the current scenario.")
+    ] = None,
     yes: Annotated[
         str | None, typer.Option("--yes", metavar="NAME", help="Do it without asking; NAME is the stack's name.")
     ] = None,
@@ -36,9 +38,10 @@ def destroy(
     Buckets the stack owns are emptied. What it does not own is never touched. What is left over is listed.
     A stack that was not deployed from this project's template is refused.
     """
+    from lambdalab import samconfig
     from lambdalab.aws import Aws
     from lambdalab.lock import hold_stack
-    from lambdalab.samconfig import region_of
+    from lambdalab.project import scenario_folder
 
     refuse_contradictions(context, target)
     with contextlib.ExitStack() as held:
@@ -48,7 +51,8 @@ def destroy(
             local.require_alive()
             aws, stack_name = local.aws(), local.stack_name
         else:
-            aws = Aws(region=region_of(stack_name))
+            stack_name = stack_name or samconfig.stack_name(scenario_folder(), samconfig.DEFAULT)
+            aws = Aws(region=samconfig.region_of(stack_name))
         _destroy(aws, stack_name, target, yes)
 
 

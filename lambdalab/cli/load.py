@@ -41,7 +41,7 @@ def load(
     from lambdalab.lock import hold_stack
 
     _refuse_early(context.args)
-    with hold_stack() as lock, stack_for_a_while(say, settings="load"):
+    with hold_stack() as lock, stack_for_a_while(say, folder=project_root(), settings="load"):
         raise typer.Exit(_run(command, lock))
 
 

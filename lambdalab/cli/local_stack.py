@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lambdalab.cli import EXIT_INTERRUPTED
+from lambdalab.cli import EXIT_INTERRUPTED, completion
 from lambdalab.cli.app import EXIT_VERDICT, app
 from lambdalab.console import make_console, print_line, reader_is_gone, say
 from lambdalab.errors import PlaneError, UsageError
@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from lambdalab.local.stack import LocalStack
     from lambdalab.lock import Lock
 
+Scenario = Annotated[
+    str | None,
+    typer.Argument(
+        autocompletion=completion.scenarios, help="The scenario's name; by default that of the current folder."
+    ),
+]
 CpuScale = Annotated[
     float,
     typer.Option(min=0.05, max=20, help="Multiply every CPU share: models a slower (below 1) or faster core."),
@@ -28,6 +34,7 @@ CpuScale = Annotated[
     epilog="Example:  lambdalab up --port 4600 --parameter MemorySize=512\n\nExample:  lambdalab up --settings load"
 )
 def up(
+    scenario: Scenario = None,
     port: Annotated[
         int,
         typer.Option(
@@ -42,9 +49,7 @@ def up(
     ] = None,
     settings: Annotated[
         str,
-        typer.Option(
-            help="Environment of samconfig.toml: local for the strict protocol, load, or another template's NAME-local."
-        ),
+        typer.Option(help="Environment of the scenario's samconfig.toml: local for the strict protocol, or load."),
     ] = "local",
     latency: Annotated[
         str | None,
@@ -52,9 +57,11 @@ def up(
     ] = None,
     cpu_scale: CpuScale = 1.0,
 ) -> None:
-    """Bring up a local stack: emulator, a template deployed to it, and the plane that runs the functions."""
+    """Bring up a local stack: emulator, a scenario's template deployed to it, and the plane that runs the functions."""
     from lambdalab.local.stack import bring_up
     from lambdalab.lock import hold_stack
+    from lambdalab.project import scenario_folder
+    from lambdalab.scenarios import folder_of
 
     parameters = {}
     for text in parameter or []:
@@ -62,8 +69,12 @@ def up(
         if not key or not equals:
             raise UsageError(f"--parameter {text!r} is not KEY=VALUE", next_step="write for example MemorySize=512")
         parameters[key] = value
+    folder = scenario_folder() if scenario is None else folder_of(scenario)
     with hold_stack():
-        stack = bring_up(say, port=port, parameters=parameters, settings=settings, latency=latency, cpu_scale=cpu_scale)
+        stack = bring_up(
+            say, port=port, parameters=parameters, folder=folder, settings=settings, latency=latency,
+            cpu_scale=cpu_scale,
+        )  # fmt: skip
     typer.echo(
         f"The local stack {stack.stack_name} is up.\n"
         f"  export AWS_ENDPOINT_URL={stack.endpoint_url} AWS_ENDPOINT_URL_LAMBDA={stack.lambda_endpoint_url}\n"
@@ -152,7 +163,7 @@ def sam_local(
 
     require_engine()  # before minutes are spent on a stack
     chosen = events or sorted(map(str, (project_root() / "events").glob("*.json")))
-    with hold_stack(), stack_for_a_while(say) as stack:
+    with hold_stack(), stack_for_a_while(say, folder=project_root()) as stack:
         found = compare(stack, chosen, invoke=chosen, progress=say)
     table = new_table("function", "event", "sam local", "compared with the local stack", numbers=())
     for one in found:
@@ -199,26 +210,27 @@ def calibrate() -> None:
     )
 
 
-def local_stack(settings: str = "local") -> "LocalStack":
-    """The stack that is up; ``settings`` are those that whoever asks would bring it up with.
+def local_stack(scenario: str | None = None) -> "LocalStack":
+    """The stack that is up; ``scenario`` is the one whose stack is needed, when only that will do.
 
     Raises:
         PlaneError: none is.
     """
     from lambdalab.local.stack import running_stack
+    from lambdalab.scenarios import current_scenario
 
     stack = running_stack()
     if stack is None:
-        up = "lambdalab up" if settings == "local" else f"lambdalab up --settings {settings}"
+        up = "lambdalab up" if scenario in (None, current_scenario()) else f"lambdalab up {scenario}"
         raise PlaneError("no local stack is up", next_step=f"start one with `{up}`, or add --up to a run")
     return stack
 
 
 @contextmanager
 def held_local_stack(
-    *, temporary: bool, settings: str = "local", latency: str | None = None, cpu_scale: float | None = None
+    scenario: str, *, temporary: bool, latency: str | None = None, cpu_scale: float | None = None
 ) -> "Iterator[tuple[LocalStack, Lock]]":
-    """Holds the local stack for one run; brings it up for as long if asked to and none is up.
+    """Holds the local stack for one run of a scenario; brings it up for as long if asked to and none is up.
 
     Raises:
         InUseError: another process uses it.
@@ -229,8 +241,10 @@ def held_local_stack(
     with hold_stack() as lock:  # before what takes long to import, so that a refusal comes at once
         if temporary:
             from lambdalab.local.stack import stack_for_a_while
+            from lambdalab.scenarios import folder_of
 
-            with stack_for_a_while(say, latency=latency, cpu_scale=cpu_scale, settings=settings) as stack:
+            folder = folder_of(scenario)
+            with stack_for_a_while(say, latency=latency, cpu_scale=cpu_scale, folder=folder) as stack:
                 yield stack, lock
         else:
-            yield local_stack(settings), lock
+            yield local_stack(scenario), lock

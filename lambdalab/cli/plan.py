@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lambdalab.cli.app import app
+from lambdalab.cli.local_stack import Scenario
 from lambdalab.cli.running import (
     RESULTS,
     Blocks,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 )
 def plan(
     context: typer.Context,
-    scenario: Annotated[str, typer.Argument(help="What would be measured.")] = "ingest",
+    scenario: Scenario = None,
     protocol: ProtocolName = "strict",
     target: Annotated[TargetName, typer.Option(help="Where it would run.")] = TargetName.LOCAL,
     stack_name: StackName = "lambdalab",
@@ -50,6 +51,7 @@ def plan(
     from lambdalab.cli.calls import is_of_calls, plan_calls, refuse_options
     from lambdalab.experiment import plan_local_run, plan_run
     from lambdalab.local.stack import running_stack
+    from lambdalab.scenarios import current_scenario
     from lambdalab.target import aws_target, local_target
 
     refuse_contradictions(context, target)
@@ -59,6 +61,7 @@ def plan(
             next_step="write the settings as factors of a protocol, as protocols/modes.toml does, "
             "and run `lambdalab plan --protocol FILE`",
         )
+    scenario = current_scenario() if scenario is None else scenario
     if is_of_calls(scenario):
         given = typed(context)
         refuse_options(given, ("effect",), scenario)

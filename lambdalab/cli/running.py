@@ -55,7 +55,10 @@ Results = Annotated[
     Path, typer.Option(callback=_results, help="Folder of run directories; by default the project's results.")
 ]
 ProtocolName = Annotated[
-    str, typer.Option(autocompletion=completion.protocols, help="A protocol of protocols/, or the path of one.")
+    str,
+    typer.Option(
+        autocompletion=completion.protocols, help="A protocol of the scenario's protocols/, or the path of one."
+    ),
 ]
 Resume = Annotated[
     str | None, typer.Option(autocompletion=completion.runs, help="Go on with an interrupted run: its id, or latest.")
@@ -138,14 +141,18 @@ def chosen_protocol(scenario: str, name: str, blocks: int | None, builds: tuple[
     """
     from msgspec.structs import replace
 
+    from lambdalab.project import shown
     from lambdalab.protocol import LANGUAGES_OF_SCENARIO, check_protocol, load_protocol
-    from lambdalab.scenarios import call_scenarios
+    from lambdalab.scenarios import FILE, folder_of
 
     if scenario not in LANGUAGES_OF_SCENARIO:
-        known = sorted(LANGUAGES_OF_SCENARIO.keys() | call_scenarios().keys())
-        raise UsageError(f"there is no scenario {scenario!r}", next_step=f"name one of: {', '.join(known)}")
+        folder = folder_of(scenario)
+        raise UsageError(
+            f"scenario {scenario} has no {FILE}, which says how its functions are measured",
+            next_step=f"write {shown(folder / FILE)} as docs/add-a-scenario.md says",
+        )
     require_scenario(name, scenario)
-    plan = load_protocol(name)
+    plan = load_protocol(name, scenario)
     plan = plan if blocks is None else replace(plan, blocks=blocks)
     if builds:
         plan = replace(plan, factors=replace(plan.factors, build=builds))
@@ -184,7 +191,7 @@ def require_scenario(name: str, scenario: str) -> None:
     """
     from lambdalab.protocol import scenario_of
 
-    found = scenario_of(name)
+    found = scenario_of(name, scenario)
     if found != scenario:
         raise UsageError(
             f"protocol {name} is for scenario {found}, not {scenario}",
@@ -238,7 +245,10 @@ def target_of(
             f"architecture {', '.join(architectures)} cannot be chosen locally: functions run on this machine's own",
             next_step="leave it out, or add --target aws",
         )
-    with held_local_stack(temporary=temporary, latency=latency, cpu_scale=cpu_scale) as (stack, lock):
+    with held_local_stack(protocol.scenario, temporary=temporary, latency=latency, cpu_scale=cpu_scale) as (
+        stack,
+        lock,
+    ):
         from lambdalab.target import local_target
 
         local = local_target(stack, builds)

@@ -14,6 +14,7 @@ import typer
 from lambdalab.cli import completion
 from lambdalab.cli.app import app
 from lambdalab.cli.cpu_limit import WithoutCpuLimit
+from lambdalab.cli.local_stack import Scenario
 from lambdalab.cli.running import (
     MAX_SEED,
     RESULTS,
@@ -54,7 +55,7 @@ class Formula(StrEnum):
 @app.command(epilog="Example:  lambdalab run ingest --blocks 20 --seed 7\n\nExample:  lambdalab run --resume latest")
 def run(
     context: typer.Context,
-    scenario: Annotated[str, typer.Argument(help="What to measure; with --resume, what the run measures.")] = "ingest",
+    scenario: Scenario = None,
     protocol: ProtocolName = "strict",
     target: Annotated[TargetName, typer.Option(help="Where the functions run.")] = TargetName.LOCAL,
     stack_name: StackName = "lambdalab",
@@ -97,12 +98,13 @@ def run(
         run_of_calls,
         scenario_of_run,
     )
+    from lambdalab.scenarios import current_scenario
     from lambdalab.store import RunDirectory
 
     refuse_contradictions(context, target)
     given = typed(context)
-    if resume is not None and "scenario" not in given:
-        scenario = scenario_of_run(results, resume)
+    if scenario is None:
+        scenario = current_scenario() if resume is None else scenario_of_run(results, resume)
     if is_of_calls(scenario):
         refuse_options(given, ("build",), scenario)
         run_calls(

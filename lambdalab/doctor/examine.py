@@ -33,6 +33,7 @@ from lambdalab.load.arguments import ARGUMENTS, plan_of
 from lambdalab.load.schedule import LoadPlan, check_plan
 from lambdalab.local.stack import running_stack
 from lambdalab.model import FunctionFacts
+from lambdalab.project import project_root
 from lambdalab.samconfig import region_of
 from lambdalab.target import AwsTarget, aws_target, local_target
 
@@ -103,7 +104,7 @@ def examine_aws(stack_name: str, results: Path, offered: LoadPlan | None) -> Ite
         yield warning("deployed stack", error.problem, "nothing can be measured on AWS without one", error.next_step)
     except LambdalabError as error:
         yield refused("deployed stack", error)
-    settings = local_parameters({}, "load" if offered is not None else "local")
+    settings = local_parameters({}, "load" if offered is not None else "local", project_root())
     yield from account.quotas(0 if target is not None else reserved_by(settings))
     if target is not None:
         yield from stack_findings(target, facts, load=offered is not None)
@@ -121,7 +122,7 @@ def examine_aws(stack_name: str, results: Path, offered: LoadPlan | None) -> Ite
 
 def _complete(facts: Mapping[str, FunctionFacts]) -> dict[str, FunctionFacts]:
     """What could be read of functions; of others what samconfig's load settings would deploy."""
-    settings = local_parameters({}, "load")
+    settings = local_parameters({}, "load", project_root())
     planned = {name: facts_of_settings(Arm(name=name, language=name), settings) for name in ("python", "go")}
     return planned | dict(facts)
 

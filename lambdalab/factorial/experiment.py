@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 from botocore.exceptions import ClientError
 
+from lambdalab import samconfig
 from lambdalab.account import require_concurrency
 from lambdalab.aws import access_errors
 from lambdalab.circumstances import (
@@ -26,7 +27,7 @@ from lambdalab.circumstances import (
 from lambdalab.conditions import Conditions
 from lambdalab.configuration import Configurations
 from lambdalab.cost import load_price_sheet
-from lambdalab.deployment import local_parameters, local_stack
+from lambdalab.deployment import local_parameters
 from lambdalab.errors import StackError, UsageError
 from lambdalab.factorial.design import FactorialProtocol
 from lambdalab.factorial.model import CalledFunction, FactorialManifest
@@ -36,7 +37,7 @@ from lambdalab.factorial.runner import FactorialRunner, Progress, remaining
 from lambdalab.factorial.scenario import CallScenario
 from lambdalab.factorial.stopping import reached_cap
 from lambdalab.factorial.store import FACTORIAL, SCHEMA_VERSION, FactorialDirectory
-from lambdalab.scenarios import call_scenario
+from lambdalab.scenarios import call_scenario, folder_of
 from lambdalab.target import AwsTarget, LocalTarget
 from lambdalab.template import parameter_default
 
@@ -67,7 +68,7 @@ def new_run(
         StackError, AccessError: the stack is not the scenario's, or may not be used.
         StorageError: the folder cannot be written.
     """
-    scenario = call_scenario(protocol.scenario)
+    scenario, folder = call_scenario(protocol.scenario), folder_of(protocol.scenario)
     functions = called_functions(target, scenario, protocol)
     for design in () if without_cpu_limit else protocol.designs:
         require_cpu_limit(target, [cell.memory_mb or functions[cell.called].memory_mb for cell in design.cells])
@@ -92,12 +93,14 @@ def new_run(
         parameters=target.stack.parameters,
         functions=functions,
         cpu_limit=cpu_limit(target),
-        versions=versions(scenario.sources["python"], scenario.sources["go"], local=isinstance(target, LocalTarget)),
+        versions=versions(
+            folder / scenario.sources["python"], folder / scenario.sources["go"], local=isinstance(target, LocalTarget)
+        ),
         machine=conditions.machine,
         latency=conditions.latency,
         cpu_scale=conditions.cpu_scale,
         interpreters=interpreters(target, functions),
-        template_runtimes=_template_runtimes(scenario, protocol, functions),
+        template_runtimes=_template_runtimes(folder, protocol, functions),
         cold_mode=target.cold_mode,
         **plane_limits(target),
     )
@@ -110,13 +113,12 @@ def new_run(
 
 
 def _template_runtimes(
-    scenario: CallScenario, protocol: FactorialProtocol, functions: Mapping[str, CalledFunction]
+    folder: Path, protocol: FactorialProtocol, functions: Mapping[str, CalledFunction]
 ) -> dict[str, str]:
     """What the scenario's template would run its functions on; of functions that were found nobody knows."""
     if protocol.function_prefix is not None:
         return {}
-    template = local_stack(scenario.settings)[1]
-    return {name: parameter_default(f"{of.language.capitalize()}Runtime", template) for name, of in functions.items()}
+    return {name: parameter_default(folder, f"{of.language.capitalize()}Runtime") for name, of in functions.items()}
 
 
 def resume_run(target: AwsTarget, store: FactorialDirectory) -> None:
@@ -211,13 +213,12 @@ def called_functions(
         found = {cell.called: cell.language for cell in protocol.cells}
         return {name: _function(target, name, language, None) for name, language in found.items()}
     holds = target.stack.outputs.get(_SCENARIO_OUTPUT)
-    if holds != scenario.name:
-        bring = (
-            f"end it with `lambdalab down`, then `lambdalab up --settings {scenario.settings}`, or add --up to the run"
-        )
+    if holds != (name := protocol.scenario):
         raise StackError(
-            f"stack {target.stack.name} is of scenario {holds or 'none'}, not of {scenario.name}",
-            next_step=bring if target.name == "local" else f"name one with --stack-name, such as {scenario.stack_name}",
+            f"stack {target.stack.name} is of scenario {holds or 'none'}, not of {name}",
+            next_step=f"end it with `lambdalab down`, then `lambdalab up {name}`, or add --up to the run"
+            if target.name == "local"
+            else f"name one with --stack-name, such as {samconfig.stack_name(folder_of(name), samconfig.DEFAULT)}",
         )
     languages = dict.fromkeys(cell.language for cell in protocol.cells)
     output = target.stack.output
@@ -347,7 +348,7 @@ def plan_run(
 def plan_without_stack(protocol: FactorialProtocol, results: Path) -> FactorialPlan:
     """What a run on a local stack would ask for, when none is up: with the settings it would be brought up with."""
     scenario = call_scenario(protocol.scenario)
-    settings = local_parameters({}, scenario.settings)
+    settings = local_parameters({}, folder=folder_of(protocol.scenario))
     functions = {
         language: CalledFunction(
             function_name=language,

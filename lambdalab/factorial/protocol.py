@@ -25,10 +25,10 @@ from lambdalab.factorial.design import (
 )
 from lambdalab.factorial.fraction import FEWEST_FACTORS, FRACTIONS, fractionated
 from lambdalab.factorial.scenario import CallScenario
-from lambdalab.protocol import LABEL, MAX_BLOCKS, caps_faults, refuse_faults
+from lambdalab.protocol import LABEL, MAX_BLOCKS, caps_faults, protocol_file, refuse_faults
 from lambdalab.protocol import MEMORY_MB as MEMORY_SIZES
 from lambdalab.scenarios import call_scenario, call_scenarios
-from lambdalab.settings_file import choose, locate, read
+from lambdalab.settings_file import choose, read
 
 MAX_INVOCATIONS: Final = 10_000
 MAX_CALLS: Final = 1_000_000
@@ -57,13 +57,18 @@ class PlannedCell(msgspec.Struct, frozen=True, kw_only=True):
     calls: tuple[PlannedCall, ...]
 
 
-def load_protocol(name_or_path: str | Path) -> FactorialProtocol:
-    """Reads and checks a protocol: ``full`` means ``protocols/full.toml``, anything else is a path.
+def load_protocol(name_or_path: str | Path, scenario: str | None = None) -> FactorialProtocol:
+    """Reads and checks a protocol.
+
+    Args:
+        name_or_path: as for ``lambdalab.protocol.protocol_file``.
+        scenario: likewise.
 
     Raises:
         ProtocolError: the file is absent or something in it is wrong; tells file, key, value and next step.
+        UsageError: its scenario's Python is wrong.
     """
-    path = locate(name_or_path, "protocols", ProtocolError)
+    path = protocol_file(name_or_path, scenario)
     protocol = read(path, FactorialProtocol, ProtocolError)
     if protocol.function_prefix is not None or any(design.functions for design in protocol.designs):
         raise ProtocolError(

@@ -1,6 +1,6 @@
 """The seam between the lab and a scenario whose functions are called: all that the lab asks of one.
 
-A scenario is a module of ``lambdalab.scenarios`` with a ``SCENARIO`` that satisfies ``CallScenario``; no list names it.
+A scenario's ``scenario.py``, beside its template, has a ``SCENARIO`` that satisfies ``CallScenario``; no list names it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -45,15 +45,10 @@ class CallScenario(Protocol):
     ``aws`` is a ``lambdalab.aws.Aws``, untyped so that whoever reads results needs no AWS; its failures may pass.
     """
 
-    name: str
     languages: tuple[str, ...]
     default_protocol: str
-    stack_name: str
-    """As deployed on AWS by the project's own samconfig environment."""
-    settings: str
-    """Environment of samconfig.toml by which a local stack is deployed."""
     sources: Mapping[str, str]
-    """The folder of each language's function, which pins its SDK."""
+    """The folder of each language's function, which pins its SDK; relative to the scenario's."""
     responses: tuple[Response, ...]
     volumes: tuple[Volume, ...]
 

@@ -22,9 +22,7 @@ from lambdalab.aws import Aws
 from lambdalab.deployment import (
     build,
     built_template,
-    local_environment,
     local_parameters,
-    local_stack,
     local_variables,
     overrides,
     packed_template,
@@ -39,8 +37,9 @@ from lambdalab.local.limits import LimitError, try_signals
 from lambdalab.local.settings import Settings
 from lambdalab.local.startup import get, start_emulator, start_plane
 from lambdalab.local.wakings import refuse_custom_resources
-from lambdalab.project import project_root, state_folder
+from lambdalab.project import TEMPLATE, scenario_folder, shown, state_folder
 from lambdalab.record_files import DAMAGED, storage
+from lambdalab.samconfig import LOCAL
 from lambdalab.stack import find_stack
 from lambdalab.template import check_parameters, read_template
 from lambdalab.tools import interpreter_for, run_tool, tool
@@ -156,11 +155,12 @@ def bring_up(
     *,
     port: int = EMULATOR_PORT,
     parameters: dict[str, str] | None = None,
-    settings: str = "local",
+    folder: Path | None = None,
+    settings: str = LOCAL,
     latency: str | None = None,
     cpu_scale: float = 1.0,
 ) -> LocalStack:
-    """Starts the emulator, builds and deploys the settings' template to it, and attaches a plane.
+    """Starts the emulator, builds and deploys a scenario's template to it, and attaches a plane.
 
     The caller holds the stack (``lock.hold_stack``).
 
@@ -168,8 +168,8 @@ def bring_up(
         progress: told each step.
         port: the emulator's; the plane takes the next one. 0 lets the system choose both.
         parameters: template parameters that differ from those of ``settings``.
-        settings: samconfig's environment ``local``, for the strict protocol, ``load``, or one that ends in ``-local``,
-            which has a template of its own.
+        folder: the scenario's; by default the one that the current folder belongs to.
+        settings: samconfig's environment: ``local``, for the strict protocol, or ``load``.
         latency: a latency model of ``latencies/``, or the path of one, by which the services take their time; else they
             answer as fast as the emulator does.
         cpu_scale: every function's CPU share is multiplied by it; models a core that is slower (below 1) or faster.
@@ -184,35 +184,36 @@ def bring_up(
     allowed_way()
     with contextlib.suppress(LimitError):  # then nothing limits, as the plane finds out and says
         try_signals()
-    merged = local_parameters(parameters or {}, settings)
-    stack_name, template = local_stack(settings)
-    check_parameters(merged, template)
-    refuse_custom_resources(read_template((project_root() / template).read_text(encoding="utf-8"), template))
+    folder = folder or scenario_folder()
+    merged = local_parameters(parameters or {}, settings, folder)
+    stack_name, template = samconfig.stack_name(folder, LOCAL), shown(folder / TEMPLATE)
+    check_parameters(folder, merged)
+    refuse_custom_resources(read_template((folder / TEMPLATE).read_text(encoding="utf-8"), template))
     model = None if latency is None else load_latency(latency)
-    folder = state_folder()
+    state = state_folder()
     with contextlib.ExitStack() as undo:
         _require_none()
         emulator_port, plane_port = _ports(port)
         progress("starting the emulator")
-        emulator = start_emulator(emulator_port, folder)
+        emulator = start_emulator(emulator_port, state)
         undo.callback(emulator.end, grace_s=2)
         endpoint_url = f"http://127.0.0.1:{emulator_port}"
         debugging = os.environ.get("SAM_BUILD_MODE") == "debug"
         progress("building the functions" + (" for debugging, not for measuring" if debugging else ""))
-        build(settings, merged)
+        build(merged, folder)
         progress(f"deploying {template}")
-        _deploy(settings, merged, endpoint_url, folder)
+        _deploy(folder, merged, endpoint_url)
         progress("attaching the plane")
         plane_settings = Settings(
             endpoint_url=endpoint_url,
             stack_name=stack_name,
             port=plane_port,
-            folder=str(folder),
+            folder=str(state),
             interpreters=_interpreters(endpoint_url, stack_name),
             latency=model,
             cpu_scale=cpu_scale,
         )
-        plane = start_plane(plane_settings, folder)
+        plane = start_plane(plane_settings, state)
         undo.callback(plane.end, grace_s=5)
         stack = LocalStack(stack_name=stack_name, emulator=emulator, plane=plane)
         _save(stack)
@@ -244,9 +245,10 @@ def stack_for_a_while(
     port: int = 0,
     latency: str | None = None,
     cpu_scale: float | None = None,
-    settings: str = "local",
+    folder: Path | None = None,
+    settings: str = LOCAL,
 ) -> Iterator[LocalStack]:
-    """The stack that is up, with whatever settings, or one that lives only as long as the block.
+    """The stack that is up, of whatever scenario and settings, or one that lives only as long as the block.
 
     The caller holds the stack (``lock.hold_stack``), else another process could end it, or find it ended.
 
@@ -271,7 +273,7 @@ def stack_for_a_while(
         progress("clearing away a local stack that has ended")
         take_down(found)
     scale = 1.0 if cpu_scale is None else cpu_scale
-    stack = bring_up(progress, port=port, latency=latency, cpu_scale=scale, settings=settings)
+    stack = bring_up(progress, port=port, latency=latency, cpu_scale=scale, folder=folder, settings=settings)
     try:
         yield stack
     except StorageError as error:
@@ -333,17 +335,17 @@ def _free(port: int) -> int:
     return port
 
 
-def _deploy(settings: str, parameters: dict[str, str], endpoint_url: str, folder: Path) -> None:
-    packed = packed_template(settings)
+def _deploy(folder: Path, parameters: dict[str, str], endpoint_url: str) -> None:
+    packed = packed_template(folder)
     if packed is not None:
-        environment = local_environment(settings)
-        create_stack(endpoint_url, samconfig.stack_name(environment), packed, parameters, samconfig.tags(environment))
+        name, tags = samconfig.stack_name(folder, LOCAL), samconfig.tags(folder, LOCAL)
+        create_stack(endpoint_url, name, packed, parameters, tags)
         return
-    arguments = [str(tool("sam")), "deploy", "--config-env", local_environment(settings)]
-    arguments += ["--config-file", str(project_root() / "samconfig.toml")]  # else sam looks beside the template
-    arguments += ["--template-file", str(built_template(settings)), *overrides(parameters)]
-    with contextlib.chdir(project_root()):
-        run_tool(arguments, log_file=folder / "sam-deploy.log", variables=local_variables(endpoint_url))
+    arguments = [str(tool("sam")), "deploy", "--config-env", LOCAL]
+    arguments += ["--config-file", str(folder / samconfig.FILE)]  # else sam looks beside the template
+    arguments += ["--template-file", str(built_template(folder)), *overrides(parameters)]
+    with contextlib.chdir(folder):
+        run_tool(arguments, log_file=state_folder() / "sam-deploy.log", variables=local_variables(endpoint_url))
 
 
 def _interpreters(endpoint_url: str, stack_name: str) -> dict[str, str]:

@@ -1,6 +1,6 @@
-"""The scenario s3-ingest: what its functions are asked to write to S3, what they answer, and what that costs.
+"""What the lab knows of this scenario: what its functions write to S3, what they answer, and what that costs.
 
-The functions' own contract is docs/s3-ingest.md; 1 MB is 1,048,576 bytes.
+The functions' own contract is README.md; 1 MB is 1,048,576 bytes.
 """
 
 import math
@@ -88,11 +88,8 @@ class _Answer(msgspec.Struct):
 class S3Ingest:
     """Objects of many small events, or large ones in parts. Satisfies ``CallScenario``, where the methods are told."""
 
-    name = "s3-ingest"
     languages: tuple[str, ...] = ("python", "go")
     default_protocol = "s3-ingest"
-    stack_name = "lambdalab-s3"
-    settings = "s3-local"
     sources: Mapping[str, str] = {"python": "src/python/s3_ingest", "go": "src/go/s3ingest"}
     responses: tuple[Response, ...] = (
         Response(measure="latency_ms", words="time in calls to S3", unit="ms"),

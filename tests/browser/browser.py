@@ -4,8 +4,9 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from conftest import BROWSERS
 from playwright.sync_api import Browser, Page, sync_playwright
+
+from conftest import BROWSERS
 
 
 @contextmanager

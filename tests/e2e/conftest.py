@@ -13,7 +13,7 @@ from local.whole import project as new_project
 SHARED = (
     "template.yaml",
     "samconfig.toml",
-    "stacks",
+    "scenarios",
     "pyproject.toml",
     "load",
     "src",
@@ -50,12 +50,14 @@ def clean_environment() -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def lambdalab(project: Path, clean_environment: dict[str, str]) -> Run:
-    """Runs the command line in the project."""
+    """Runs the command line in the project, or in a folder of it."""
 
-    def call(*arguments: str, timeout_s: float = 240, **variables: str) -> "subprocess.CompletedProcess[str]":
+    def call(
+        *arguments: str, folder: str = ".", timeout_s: float = 240, **variables: str
+    ) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [command(), *arguments],
-            cwd=project,
+            cwd=project / folder,
             env=clean_environment | variables,
             capture_output=True,
             text=True,

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import pytest
 from botocore.exceptions import ClientError
-from sam_template import samconfig, template
+from sam_template import samconfig, template, template_folders
 
 from lambdalab.aws import Aws
 from lambdalab.deployment import build_variables, local_parameters, local_variables, overrides
@@ -20,8 +20,7 @@ from lambdalab.local.startup import start_emulator
 from lambdalab.tools import tool
 
 ROOT: Final = Path(__file__).parents[2]
-ENVIRONMENTS: Final = {"template.yaml": "local", "stacks/s3-ingest.yaml": "s3-local"}
-"""Every template of the project, and its environment in samconfig.toml."""
+FURTHER: Final = Path("scenarios/s3_ingest")
 WATCHED: Final = {"MemorySize": "256", "Alarms": "true", "Dashboard": "true", "Tracing": "Active"}
 TOO_LONG: Final = {"VisibilityTimeout": "43201"}
 """A second more than SQS takes: refused by the template, and by SQS where the template does not look."""
@@ -42,27 +41,25 @@ ACCEPTED: Final[tuple[dict[str, str], ...]] = (
 
 
 def test_no_template_of_the_project_is_left_out() -> None:
-    files = [ROOT / "template.yaml", *ROOT.glob("stacks/**/*.yaml")]
-    assert {str(file.relative_to(ROOT)) for file in files} == set(ENVIRONMENTS)
+    assert template_folders() == [ROOT, ROOT / FURTHER]
 
 
 @dataclass
 class Sam:
-    """sam, for one template and one emulator."""
+    """sam, for one scenario and one emulator; it runs in the scenario's folder."""
 
-    environment: str
     template: Path
     aws: Aws
 
     def __call__(self, command: str, *options: str, **changes: str) -> "subprocess.CompletedProcess[str]":
-        arguments = [str(tool("sam")), command, "--config-env", self.environment, *options]
+        arguments = [str(tool("sam")), command, "--config-env", "local", *options]
         if command == "deploy":
             # sam looks for samconfig.toml beside the template it is given.
             arguments += ["--config-file", str(Path("samconfig.toml").absolute())]
             arguments += [
                 "--template-file",
                 str(self.template),
-                *overrides(local_parameters(changes, self.environment)),
+                *overrides(local_parameters(changes)),
             ]
         return subprocess.run(
             arguments,
@@ -80,7 +77,7 @@ class Sam:
 
     @property
     def stack_name(self) -> str:
-        return str(samconfig()[self.environment]["global"]["parameters"]["stack_name"])
+        return str(samconfig(Path.cwd())["local"]["global"]["parameters"]["stack_name"])
 
     def status(self) -> str:
         try:
@@ -121,21 +118,19 @@ def emulator(folder: Path) -> Iterator[Aws]:
 
 
 @contextlib.contextmanager
-def built(template_file: str, project: Path, folder: Path) -> Iterator[Sam]:
-    """A template that is built, and an emulator to deploy it to."""
-    environment = ENVIRONMENTS[template_file]
-    assert samconfig()[environment]["build"]["parameters"].get("template_file", "template.yaml") == template_file
-    build = [str(tool("sam")), "build", "--config-env", environment, "--build-dir", str(folder / "built")]
-    command = [*build, *overrides(local_parameters({}, environment))]
-    with contextlib.chdir(project):
+def built(scenario: Path, folder: Path) -> Iterator[Sam]:
+    """A scenario's template that is built, and an emulator to deploy it to."""
+    with contextlib.chdir(scenario):
+        build = [str(tool("sam")), "build", "--config-env", "local", "--build-dir", str(folder / "built")]
+        command = [*build, *overrides(local_parameters({}))]
         subprocess.run(command, env=build_variables(), capture_output=True, timeout=240, check=True)
         with emulator(folder) as aws:
-            yield Sam(environment, folder / "built/template.yaml", aws)
+            yield Sam(folder / "built/template.yaml", aws)
 
 
 @pytest.fixture
 def sam(project: Path, tmp_path: Path) -> Iterator[Sam]:
-    with built("template.yaml", project, tmp_path) as found:
+    with built(project, tmp_path) as found:
         yield found
 
 
@@ -237,7 +232,7 @@ def left_over(sam: Sam) -> dict[str, Any]:
 
 
 def test_a_further_stack_is_created_updated_refused_and_deleted(project: Path, tmp_path: Path) -> None:
-    with built("stacks/s3-ingest.yaml", project, tmp_path) as sam:
+    with built(project / FURTHER, tmp_path) as sam:
         sam.deploy()
         assert sam.status() == "CREATE_COMPLETE"
         assert sam.memory_mb() == {1024}

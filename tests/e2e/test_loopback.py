@@ -68,7 +68,7 @@ class Scene:
 def built(project: Path, tiny: str) -> Path:
     """The project with its functions built: a build may use the user's proxy."""
     with contextlib.chdir(project):
-        build("local", parameters := local_parameters({}))
+        build(parameters := local_parameters({}))
         interpreter_for(parameters["PythonRuntime"])
     return project
 

@@ -26,7 +26,7 @@ NOWHERE: Final = {"local", "live.py", "cli"}
 NO_MEASURING: Final = {"doctor", "dead_letters.py", "logged_errors.py", "deletion.py"}
 """Whose permissions stand in docs/operations.md: looking at an account and operating a stack measure nothing."""
 OF_CALLS: Final = {"factorial", "scenarios"}
-"""Whose permissions stand in docs/s3-ingest.md: they measure another stack."""
+"""Whose permissions stand in scenarios/s3_ingest/README.md: they measure another stack."""
 OTHER_CALLS: Final = {
     "dynamodb:deleteitem",
     "lambda:putfunctionconcurrency",

@@ -24,9 +24,10 @@ from lambdalab.target import LocalTarget, Resources, local_target
 from local.support import exists
 
 ROOT: Final = Path(__file__).parents[2]
-PARTS: Final = ("template.yaml", "stacks", "samconfig.toml", "src", "protocols", "tools")
-BUILT: Final = ("local", "s3-local")
-"""Folders of ``.aws-sam``; what is not made of these sources is built anew."""
+PARTS: Final = ("template.yaml", "scenarios", "samconfig.toml", "src", "protocols", "tools")
+BUILT: Final = ".aws-sam/local"
+"""Of every scenario; what is not made of these sources is built anew."""
+_LEFT_OUT: Final = ("__pycache__", ".aws-sam", "tests")
 LANGUAGES: Final = ("python", "go")
 PARAMETERS: Final = {"Timeout": "10", "VisibilityTimeout": "10", "MaxReceiveCount": "2"}
 T = TypeVar("T")
@@ -36,12 +37,11 @@ def project(folder: Path, parts: tuple[str, ...] = PARTS, *, built: bool = True)
     """A project with this one's sources and installed tools, without its state; with what ``tests/run.py`` built."""
     for name in parts:  # copies: sam writes paths of what lies behind a link relative to where the link is
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns(*_LEFT_OUT))
         else:
             shutil.copy(ROOT / name, folder / name)
-    for name in BUILT if built else ():
-        if (ROOT / ".aws-sam" / name).is_dir():
-            shutil.copytree(ROOT / ".aws-sam" / name, folder / ".aws-sam" / name)
+    for found in (*ROOT.glob(BUILT), *ROOT.glob(f"scenarios/*/{BUILT}")) if built else ():
+        shutil.copytree(found, folder / found.relative_to(ROOT))
     (folder / ".lambdalab").mkdir()
     for name in ("tools", "interpreters", "pythons"):
         (ROOT / ".lambdalab" / name).mkdir(parents=True, exist_ok=True)

@@ -69,6 +69,9 @@ def project_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the project without a local stack, and a machine without AWS."""
     for name in ("template.yaml", "samconfig.toml", "src", "protocols", "prices", "latencies", "events"):
         (tmp_path / name).symlink_to(ROOT / name)
+    for part in ROOT.glob("scenarios/*/[!.]*"):
+        (tmp_path / part.parent.relative_to(ROOT)).mkdir(parents=True, exist_ok=True)
+        (tmp_path / part.relative_to(ROOT)).symlink_to(part)
     (tmp_path / "tiny.toml").write_text(PROTOCOL)
     monkeypatch.setattr(deployment, "find_python", lambda version: _has_python(version, os.environ.get("PATH", "")))
     for name in [name for name in os.environ if name.startswith("AWS_")]:

@@ -31,9 +31,14 @@ _Loader.add_multi_constructor("!", _long_form)
 
 
 @cache
-def template(file: str = "template.yaml") -> dict[str, Any]:
-    loaded: dict[str, Any] = yaml.load((ROOT / file).read_text(), Loader=_Loader)  # noqa: S506
+def template(folder: Path = ROOT) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.load((folder / "template.yaml").read_text(), Loader=_Loader)  # noqa: S506
     return loaded
+
+
+def template_folders() -> list[Path]:
+    """The folder of every template of the project, the root's first."""
+    return [ROOT, *(file.parent for file in sorted(ROOT.glob("scenarios/*/template.yaml")))]
 
 
 def resource(logical_id: str) -> Any:
@@ -45,12 +50,12 @@ def properties(logical_id: str) -> Any:
 
 
 @cache
-def samconfig() -> dict[str, Any]:
-    loaded = tomllib.loads((ROOT / "samconfig.toml").read_text())
+def samconfig(folder: Path = ROOT) -> dict[str, Any]:
+    loaded = tomllib.loads((folder / "samconfig.toml").read_text())
     return {name: value for name, value in loaded.items() if name != "version"}
 
 
-def overrides(environment: str) -> dict[str, str]:
-    stated = samconfig()[environment]["global"]["parameters"]["parameter_overrides"]
+def overrides(environment: str, folder: Path = ROOT) -> dict[str, str]:
+    stated = samconfig(folder)[environment]["global"]["parameters"]["parameter_overrides"]
     pairs = (entry.split("=", 1) for entry in stated)
     return {name: value.strip('"') for name, value in pairs}

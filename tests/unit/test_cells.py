@@ -13,8 +13,9 @@ from sam_template import ROOT, template
 from lambdalab.cells import CellFunction, add_cells, check_reservation, choose_cells, load_cells, reservable
 from lambdalab.errors import LambdalabError, StackError, UsageError
 
-FILE = ROOT / "stacks/s3-cells.toml"
-TEMPLATE = template("stacks/s3-ingest.yaml")
+FOLDER = ROOT / "scenarios/s3_ingest"
+FILE = FOLDER / "cells.toml"
+TEMPLATE = template(FOLDER)
 SEED = [
     *(f"ingest-events-m{m}-b{b}-rc{rc}" for m in (512, 1024, 2048) for b in (1, 10, 100) for rc in (0, 10, 50)),
     *(f"ingest-batch-m{m}-p{p}-rc{rc}" for m in (512, 1024, 2048) for p in (8, 32, 64) for rc in (0, 10, 50)),

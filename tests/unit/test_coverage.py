@@ -10,10 +10,10 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 import typer
-from sam_template import ROOT, template
+from sam_template import ROOT, template, template_folders
 
 from lambdalab.cli import app as cli_app
-from lambdalab.scenarios import call_scenarios
+from lambdalab.project import scenario_folders
 
 PAGE: Final = (ROOT / "docs" / "coverage.md").read_text()
 EVERYTHING: Final = "Every scenario"
@@ -48,11 +48,11 @@ def sections(page: str) -> dict[str, list[Row]]:
 
 
 def scenarios() -> set[str]:
-    """Every scenario the project has: of a template, of a protocol, or of a module of its own."""
-    templates = ["template.yaml", *(str(file.relative_to(ROOT)) for file in (ROOT / "stacks").rglob("*.yaml"))]
-    deployed = {template(file)["Outputs"]["Scenario"]["Value"] for file in templates}
-    measured = {tomllib.loads(file.read_text())["scenario"] for file in (ROOT / "protocols").glob("*.toml")}
-    return deployed | measured | call_scenarios().keys()
+    """Every scenario the project has: of a template, of a protocol, or of a folder of its own."""
+    deployed = {template(folder)["Outputs"]["Scenario"]["Value"] for folder in template_folders()}
+    protocols = [file for folder in template_folders() for file in folder.glob("protocols/*.toml")]
+    measured = {tomllib.loads(file.read_text())["scenario"] for file in protocols}
+    return deployed | measured | scenario_folders().keys()
 
 
 @cache
@@ -80,7 +80,7 @@ def exists(name: str) -> bool:
     """True if a test or a command of the page is there. Anything else that stands among them is not."""
     file, _, function = name.partition("::")
     if function:
-        if not file.startswith(("tests/", "src/go/")) or not (ROOT / file).is_file():
+        if not file.startswith(("tests/", "src/go/", "scenarios/")) or not (ROOT / file).is_file():
             return False
         if file.endswith("_test.go"):
             return function.startswith("Test") and f"\nfunc {function}(" in (ROOT / file).read_text()

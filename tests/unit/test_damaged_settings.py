@@ -19,13 +19,14 @@ from test_damaged_files import INSTEAD, ODD_TOML, Damage, changed_bytes, changed
 from lambdalab import deployment, samconfig, template
 from lambdalab.calibration import last_calibration
 from lambdalab.cells import load_cells
-from lambdalab.deployment import local_parameters, local_stack
+from lambdalab.deployment import local_parameters
 from lambdalab.errors import LambdalabError, UsageError
 from lambdalab.factorial.protocol import load_protocol as load_factorial
 from lambdalab.invocation import read_event
 from lambdalab.latency import load_latency
 from lambdalab.load.arguments import read_times
 from lambdalab.local.stack import running_stack
+from lambdalab.project import scenario_folder
 from lambdalab.protocol import load_protocol
 from lambdalab.template import check_parameters
 
@@ -33,15 +34,16 @@ Reader = Callable[[Path], object]
 
 
 def read_samconfig(_: Path) -> object:
-    for name in samconfig.environments():
-        samconfig.build_dir(name), samconfig.region_of(name), samconfig.parameter_overrides(name)
-    return local_parameters({}), local_parameters({}, "load"), local_stack("local")
+    folder = scenario_folder()
+    for name in samconfig.environments(folder):
+        samconfig.build_dir(folder, name), samconfig.region_of(name), samconfig.parameter_overrides(folder, name)
+    return local_parameters({}), local_parameters({}, "load"), samconfig.stack_name(folder, "local")
 
 
 def read_template(_: Path) -> object:
     template._parameters.cache_clear()
-    check_parameters({"Timeout": "10", "Architecture": "arm64"})
-    return template.parameter_default("GoRuntime")
+    check_parameters(scenario_folder(), {"Timeout": "10", "Architecture": "arm64"})
+    return template.parameter_default(scenario_folder(), "GoRuntime")
 
 
 def inside(_: Path) -> object:
@@ -52,14 +54,16 @@ READERS: Final[dict[str, Reader]] = {
     "samconfig.toml": read_samconfig,
     "template.yaml": read_template,
     "protocols/strict.toml": load_protocol,
-    "protocols/s3-ingest.toml": load_factorial,
+    "scenarios/s3_ingest/protocols/s3-ingest.toml": load_factorial,
     "latencies/2026-11-21.toml": load_latency,
-    "stacks/s3-cells.toml": load_cells,
+    "scenarios/s3_ingest/cells.toml": load_cells,
     "events/sqs-small.json": lambda path: read_event(str(path)),
     ".lambdalab/calibration.json": inside,
     ".lambdalab/stack.json": inside,
     "times.csv": read_times,
 }
+BESIDE: Final = ("scenarios/s3_ingest/template.yaml", "scenarios/s3_ingest/scenario.py")
+"""What reading the others takes."""
 MADE: Final = {
     ".lambdalab/calibration.json": json.dumps(
         {"measured_at": "2026-11-21", "python": "CPython 3.11.7", "million_rounds_per_s": 2.5, "slowest": 2.4,
@@ -74,8 +78,8 @@ MADE: Final = {
 def folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with files of its own."""
     folder = tmp_path_factory.mktemp("project")
-    for name in READERS:
-        (folder / name).parent.mkdir(exist_ok=True)
+    for name in (*READERS, *BESIDE):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         if name in MADE:
             (folder / name).write_text(MADE[name])
         else:
@@ -94,7 +98,9 @@ def read(name: str, path: Path) -> None:
         assert "\n" not in said
         assert len(said) < 2000
         assert said.endswith(".")
-        assert path.name in said or said.startswith(("no local stack has settings ", "no lambdalab project in "))
+        assert path.name in said or said.startswith(
+            ("no local stack of scenario ingest has settings ", "no lambdalab project in ")
+        )
 
 
 @st.composite
@@ -154,18 +160,18 @@ def test_a_setting_of_another_type_is_used_or_refused(folder: Path, key: str, va
 def test_what_is_wrong_with_samconfig_is_said_with_its_place(folder: Path, text: str, said: str) -> None:
     (folder / "samconfig.toml").write_text(text)
     with pytest.raises(UsageError) as caught:
-        samconfig.parameter_overrides("local"), samconfig.stack_name("local")
+        samconfig.parameter_overrides(folder, "local"), samconfig.stack_name(folder, "local")
     assert said in str(caught.value)
 
 
 def test_parameters_are_read_as_sam_reads_them(folder: Path) -> None:
     text = "[local.global.parameters]\nstack_name = 'all'\nparameter_overrides = 'A=1 B=\"two words\" C='\n"
     (folder / "samconfig.toml").write_text(text)
-    assert samconfig.parameter_overrides("local") == {"A": "1", "B": "two words", "C": ""}
+    assert samconfig.parameter_overrides(folder, "local") == {"A": "1", "B": "two words", "C": ""}
     (folder / "samconfig.toml").write_text(text + "[local.deploy.parameters]\nstack_name = 'one'\n")
-    assert samconfig.stack_name("local") == "one"
+    assert samconfig.stack_name(folder, "local") == "one"
     (folder / "samconfig.toml").write_text("[local.global.parameters]\nstack_name = 'all'\n")
-    assert samconfig.parameter_overrides("local") == {}
+    assert samconfig.parameter_overrides(folder, "local") == {}
 
 
 @pytest.mark.parametrize(

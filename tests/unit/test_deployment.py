@@ -52,16 +52,16 @@ def commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[list[str]]
 
 def test_what_is_built_is_not_built_again(commands: list[list[str]]) -> None:
     parameters = local_parameters({})
-    build("local", parameters)
-    build("local", parameters | {"MaxReceiveCount": "9"})
-    build("load", local_parameters({}, "load"))
+    build(parameters)
+    build(parameters | {"MaxReceiveCount": "9"})
+    build(local_parameters({}, "load"))
     assert len(commands) == 1
     assert commands[0][:4] == ["sam", "build", "--config-env", "local"]
 
 
 def test_what_is_deployed_is_the_build_with_its_code_packed(commands: list[list[str]]) -> None:
-    build("local", local_parameters({}))
-    template = packed_template("local")
+    build(local_parameters({}))
+    template = packed_template()
     assert template is not None
     packed = json.loads(template.read_text())["Resources"]
     assert packed["Go"]["Properties"] == {"CodeUri": "Go.zip", "Handler": "bootstrap"}
@@ -78,9 +78,9 @@ def test_a_template_that_names_further_files_is_left_to_sam(
 ) -> None:
     further = "  Api: {Type: AWS::Serverless::Api, Properties: {StageName: v1, DefinitionUri: template.yaml}}\n"
     monkeypatch.setattr(sys.modules[__name__], "BUILT", BUILT + further)
-    build("local", local_parameters({}))
-    assert packed_template("local") is None
-    build("local", local_parameters({}))
+    build(local_parameters({}))
+    assert packed_template() is None
+    build(local_parameters({}))
     assert len(commands) == 1
 
 
@@ -99,33 +99,33 @@ SOURCES = ("src/python/ingest/handler.py", "src/go/ingest/go.sum", "template.yam
 
 @pytest.mark.parametrize("changed", SOURCES)
 def test_a_change_is_built(commands: list[list[str]], changed: str) -> None:
-    build("local", local_parameters({}))
+    build(local_parameters({}))
     with Path(changed).open("a") as file:
         file.write("\n# changed\n")
-    build("local", local_parameters({}))
+    build(local_parameters({}))
     assert len(commands) == 2
 
 
 @pytest.mark.parametrize("name", ["Architecture", "PythonRuntime"])
 def test_another_machine_is_built_for(commands: list[list[str]], name: str) -> None:
-    build("local", local_parameters({}))
-    build("local", local_parameters({name: "another"}))
+    build(local_parameters({}))
+    build(local_parameters({name: "another"}))
     assert len(commands) == 2
 
 
 def test_debugging_is_built_for(commands: list[list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
-    build("local", local_parameters({}))
+    build(local_parameters({}))
     monkeypatch.setenv("SAM_BUILD_MODE", "debug")
-    build("local", local_parameters({}))
+    build(local_parameters({}))
     assert len(commands) == 2
 
 
 def test_a_build_by_hand_and_one_that_failed_are_none(
     commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    build("local", local_parameters({}))
+    build(local_parameters({}))
     (FOLDER / "made-of").unlink()  # sam empties it
-    build("local", local_parameters({}))
+    build(local_parameters({}))
     assert len(commands) == 2
 
     def fail(*_: Any, **__: Any) -> None:
@@ -135,6 +135,6 @@ def test_a_build_by_hand_and_one_that_failed_are_none(
     with monkeypatch.context() as patch:
         patch.setattr(deployment, "run_tool", fail)
         with pytest.raises(ToolError):
-            build("local", local_parameters({"Architecture": "another"}))
-    build("local", local_parameters({}))
+            build(local_parameters({"Architecture": "another"}))
+    build(local_parameters({}))
     assert len(commands) == 3

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 from rich.console import Console
 from sample_factorial import BATCH, EVENTS, RUN_ID, make_call, make_calls, make_function, make_manifest, make_run
-from samples import BEGAN_MS, PRICES, ROOT
+from samples import BEGAN_MS, PRICES
 
 from lambdalab.errors import LambdalabError, StorageError
 from lambdalab.factorial.analysis import summarise
@@ -280,7 +280,7 @@ def test_throughput_is_over_the_wall_time_of_the_cell_in_the_block() -> None:
 
 def test_throughput_of_the_default_protocol_can_follow_its_callers() -> None:
     """Every call takes 100 ms, however many there are at once: then so many callers do so many times as much."""
-    designs = load_protocol(ROOT / "protocols" / "s3-ingest.toml").designs
+    designs = load_protocol("s3-ingest").designs
     calls = [
         msgspec.structs.replace(
             make_call(design, cell, call_id=f"{cell.name} {number}", block=1), elapsed_ms=100.0,

@@ -750,7 +750,7 @@ def test_the_reader_of_one_kind_of_run_says_that_it_is_another(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        ("run s3-ingest", 3, "no local stack is up; start one with `lambdalab up --settings s3-local`, or add --up"),
+        ("run s3-ingest", 3, "no local stack is up; start one with `lambdalab up s3-ingest`, or add --up"),
         (
             "plan s3-ingest --protocol s3-ingest-full --blocks 1000",
             2,
@@ -759,7 +759,7 @@ def test_the_reader_of_one_kind_of_run_says_that_it_is_another(tmp_path: Path) -
         ("run s3-ingest --build a", 2, "--build means nothing for scenario s3-ingest, whose functions are called;"),
         ("run s3-ingest --protocol strict", 2, "protocol strict is for scenario ingest, not s3-ingest; run `lambdalab"),
         ("run --protocol s3-ingest", 2, "protocol s3-ingest is for scenario s3-ingest, not ingest; run `lambdalab run"),
-        ("run s3-ingest --protocol nope", 2, 'protocols/ has no "nope"; there are: aa'),
+        ("run s3-ingest --protocol nope", 2, 'scenarios/s3_ingest/protocols/ has no "nope"; there are: s3-ingest, s3-'),
         ("run s3-ingest --resume nope", 2, "nope is not a run directory"),
         ("run s3-ingest --resume calls --seed 3", 2, "--seed cannot be changed when a run goes on with --resume"),
         ("run s3-ingest --resume messages", 2, "is a run of kind messages, and only one of kind factorial can be used"),
@@ -768,7 +768,7 @@ def test_the_reader_of_one_kind_of_run_says_that_it_is_another(tmp_path: Path) -
             2,
             "run calls is of scenario s3-ingest, not ingest; run `lambdalab run s3-inges",
         ),
-        ("run --resume calls", 3, "no local stack is up; start one with `lambdalab up --settings s3-local`, or add --"),
+        ("run --resume calls", 3, "no local stack is up; start one with `lambdalab up s3-ingest`, or add --"),
         ("run --resume calls --build a", 2, "--build means nothing for scenario s3-ingest, whose functions are called"),
         ("run --resume messages", 3, "no local stack is up; start one with `lambdalab up`, or add --up"),
         ("run s3-ingest --target aws --up", 2, "--up brings up a local stack, and the target is aws"),
@@ -816,8 +816,8 @@ def test_a_run_of_calls_goes_on_without_its_scenario(
     monkeypatch.setattr("lambdalab.factorial.experiment.execute", lambda *_: [])
 
     @contextmanager
-    def held(*, settings: str, **_: object) -> Iterator[tuple[None, None]]:
-        asked.append(settings)
+    def held(scenario: str, **_: object) -> Iterator[tuple[None, None]]:
+        asked.append(scenario)
         yield None, None
 
     monkeypatch.setattr("lambdalab.cli.calls.held_local_stack", held)
@@ -826,7 +826,7 @@ def test_a_run_of_calls_goes_on_without_its_scenario(
     ended = call("run", "--resume", "latest")
     assert ended.code == 0, ended.err
     assert ended.err.count(f"caution: {CAUTION}\n") == 1
-    assert asked == ["s3-local", store.folder.resolve()]
+    assert asked == ["s3-ingest", store.folder.resolve()]
     assert ended.out == call("report", "latest").out
 
 
@@ -844,7 +844,7 @@ def test_the_whole_design_is_planned_without_a_stack(call: CommandLine) -> None:
 
 
 def test_a_fraction_is_planned_with_its_cells(call: CommandLine, project: Path) -> None:
-    whole = (project / "protocols" / "s3-ingest-full.toml").read_text()
+    whole = (project / "scenarios/s3_ingest/protocols/s3-ingest-full.toml").read_text()
     assert whole.count("invocations = ") == 2
     (project / "third.toml").write_text(whole.replace("invocations = ", "fraction = 3\ninvocations = "))
     ended = call("plan", "s3-ingest", "--protocol", "third.toml")

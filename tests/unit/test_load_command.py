@@ -44,13 +44,13 @@ def test_it_becomes_locust_with_every_other_argument(
 
 @pytest.mark.parametrize("code", [0, 1, 4])
 def test_with_up_it_waits_for_locust_then_ends_the_stack_and_says_what_locust_says(
-    call: Call, monkeypatch: pytest.MonkeyPatch, code: int
+    call: Call, project: Path, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     events: list[Any] = []
 
     @contextmanager
-    def for_a_while(_: object, *, settings: str) -> Any:
-        events.append(settings)
+    def for_a_while(_: object, *, folder: Path, settings: str) -> Any:
+        events.append((folder, settings))
         try:
             yield
         finally:
@@ -63,7 +63,7 @@ def test_with_up_it_waits_for_locust_then_ends_the_stack_and_says_what_locust_sa
         "lambdalab.cli.load._locust", lambda arguments: [sys.executable, "-c", f"raise SystemExit({code})"]
     )
     assert call("load", "--up", "--headless").code == code
-    assert events == ["load", "down"]
+    assert events == [(project, "load"), "down"]
 
 
 @pytest.mark.parametrize(

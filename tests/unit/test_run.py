@@ -36,7 +36,7 @@ def tests(tmp_path: Path) -> Path:
     """A folder of tests with this project's conftest."""
     for part in ("local", "e2e"):
         (tmp_path / "tests" / part).mkdir(parents=True)
-    shutil.copy(ROOT / "tests" / "conftest.py", tmp_path / "tests")
+    shutil.copy(ROOT / "conftest.py", tmp_path)
     return tmp_path / "tests"
 
 

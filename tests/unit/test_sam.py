@@ -24,7 +24,6 @@ def in_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (["deploy", "--config-env", "local"], True),
         (["deploy", "--config-env=local"], True),
-        (["deploy", "--config-env", "other-local"], True),
         (["deploy"], False),
         (["deploy", "--config-env", "load"], False),
         (["deploy", "local"], False),
@@ -33,7 +32,42 @@ def in_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_which_arguments_mean_the_local_stack(given: list[str], local: bool) -> None:
-    assert (sam.local_environment(given) is not None) is local
+    assert sam.is_local(given) is local
+
+
+@pytest.mark.parametrize("environment", ["s3", "s3-local", "default", "local"])
+@pytest.mark.usefixtures("never_start")
+def test_an_environment_that_the_scenario_lacks_is_refused_with_those_it_has(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], environment: str
+) -> None:
+    command = ("build", f"--config-env={environment}")
+    if environment in ("default", "local"):
+        with pytest.raises(Started):
+            call(monkeypatch, *command)
+        return
+    assert call(monkeypatch, *command) == 2
+    assert capsys.readouterr().err == (
+        f"sam: samconfig.toml has no environment {environment}; name one of default, local, load, "
+        "or change to the folder of its scenario: scenarios/s3_ingest.\n"
+    )
+    with pytest.raises(Started):
+        call(monkeypatch, *command, "--config-file", "another.toml")
+
+
+def test_in_the_folder_of_a_scenario_parameters_are_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT / "scenarios/s3_ingest")
+    completed = sam.arguments(["build", "--config-env", "local"])
+    assert {"Workload=events", "Architecture=arm64", "PythonRuntime=python3.13"} < set(completed)
+    assert not any(pair.startswith("BatchSize=") for pair in completed)
+
+
+@pytest.mark.usefixtures("never_start")
+def test_containers_are_made_ready_for_the_root_only(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT / "scenarios/s3_ingest")
+    assert call(monkeypatch, "local", "invoke", "GoS3Ingest", "--config-env", "local") == 2
+    assert capsys.readouterr().err.startswith("sam: sam local is not made ready for scenario s3-ingest: its containers")
 
 
 def test_options_may_stand_before_the_command() -> None:

@@ -8,13 +8,12 @@ import re
 from typing import NamedTuple
 
 import pytest
-from sam_template import template
+from sam_template import template, template_folders
 
-TEMPLATES = ("template.yaml", "stacks/s3-ingest.yaml")
 QUERIES = {
     name: body
-    for file in TEMPLATES
-    for name, body in template(file)["Resources"].items()
+    for folder in template_folders()
+    for name, body in template(folder)["Resources"].items()
     if body["Type"] == "AWS::Logs::QueryDefinition"
 }
 """Of every template; no two have the same name."""
@@ -215,7 +214,7 @@ def test_a_query_reads_both_log_groups_and_can_be_left_out(query: str) -> None:
 
 
 def test_no_query_of_a_template_hides_another() -> None:
-    kinds = [body["Type"] for file in TEMPLATES for body in template(file)["Resources"].values()]
+    kinds = [body["Type"] for folder in template_folders() for body in template(folder)["Resources"].values()]
     assert kinds.count("AWS::Logs::QueryDefinition") == len(QUERIES)
 
 

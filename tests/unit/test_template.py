@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sam_template import ROOT, overrides, properties, resource, samconfig, template
+from sam_template import ROOT, overrides, properties, resource, samconfig, template, template_folders
 
 LANGUAGES = {"Python": "python", "Go": "go"}
 KINDS = (
@@ -506,12 +506,13 @@ def test_what_is_switched_off_in_the_template_says_why() -> None:
 # --- samconfig.toml
 
 
-def test_there_are_three_environments_and_two_of_each_further_template() -> None:
-    further = {name for name in samconfig() if name not in ENVIRONMENTS}
-    assert {
-        name for name, settings in samconfig().items() if "template_file" not in settings["build"]["parameters"]
-    } == {*ENVIRONMENTS}
-    assert {name.removesuffix("-local") for name in further} == {name for name in further if name + "-local" in further}
+def test_there_are_three_environments_and_two_at_least_of_every_scenario() -> None:
+    assert samconfig().keys() == {*ENVIRONMENTS}
+    for folder in template_folders():
+        assert {"default", "local"} <= samconfig(folder).keys(), folder
+        commands = [command["parameters"] for settings in samconfig(folder).values() for command in settings.values()]
+        templates = {command["template_file"] for command in commands if "template_file" in command}
+        assert all(name.startswith(".aws-sam/") for name in templates), "each builds the template beside it"
 
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
@@ -538,12 +539,14 @@ def test_an_environment_deploys_what_it_built(environment: str) -> None:
 
 
 def test_environments_have_stacks_of_their_own() -> None:
-    stacks = [settings["global"]["parameters"]["stack_name"] for settings in samconfig().values()]
-    assert len(set(stacks)) == len(samconfig())
+    environments = [settings for folder in template_folders() for settings in samconfig(folder).values()]
+    stacks = [settings["global"]["parameters"]["stack_name"] for settings in environments]
+    assert len(set(stacks)) == len(stacks)
 
 
 def test_environments_have_one_region_and_its_prices_are_there() -> None:
-    (region,) = {settings["global"]["parameters"]["region"] for settings in samconfig().values()}
+    environments = [settings for folder in template_folders() for settings in samconfig(folder).values()]
+    (region,) = {settings["global"]["parameters"]["region"] for settings in environments}
     assert (ROOT / "prices" / f"{region}.toml").is_file()
 
 

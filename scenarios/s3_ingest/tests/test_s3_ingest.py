@@ -21,15 +21,16 @@ import boto3
 import pytest
 from botocore.config import Config
 from jsonschema import Draft202012Validator
+from local.scripted_s3 import ScriptedS3
+from local.support import PYTHON_RUNTIME, Machine, answer, go_spec, interpreter, python_spec, running
+from local.whole import ROOT
 from referencing import Registry, Resource
 
 from lambdalab.deployment import go_variables
 from lambdalab.local.function import FunctionSpec
 from lambdalab.local.startup import start_emulator
-from local.scripted_s3 import ScriptedS3
-from local.support import PYTHON_RUNTIME, Machine, answer, go_spec, interpreter, python_spec, running
 
-ROOT: Final = Path(__file__).parents[2]
+FOLDER: Final = Path(__file__).parents[1]
 LANGUAGES: Final = ("python", "go")
 MIB: Final = 1024 * 1024
 BUCKET: Final = "objects-of-tests"
@@ -81,11 +82,11 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Both functions as they are deployed: Python with what its requirements name, Go as one static program."""
     folder = tmp_path_factory.mktemp("packages")
     python, go = folder / "python", folder / "go"
-    shutil.copytree(ROOT / "src/python/s3_ingest", python, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(FOLDER / "src/python/s3_ingest", python, ignore=shutil.ignore_patterns("__pycache__"))
     install = [str(ROOT / ".venv/bin/uv"), "pip", "install", "--quiet", "--target", str(python)]
     install += ["--python", str(interpreter(PYTHON_RUNTIME)), "-r", str(python / "requirements.txt")]
     build = ["go", "build", "-o", str(go / "bootstrap"), "."]
-    for command, where in ((install, ROOT), (build, ROOT / "src/go/s3ingest")):
+    for command, where in ((install, ROOT), (build, FOLDER / "src/go/s3ingest")):
         done = subprocess.run(command, cwd=where, env=go_variables(), capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
     return {"python": python, "go": go}
@@ -162,10 +163,11 @@ def records(lines: list[str]) -> list[dict[str, Any]]:
 
 
 def is_emf(record: dict[str, Any]) -> None:
-    emf, own = (json.loads((ROOT / f"contracts/{name}.schema.json").read_text()) for name in ("emf", "s3_record"))
+    emf = json.loads((ROOT / "contracts/emf.schema.json").read_text())
+    own = json.loads((FOLDER / "contracts/s3_record.schema.json").read_text())
     for schema in (emf, own):
         Draft202012Validator.check_schema(schema)
-    registry: Any = Registry().with_resource("emf.schema.json", Resource.from_contents(emf))
+    registry: Any = Registry().with_resource(own["$ref"], Resource.from_contents(emf))
     Draft202012Validator(own, registry=registry).validate(record)
     (directive,) = record["_aws"]["CloudWatchMetrics"]
     metrics = {metric["Name"] for metric in directive["Metrics"]}

@@ -1,4 +1,4 @@
-r"""The saved queries of stacks/s3-ingest.yaml, run by DuckDB over records and REPORT lines.
+r"""The saved queries of the template, run by DuckDB over records and REPORT lines.
 
 Filters, ``parse``, ``fields`` and ``stats`` of Logs Insights become SQL, command by command. What DuckDB counts shows
 that the arithmetic is right, not that CloudWatch reads the text as it is meant.
@@ -8,14 +8,15 @@ that the arithmetic is right, not that CloudWatch reads the text as it is meant.
 
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
-from sam_template import ROOT
 from test_saved_queries import FAILURES, ID, REPORTS, text_of
 
-FIELDS: dict[str, Any] = json.loads((ROOT / "contracts/s3_record.schema.json").read_text())["properties"]
+FOLDER = Path(__file__).parents[1]
+FIELDS: dict[str, Any] = json.loads((FOLDER / "contracts/s3_record.schema.json").read_text())["properties"]
 QUERIES = ("LatencyQuery", "ThroughputQuery", "RecordsQuery", "UploadFailuresQuery", "UsageQuery")
 FUNCTIONS = {"ispresent", "coalesce", "count", "sum", "min", "max", "pct", "not", "and", "or", "like", "as", "by"}
 START_MS = 1_790_000_000_000

@@ -12,13 +12,15 @@ from botocore.exceptions import ClientError
 from samples import ROOT
 
 from lambdalab.cost import load_price_sheet
-from lambdalab.errors import StackError, UsageError
+from lambdalab.errors import StackError
 from lambdalab.factorial.design import Cell, Design
 from lambdalab.factorial.model import Call
 from lambdalab.factorial.protocol import load_protocol, schedule
-from lambdalab.scenarios import call_scenario, call_scenarios
-from lambdalab.scenarios.s3_ingest import _METRICS, MB, SCENARIO
+from lambdalab.scenarios import call_scenario
 
+FOLDER = Path(__file__).parents[1]
+SCENARIO = call_scenario("s3-ingest")
+MB = 2**20
 EVENTS = Design(label="e", invocations=2, factors={"language": ("go",)}, settings={"workload": "events"})
 BATCH = msgspec.structs.replace(EVENTS, label="b", settings={"workload": "batch", "object_mb": 20})
 PRICED = load_price_sheet(ROOT / "prices" / "us-east-1.toml")
@@ -56,15 +58,8 @@ def call(number: int, content: object) -> Call:
 # what there is
 
 
-def test_a_scenario_is_found_by_being_there() -> None:
-    assert list(call_scenarios()) == ["s3-ingest"]
-    assert call_scenario("s3-ingest") is SCENARIO
-    with pytest.raises(UsageError, match="there is no scenario 'nope' whose functions are called; there are: s3-"):
-        call_scenario("nope")
-
-
 def test_ranges_and_memory_are_those_of_the_functions() -> None:
-    text = (ROOT / "src/python/s3_ingest/request.py").read_text()
+    text = (FOLDER / "src/python/s3_ingest/request.py").read_text()
     found = re.findall(r'^    "(\w+)": \((\d+), (\d+)\),', text, re.MULTILINE)
     assert {"batch_events", "event_bytes", "multipart_mb", "parallelism"} <= {name for name, _, _ in found}
     for name, low, high in found:
@@ -82,9 +77,12 @@ def test_ranges_and_memory_are_those_of_the_functions() -> None:
 
 
 def test_the_metrics_are_those_of_the_record() -> None:
-    text = Path(ROOT / "src/python/s3_ingest/record.py").read_text()
+    text = (FOLDER / "src/python/s3_ingest/record.py").read_text()
     units = text[text.index("_UNITS = {") : text.index("}")]
-    assert len(re.findall(r'^    "\w+":', units, re.MULTILINE)) == _METRICS
+    names = len(re.findall(r'^    "\w+":', units, re.MULTILINE))
+    (monthly,) = SCENARIO.monthly_usd(PRICED, (EVENTS,)).values()
+    assert PRICED.metrics is not None
+    assert monthly == names * PRICED.metrics.usd_per_metric_month
 
 
 # what is asked

@@ -1,4 +1,4 @@
-"""The stack of stacks/s3-ingest.yaml as people use it here: brought up, invoked by sam, measured through the plane."""
+"""The stack of this scenario as people use it: brought up, invoked by sam, measured through the plane."""
 
 import csv
 import json
@@ -15,6 +15,8 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
+from e2e.conftest import Begin, Run
+from e2e.iam_calls import Recorder
 from local.scripted_s3 import ScriptedS3
 from local.whole import ROOT
 
@@ -24,16 +26,14 @@ from lambdalab.factorial.protocol import load_protocol, schedule
 from lambdalab.factorial.store import FactorialDirectory
 from lambdalab.platform_log import parse_report
 
-from .conftest import Begin, Run
-from .iam_calls import Recorder
-
+FOLDER = "scenarios/s3_ingest"
 EVENTS = {"s3-events": ("events", 10 * 1024 + 9, 0), "s3-batch": ("batch", 100 * 1024 * 1024, 4)}
 
 
 @pytest.fixture(scope="module")
 def endpoints(lambdalab: Run) -> Iterator[dict[str, str]]:
-    """Those of the emulator and the plane, while the stack is up."""
-    done = lambdalab("up", "--settings", "s3-local", "--port", "0")
+    """Those of the emulator and the plane, while the stack is up: the one of the folder in which it is brought up."""
+    done = lambdalab("up", "--port", "0", folder=FOLDER)
     assert done.returncode == 0, done.stderr
     assert "The local stack lambdalab-s3-local is up." in done.stdout
     try:
@@ -57,10 +57,10 @@ def plane(endpoints: dict[str, str]) -> str:
 def test_sam_invokes_a_function_in_the_plane_and_the_object_is_there(
     function: str, event: str, s3_stack: str, project: Path, clean_environment: dict[str, str]
 ) -> None:
-    command = [str(Path(sys.executable).with_name("sam")), "remote", "invoke", function, "--config-env", "s3-local"]
+    command = [str(Path(sys.executable).with_name("sam")), "remote", "invoke", function, "--config-env", "local"]
     done = subprocess.run(
         [*command, "--event-file", f"events/{event}.json"],
-        cwd=project, env=clean_environment, capture_output=True, text=True, timeout=120, check=False,
+        cwd=project / FOLDER, env=clean_environment, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     row: dict[str, Any] = json.loads(done.stdout)
@@ -83,6 +83,36 @@ def test_the_map_shows_functions_that_nothing_wakes_and_the_bucket_they_share(la
     assert lines[2::2] == [["└╌╌", "Objects", "bucket", "named", "by", "OUTPUT_BUCKET"]] * 2
 
 
+def test_sam_builds_and_deploys_in_the_folder(
+    s3_stack: str, project: Path, clean_environment: dict[str, str], lambdalab: Run
+) -> None:
+    for command in ("build", "deploy"):
+        done = subprocess.run(
+            [str(Path(sys.executable).with_name("sam")), command, "--config-env", "local"],
+            cwd=project / FOLDER, env=clean_environment, capture_output=True, text=True, timeout=240, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "Successfully created/updated stack - lambdalab-s3-local" in done.stdout
+    row = json.loads(lambdalab("invoke", "GoS3Ingest", "-e", "events/s3-events.json", folder=FOLDER).stdout)
+    assert row["ok"], row
+
+
+def test_the_folder_and_the_root_share_one_stack(s3_stack: str, project: Path, lambdalab: Run) -> None:
+    for folder, arguments in (
+        (".", ("up",)),
+        (".", ("up", "s3-ingest")),
+        (FOLDER, ("up",)),
+        (FOLDER, ("up", "ingest")),
+    ):
+        done = lambdalab(*arguments, folder=folder)
+        assert done.returncode == 3
+        assert f"the local stack lambdalab-s3-local is up already, at {s3_stack};" in done.stderr
+    here, above = (json.loads(lambdalab("status", "--json", folder=folder).stdout) for folder in (FOLDER, "."))
+    assert here["functions"].keys() == above["functions"].keys() == set(FUNCTIONS)
+    assert not (project / FOLDER / ".lambdalab").exists()
+    assert (project / FOLDER / ".aws-sam/local/template.yaml").exists()
+
+
 OTHER_SCENARIO = "stack lambdalab-s3-local is of scenario s3-ingest, not of the one asked for: it has no output Python"
 
 
@@ -93,7 +123,7 @@ def test_what_belongs_to_another_scenario_says_so(command: str, s3_stack: str, l
     done = lambdalab(*command.split())
     assert done.returncode == 3
     assert OTHER_SCENARIO in (said := " ".join((done.stdout + done.stderr).split()))
-    assert "`lambdalab down && lambdalab up`" in said
+    assert "`lambdalab down && lambdalab up SCENARIO`" in said
     assert "Traceback" not in said
 
 
@@ -103,7 +133,7 @@ def test_another_scenario_is_nothing_wrong_to_the_doctor(s3_stack: str, lambdala
     assert (found["verdict"], found["found"].startswith(OTHER_SCENARIO)) == ("warning", True)
 
 
-CELLS = ("cells", "stacks/s3-cells.toml", "--target", "local")
+CELLS = ("cells", f"{FOLDER}/cells.toml", "--target", "local")
 TWO = ("--only", "design=events", "--only", "memory_mb=512", "--only", "batch_events=10", "--only", "language=python")
 
 
@@ -113,12 +143,6 @@ def test_cells_beyond_the_quota_are_refused_before_anything_is_deployed(s3_stack
     assert "these 54 functions reserve 1,080 environments, and the account has 900 left to reserve" in done.stderr
     assert "ingest-batch-m2048-p64-rc50 " in done.stdout
     assert len(deployed(s3_stack)) == 2
-
-
-def test_settings_that_no_local_stack_has_are_refused(lambdalab: Run) -> None:
-    done = lambdalab("up", "--settings", "default")
-    assert done.returncode == 2
-    assert "no local stack has settings default; name one of local, load, s3-local" in done.stderr
 
 
 # the experiment
@@ -250,14 +274,32 @@ def test_the_same_run_on_what_answers_as_aws_does(
 
 
 def documented_permissions() -> set[str]:
-    """Those docs/s3-ingest.md lists for whoever measures on AWS; a service is named once for all that follow."""
-    text = (ROOT / "docs/s3-ingest.md").read_text()
+    """Those that README.md lists for whoever measures on AWS; a service is named once for all that follow."""
+    text = (ROOT / FOLDER / "README.md").read_text()
     (paragraph,) = re.findall(r"^Whoever runs it on AWS needs.*?\n\n", text, re.MULTILINE | re.DOTALL)
     service, found = "", set()
     for prefix, name in re.findall(r"`(?:(\w+):)?(\w+)`", paragraph):
         service = prefix or service
         found.add(f"{service}:{name}")
     return found
+
+
+def test_in_the_folder_commands_need_no_name_and_results_are_the_projects(
+    project: Path, emulator: Aws, lambdalab: Run
+) -> None:
+    file = written(project, "here", invocations=1, settings='workload = "events"', factors='language = ["go"]')
+    plan = json.loads(lambdalab("plan", "--json", folder=FOLDER).stdout)
+    assert (plan["scenario"], plan["protocol"]) == ("s3-ingest", "s3-ingest")
+    done = lambdalab("run", "--protocol", f"../../../{file}", folder=f"{FOLDER}/events")
+    assert done.returncode == 0, done.stderr
+    store, calls = calls_of(project)
+    assert [call.found for call in calls] == [True, True]
+    assert store.manifest().template_runtimes.keys() == {"go"}
+    assert "aws-sdk-go-v2/service/s3" in store.manifest().versions, "as the sources in the folder pin it"
+    assert f"files: ../../../results/{store.folder.name}\n" in done.stdout
+    shown = lambdalab("report", folder=FOLDER)
+    assert (shown.returncode, f"files: ../../results/{store.folder.name}\n" in shown.stdout) == (0, True)
+    assert not list((project / FOLDER).rglob("results"))
 
 
 def test_a_throttled_call_is_counted_and_not_made_again(project: Path, emulator: Aws, lambdalab: Run) -> None:
@@ -412,6 +454,14 @@ def test_two_cells_are_listed_deployed_called_measured_and_destroyed(
     gone = lambdalab("destroy", "--target", "local", "--yes", "lambdalab-s3-local")
     assert gone.returncode == 0, gone.stderr
     assert deployed(s3_stack) == {}
+
+    assert lambdalab("down", folder=FOLDER).returncode == 0
+    assert "no local stack is up" in lambdalab("down").stdout
+    file = written(project, "named", invocations=1, settings='workload = "events"', factors='language = ["python"]')
+    named = lambdalab("run", "s3-ingest", "--up", "--protocol", file)
+    assert named.returncode == 0, named.stderr
+    assert "deploying scenarios/s3_ingest/template.yaml" in named.stderr
+    assert [call.found for call in calls_of(project)[1]] == [True, True]
 
 
 def run_by_prefix(project: Path, lambdalab: Run, s3_stack: str, plane: str, names: set[str]) -> None:

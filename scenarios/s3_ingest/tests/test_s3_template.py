@@ -1,16 +1,17 @@
-"""What stacks/s3-ingest.yaml and its environments in samconfig.toml promise, checked without deploying anything."""
+"""What template.yaml and samconfig.toml promise, checked without deploying anything."""
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sam_template import ROOT, overrides, samconfig, template
+from sam_template import overrides, samconfig, template
 from test_template import LANGUAGES, accepts, without_language
 
-FILE = "stacks/s3-ingest.yaml"
-TEMPLATE = template(FILE)
+FOLDER = Path(__file__).parents[1]
+TEMPLATE = template(FOLDER)
 PARAMETERS = TEMPLATE["Parameters"]
-ENVIRONMENTS = ("s3", "s3-local")
+ENVIRONMENTS = ("default", "local")
 KINDS = ("S3Ingest", "Role", "TracingPolicy", "FailedAlarm", "ErrorAlarm", "ThrottleAlarm", "Logs")
 
 
@@ -27,7 +28,7 @@ def test_a_parameter_says_what_it_is_and_what_it_may_be(name: str) -> None:
 
 
 def test_the_guide_lists_every_parameter_with_its_default() -> None:
-    guide = (ROOT / "docs/s3-ingest.md").read_text()
+    guide = (FOLDER / "README.md").read_text()
     section = guide.split("\n## Parameters\n")[1].split("\n## ")[0]
     listed = dict(re.findall(r"^\| `(\w+)` \| (.+?) \|", section, re.MULTILINE))
     defaults = {name: str(parameter["Default"]) for name, parameter in PARAMETERS.items()}
@@ -36,16 +37,15 @@ def test_the_guide_lists_every_parameter_with_its_default() -> None:
 
 @pytest.mark.parametrize("environment", ENVIRONMENTS)
 def test_an_environment_states_every_parameter_and_deploys_what_it_built(environment: str) -> None:
-    stated, commands = overrides(environment), samconfig()[environment]
+    stated, commands = overrides(environment, FOLDER), samconfig(FOLDER)[environment]
     assert set(stated) == set(PARAMETERS)
     assert [name for name, value in stated.items() if not accepts(PARAMETERS[name], value)] == []
     build = commands["build"]["parameters"]
-    assert build["template_file"] == commands["validate"]["parameters"]["template_file"] == FILE
     assert build["build_dir"] == f".aws-sam/{environment}"
     assert build["cached"] is False
     deploy = commands["deploy"]["parameters"]
     assert deploy["template_file"] == f"{build['build_dir']}/template.yaml"
-    assert deploy["confirm_changeset"] is (environment == "s3")
+    assert deploy["confirm_changeset"] is (environment == "default")
     assert (deploy["capabilities"], deploy["tags"]) == ("CAPABILITY_IAM", "project=lambdalab")
 
 

@@ -1,4 +1,4 @@
-"""The error that answers and log records show. docs/s3-ingest.md lists the codes."""
+"""The error that answers and log records show. The scenario's README.md lists the codes."""
 
 import re
 

@@ -2,7 +2,7 @@
 
 SHAKE-128 stretches the seed and the number of a chunk or event into as many bytes as are wanted. It is in both standard
 libraries, in native code, and any chunk can be made without those before it: the object does not depend on how it is
-cut into parts. docs/s3-ingest.md has the speed beside the system's own random source.
+cut into parts. The scenario's README.md has the speed beside the system's own random source.
 """
 
 import hashlib

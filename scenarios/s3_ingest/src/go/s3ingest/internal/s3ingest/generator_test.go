@@ -22,7 +22,7 @@ func TestAnObjectDoesNotDependOnHowItIsCut(t *testing.T) {
 	}
 }
 
-// docs/s3-ingest.md has what these two say; benchmarks/s3_generator.py does the same in Python.
+// The scenario's README.md has what these two say; benchmarks/s3_generator.py does the same in Python.
 func BenchmarkFillPart(b *testing.B) {
 	part := make([]byte, 8*mib)
 	b.SetBytes(int64(len(part)))
