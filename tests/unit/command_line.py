@@ -3,6 +3,7 @@
 The fixtures are ``project`` and ``call``; a test module imports them under their longer names.
 """
 
+import contextlib
 import os
 import re
 import signal
@@ -61,7 +62,8 @@ def one_sentence(ended: Ended) -> str:
 @cache
 def _has_python(version: str, path: str) -> bool:
     """Asked once for all tests: every project of a test is a new one, without the lab's own note."""
-    return find_python(version)
+    with contextlib.chdir(ROOT):
+        return find_python(version)
 
 
 @pytest.fixture(name="project")
