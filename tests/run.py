@@ -32,9 +32,9 @@ _STACKS: Final = (
     "secrets",
 )
 BESIDE: Final[tuple[tuple[str, ...], ...]] = (
-    ("tests/e2e",),
+    ("tests/e2e", "scenarios"),
     # What builds and deploys first: what holds rates wants the cores, which are freer towards the end.
-    (*(f"tests/e2e/test_{name}.py" for name in _STACKS), "scenarios", "tests/chaos", "tests/browser", "tests/load"),
+    (*(f"tests/e2e/test_{name}.py" for name in _STACKS), "tests/chaos", "tests/browser", "tests/load"),
     ("tests/unit",),
 )
 """Files and folders of each part that runs beside the rest; what one names is in no other, nor in the rest."""

@@ -25,7 +25,7 @@ NOWHERE: Final = {"local", "live.py", "cli"}
 """What never speaks to AWS: the plane and `lambdalab logs` speak to the emulator, the command line to the library."""
 NO_MEASURING: Final = {"doctor", "dead_letters.py", "logged_errors.py", "deletion.py"}
 """Whose permissions stand in docs/operations.md: looking at an account and operating a stack measure nothing."""
-OF_CALLS: Final = {"factorial", "scenarios"}
+OF_CALLS: Final = {"factorial"}
 """Whose permissions stand in scenarios/s3_ingest/README.md: they measure another stack."""
 OTHER_CALLS: Final = {
     "dynamodb:deleteitem",
