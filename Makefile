@@ -24,7 +24,7 @@ help: ## List the targets
 
 setup: .venv/setup-done .lambdalab/tools/bin/ministack ## Put lambdalab and an isolated sam into .venv/bin
 
-.venv/setup-done: pyproject.toml uv.lock tools/sam.txt tools/ministack.txt lambdalab/tools.py
+.venv/setup-done: pyproject.toml uv.lock tools/sam.txt tools/ministack.txt lambdalab/build/tools.py
 	@$(PYTHON) -c 'import platform, sys; \
 	sys.exit(0 if platform.system() == "Linux" and sys.version_info >= (3, 11) else \
 	"lambdalab needs Linux (or WSL2) and Python 3.11 or newer, this is %s with Python %s; " \
@@ -35,12 +35,12 @@ setup: .venv/setup-done .lambdalab/tools/bin/ministack ## Put lambdalab and an i
 	@echo "installing what uv.lock pins ..."
 	@$(BIN)/uv sync --frozen --quiet || exit 3
 	@echo "installing sam and MiniStack, isolated ..."
-	@$(BIN)/python -m lambdalab.tools || exit 3
+	@$(BIN)/python -m lambdalab.build.tools || exit 3
 	@touch $@
 
 .lambdalab/tools/bin/ministack: | .venv/setup-done # when only the tools were removed
 	@echo "installing sam and MiniStack, isolated ..."
-	@$(BIN)/python -m lambdalab.tools || exit 3
+	@$(BIN)/python -m lambdalab.build.tools || exit 3
 
 bench: setup ## Compare the Python and the Go function on this machine (ARGS are passed to `lambdalab run`)
 	@$(BIN)/lambdalab run ingest --protocol strict --target local --up $(ARGS)
@@ -56,7 +56,7 @@ test: setup ## Run every test this machine can run, and name those it cannot
 
 fuzz: setup ## Draw many times as many odd inputs as make test (TIMES=20; of Go for FUZZTIME=60s each)
 	LAMBDALAB_FUZZ=$(TIMES) $(BIN)/python -m pytest $(FUZZED) -s $(ARGS)
-	cd src/go/ingest && export PATH="$$(../../../$(BIN)/python -m lambdalab.tools --go-folder):$$PATH" && \
+	cd src/go/ingest && export PATH="$$(../../../$(BIN)/python -m lambdalab.build.tools --go-folder):$$PATH" && \
 	for target in FuzzParseMessage FuzzInvoke; do \
 	go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) ./internal/ingest || exit 1; done
 
@@ -78,9 +78,9 @@ check: setup audit ## Format, lint, types, import contracts, template, licences,
 	for folder in $(FUNCTIONS); do \
 	MYPYPATH=$$folder $(BIN)/mypy --config-file= --cache-dir .mypy_cache/$$folder --strict $$folder || exit 1; done
 	$(BIN)/lint-imports
-	export PATH="$$($(BIN)/python -m lambdalab.tools --checkers-folder):$$PATH" && \
+	export PATH="$$($(BIN)/python -m lambdalab.build.tools --checkers-folder):$$PATH" && \
 	cfn-lint --append-rules cfn_lint_serverless.rules --template $(TEMPLATES) && checkov --file $(TEMPLATES)
-	export PATH="$$($(BIN)/python -m lambdalab.tools --go-folder):$$PATH" && for module in $(GO_MODULES); do (cd $$module && \
+	export PATH="$$($(BIN)/python -m lambdalab.build.tools --go-folder):$$PATH" && for module in $(GO_MODULES); do (cd $$module && \
 	test -z "$$(gofmt -l . | tee /dev/stderr)" && go vet -race ./... && go test -count=1 -vet=off -race ./...) || exit 1; done
 
 audit: setup ## Hold the licences of all that is installed and linked against tools/licenses.toml, and the lock's hashes
@@ -89,7 +89,7 @@ audit: setup ## Hold the licences of all that is installed and linked against to
 format: setup ## Format Python and Go
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
-	PATH="$$($(BIN)/python -m lambdalab.tools --go-folder):$$PATH" gofmt -w $(GO_MODULES) tests/local/go benchmarks/functions/go
+	PATH="$$($(BIN)/python -m lambdalab.build.tools --go-folder):$$PATH" gofmt -w $(GO_MODULES) tests/local/go benchmarks/functions/go
 
 build: setup ## sam build, for AWS
 	$(BIN)/sam build

@@ -31,13 +31,13 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from lambdalab.build.tools import interpreter_for, search_path
 from lambdalab.local.environment import Environment
 from lambdalab.local.function import Credentials, FunctionSpec
 from lambdalab.local.governor import cpu_clock_ns
 from lambdalab.local.limiter import find_limiter
 from lambdalab.local.limits import MB_PER_VCPU, Limiter, cpu_share
 from lambdalab.local.signals import Signals
-from lambdalab.tools import interpreter_for, search_path
 
 BELOW_ONE_CORE_MB: Final = (128, 256, 512, 1024)
 TWO_CORES_MB: Final = 2 * MB_PER_VCPU

@@ -24,14 +24,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.plane.world import BUCKET, FUNCTIONS, LANGUAGES, MEMORY_MB, ROLE, RUNTIMES, STACK_NAME, free_ports
-from lambdalab.aws import Aws
+from lambdalab.aws.clients import Aws
+from lambdalab.build.tools import interpreter_for, search_path
 from lambdalab.local.settings import Settings
 from lambdalab.local.stack import LocalStack
 from lambdalab.local.startup import start_emulator, start_plane
-from lambdalab.model import Estimate
-from lambdalab.platform_log import parse_report
-from lambdalab.stats import median_estimate
-from lambdalab.tools import interpreter_for, search_path
+from lambdalab.logs.platform_lines import parse_report
+from lambdalab.records.trials import Estimate
+from lambdalab.statistics.estimates import median_estimate
 
 BLOCKS: Final = 20
 LIMIT_S: Final = 200

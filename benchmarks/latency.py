@@ -25,8 +25,8 @@ from typing import Final
 import msgspec
 
 from benchmarks.plane.http import Client
-from lambdalab.aws import Aws
-from lambdalab.latency import Draws, LatencyModel
+from lambdalab.aws.clients import Aws
+from lambdalab.local.latency import Draws, LatencyModel
 from lambdalab.local.service_time import ServiceTime
 from lambdalab.local.startup import start_emulator
 

@@ -27,8 +27,8 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from lambdalab.model import LogLine, PlatformReport
-from lambdalab.platform_log import billed_ms, render_report
+from lambdalab.logs.platform_lines import billed_ms, render_report
+from lambdalab.records.trials import LogLine, PlatformReport
 
 LINES: Final = 1_200_000
 ROUNDS: Final = 3
@@ -137,9 +137,9 @@ def _read(reader: str, folder: Path) -> None:
 
 
 def _lambdalab(folder: Path) -> Any:
-    from lambdalab.observations import observe_blocks
-    from lambdalab.report_lines import read_block
-    from lambdalab.store import RunDirectory
+    from lambdalab.logs.observations import observe_blocks
+    from lambdalab.logs.report_lines import read_block
+    from lambdalab.records.trial_files import RunDirectory
 
     return observe_blocks(RunDirectory(folder).log_blocks(read_block))
 

@@ -22,13 +22,13 @@ from typing import Final
 
 import msgspec
 
-from lambdalab.collection import read_run
-from lambdalab.cost import load_price_sheet
-from lambdalab.design import Factors, Load, Protocol, Start
-from lambdalab.model import FunctionFacts, LogLine, Manifest, PlatformReport, Trial, TrialResult
-from lambdalab.platform_log import billed_ms, render_end, render_report, render_start
-from lambdalab.protocol import schedule
-from lambdalab.store import SCHEMA_VERSION, RunDirectory
+from lambdalab.analysis.message_rows import read_run
+from lambdalab.design.arms import Factors, Load, Protocol, Start
+from lambdalab.logs.platform_lines import billed_ms, render_end, render_report, render_start
+from lambdalab.planning.protocol import schedule
+from lambdalab.pricing.costs import load_price_sheet
+from lambdalab.records.trial_files import SCHEMA_VERSION, RunDirectory
+from lambdalab.records.trials import FunctionFacts, LogLine, Manifest, PlatformReport, Trial, TrialResult
 
 INVOCATIONS: Final = 100_000
 BEGAN_MS: Final = 1_795_255_200_000

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import IO, Final
 
-from lambdalab.deployment import build, go_variables, local_parameters
+from lambdalab.build.deployment import build, go_variables, local_parameters
 from lambdalab.project import scenario_folders
 
 _STACKS: Final = (

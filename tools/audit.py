@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from lambdalab.deployment import host_parameters
+from lambdalab.build.deployment import host_parameters
+from lambdalab.build.tools import go_folder, interpreter_for
 from lambdalab.project import project_root, state_folder
-from lambdalab.tools import go_folder, interpreter_for
 
 GO_MODULES: Final = ("src/go/*", "scenarios/*/src/go/*", "tests/local/go")
 """Folders of Go modules, as patterns below the project."""

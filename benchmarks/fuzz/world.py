@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from lambdalab.aws import Aws
+from lambdalab.aws.clients import Aws
+from lambdalab.build.tools import interpreter_for, search_path
 from lambdalab.local.daemon import Daemon
 from lambdalab.local.settings import Settings
 from lambdalab.local.startup import start_plane
-from lambdalab.tools import interpreter_for, search_path
 
 STACK_NAME: Final = "lambdalab-fuzz"
 BUCKET: Final = "lambdalab-fuzz"

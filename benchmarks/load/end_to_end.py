@@ -17,7 +17,7 @@ from benchmarks.load.processes import PARTS
 from benchmarks.load.profiles import Profile, profile, require_py_spy
 from benchmarks.load.stack import MAXIMUM_CONCURRENCY, Emulator
 from benchmarks.load.step import DRAIN_LIMIT_S, Asked, Step, measure
-from lambdalab.console import say
+from lambdalab.report.console import say
 
 RATES: Final = {"go": (100, 200, 400, 800, 1000, 1600), "python": (50, 100, 200, 300)}
 """Messages per second of the steps of each language."""

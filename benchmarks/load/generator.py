@@ -23,7 +23,7 @@ from typing import Any, Final
 from scipy import stats
 
 from benchmarks.plane.world import FUNCTIONS, free_ports
-from lambdalab.tools import search_path
+from lambdalab.build.tools import search_path
 
 BLOCKS: Final = 3
 SECONDS: Final = 6

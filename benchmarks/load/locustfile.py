@@ -19,13 +19,13 @@ from locust import events
 
 import lambdalab.load.user
 from lambdalab.load.generator import Generator, GeneratorReport
-from lambdalab.load.ledger import Send
-from lambdalab.load.schedule import LoadPlan, arrivals
 from lambdalab.load.sender import Outcome
 from lambdalab.load.shape import PipelineShape, Unrecorded
 from lambdalab.load.user import SqsUser
 from lambdalab.load.wiring import attach
-from lambdalab.target import AwsTarget
+from lambdalab.planning.load_schedule import LoadPlan, arrivals
+from lambdalab.records.load import Send
+from lambdalab.run.target import AwsTarget
 
 PLACES = int(os.environ.get("BENCHMARK_PLACES", "0"))
 

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import psutil
 
-from lambdalab.load.limit import BUSY
+from lambdalab.analysis.load_limit import BUSY
 from lambdalab.load.processes import cpu_times, wait_s
 from lambdalab.local.stack import LocalStack
 from lambdalab.machine_load import read_machine

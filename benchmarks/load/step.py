@@ -15,13 +15,13 @@ import msgspec
 
 from benchmarks.load.processes import Reading, Use, read, use_between
 from benchmarks.load.stack import Emulator, loaded_stack, warm_up
-from lambdalab.console import say
+from lambdalab.analysis.books import DRAIN
+from lambdalab.analysis.summary import Summary
 from lambdalab.errors import SetupError
-from lambdalab.load.books import DRAIN
 from lambdalab.local.stack import LocalStack
 from lambdalab.lock import Lock
-from lambdalab.store import RunDirectory
-from lambdalab.summary import Summary
+from lambdalab.records.trial_files import RunDirectory
+from lambdalab.report.console import say
 
 MESSAGE: Final = "1024Bx1"
 DRAIN_LIMIT_S: Final = 60.0

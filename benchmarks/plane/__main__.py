@@ -21,7 +21,7 @@ from typing import Final
 from benchmarks.plane.http import Client, header
 from benchmarks.plane.queue import MESSAGES, bare_rate, rate
 from benchmarks.plane.world import LANGUAGES, MEMORY_MB, RIE_PATH, World, name_of, path_of, world
-from lambdalab.platform_log import parse_report
+from lambdalab.logs.platform_lines import parse_report
 
 BLOCKS: Final = 20
 PER_BLOCK: Final = {"plane, boto3": 25, "MiniStack, boto3": 10, "plane, HTTP": 100, "RIE, HTTP": 100}

@@ -8,7 +8,7 @@ from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 from benchmarks.plane.world import BUCKET, HANDLERS, MEMORY_MB, ROLE, RUNTIMES, World, name_of
-from lambdalab.aws import Aws
+from lambdalab.aws.clients import Aws
 from lambdalab.loopback import LOCAL_KEY, LOCAL_REGION
 
 MESSAGES: Final = 1000

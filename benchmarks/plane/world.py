@@ -14,14 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from lambdalab.aws import Aws
+from lambdalab.aws.clients import Aws
+from lambdalab.build.tools import interpreter_for, search_path
 from lambdalab.local.daemon import Daemon, start_daemon
 from lambdalab.local.settings import Settings
 from lambdalab.local.stack import LocalStack
 from lambdalab.local.startup import start_emulator, start_plane
 from lambdalab.loopback import LOCAL_KEY, LOCAL_REGION
 from lambdalab.project import state_folder
-from lambdalab.tools import interpreter_for, search_path
 
 LANGUAGES: Final = ("python", "go")
 MEMORY_MB: Final = (128, 1769)

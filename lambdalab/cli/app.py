@@ -15,8 +15,8 @@ from typer.core import TyperOption
 from typer.exceptions import TyperException
 
 from lambdalab import __version__
-from lambdalab.console import reader_is_gone
 from lambdalab.errors import LambdalabError, StorageError, UsageError
+from lambdalab.report.console import reader_is_gone
 
 EXIT_VERDICT: Final = 1
 EXIT_DEFECT: Final = 70

@@ -1,4 +1,4 @@
-"""What ``run``, ``plan`` and ``report`` do for a scenario whose functions are called (``lambdalab.factorial``)."""
+"""What ``run``, ``plan`` and ``report`` do for a scenario whose functions are called (``call_experiment``)."""
 
 import shlex
 from collections.abc import Iterator
@@ -18,30 +18,30 @@ from lambdalab.cli.running import (
     with_ceilings,
 )
 from lambdalab.cli.spending import confirm
-from lambdalab.console import cell_progress, make_console
 from lambdalab.errors import InvalidRunError, UsageError
 from lambdalab.project import results_folder
+from lambdalab.report.console import cell_progress, make_console
 
 if TYPE_CHECKING:
-    from lambdalab.factorial.design import FactorialProtocol
-    from lambdalab.factorial.plan import FactorialPlan
-    from lambdalab.factorial.protocol import PlannedCell
-    from lambdalab.factorial.store import FactorialDirectory
-    from lambdalab.factorial.summary import FactorialSummary
-    from lambdalab.target import AwsTarget
+    from lambdalab.analysis.call_summary import FactorialSummary
+    from lambdalab.design.cells import FactorialProtocol
+    from lambdalab.planning.call_plan import FactorialPlan
+    from lambdalab.planning.call_protocol import PlannedCell
+    from lambdalab.records.call_files import FactorialDirectory
+    from lambdalab.run.target import AwsTarget
 
 
 def is_of_calls(scenario: str) -> bool:
     """Whether a scenario's functions are called, not sent messages."""
-    from lambdalab.scenarios import call_scenarios
+    from lambdalab.scenario.found import call_scenarios
 
     return scenario in call_scenarios()
 
 
 def run_of_calls(results: Path, run_id: str) -> "FactorialDirectory | None":
     """A run, when it is of calls."""
-    from lambdalab.factorial.store import FACTORIAL, FactorialDirectory
-    from lambdalab.run_folder import find_run, kind_of
+    from lambdalab.records.call_files import FACTORIAL, FactorialDirectory
+    from lambdalab.records.run_directory import find_run, kind_of
 
     folder = find_run(results, run_id)
     return FactorialDirectory(folder) if kind_of(folder) == FACTORIAL else None
@@ -54,7 +54,7 @@ def scenario_of_run(results: Path, run_id: str) -> str:
         UsageError: there is no such run.
         StorageError: its manifest is damaged.
     """
-    from lambdalab.store import RunDirectory
+    from lambdalab.records.trial_files import RunDirectory
 
     of_calls = run_of_calls(results, run_id)
     manifest = RunDirectory.open(results, run_id).manifest() if of_calls is None else of_calls.manifest()
@@ -80,8 +80,8 @@ def chosen_calls(scenario: str, name: str | None, blocks: int | None) -> "Factor
     """
     from msgspec.structs import replace
 
-    from lambdalab.factorial.protocol import check_protocol, load_protocol
-    from lambdalab.scenarios import call_scenario
+    from lambdalab.planning.call_protocol import check_protocol, load_protocol
+    from lambdalab.scenario.found import call_scenario
 
     file = name or call_scenario(scenario).default_protocol
     require_scenario(file, scenario)
@@ -112,10 +112,10 @@ def run_calls(
     yes: bool,
 ) -> None:
     """Begins a run or goes on with one, executes it and shows the result. Of the arguments see ``run --help``."""
-    from lambdalab.factorial.discovery import discover
-    from lambdalab.factorial.experiment import cells_left, execute, new_run, plan_run, resume_run
-    from lambdalab.factorial.store import FactorialDirectory
-    from lambdalab.scenarios import call_scenario
+    from lambdalab.records.call_files import FactorialDirectory
+    from lambdalab.run.call_experiment import cells_left, execute, new_run, plan_run, resume_run
+    from lambdalab.run.discovery import discover
+    from lambdalab.scenario.found import call_scenario
 
     _refuse_both(stack_name, function_prefix)
     scenario = call_scenario(scenario_name)
@@ -205,8 +205,8 @@ def report_calls(store: "FactorialDirectory") -> None:
 
 def show_calls(store: "FactorialDirectory") -> "FactorialSummary":
     """Writes all result files of a run, of what it measured so far, and shows the summary."""
-    from lambdalab.factorial.conclude import conclude
-    from lambdalab.factorial.terminal import show
+    from lambdalab.report.call_terminal import show
+    from lambdalab.run.call_conclusion import conclude
 
     summary = conclude(store)
     show(summary, make_console())
@@ -228,11 +228,11 @@ def plan_calls(
     """Says how many calls, bytes, minutes and USD a run would take. Of the arguments see ``plan --help``."""
     import msgspec
 
-    from lambdalab.factorial.discovery import discover
-    from lambdalab.factorial.experiment import plan_run, plan_without_stack
     from lambdalab.local.stack import running_stack
-    from lambdalab.scenarios import call_scenario
-    from lambdalab.target import account_target, local_target
+    from lambdalab.run.call_experiment import plan_run, plan_without_stack
+    from lambdalab.run.discovery import discover
+    from lambdalab.run.target import account_target, local_target
+    from lambdalab.scenario.found import call_scenario
 
     wanted = chosen_calls(scenario_name, protocol, blocks)
     if function_prefix is not None:
@@ -291,9 +291,9 @@ def _asks(plan: "FactorialPlan") -> str:
 
 
 def _on_aws(stack_name: str | None, scenario: str) -> "AwsTarget":
-    from lambdalab import samconfig
-    from lambdalab.scenarios import folder_of
-    from lambdalab.target import aws_target
+    from lambdalab.build import samconfig
+    from lambdalab.run.target import aws_target
+    from lambdalab.scenario.found import folder_of
 
     folder = folder_of(scenario)
     return aws_target(stack_name or samconfig.stack_name(folder, samconfig.DEFAULT), folder=folder)
@@ -310,7 +310,7 @@ def _place(
     latency: str | None = None,
     cpu_scale: float | None = None,
 ) -> "Iterator[AwsTarget]":
-    from lambdalab.target import account_target, local_target
+    from lambdalab.run.target import account_target, local_target
 
     if name is TargetName.AWS:
         on_aws = _on_aws(stack_name, scenario) if function_prefix is None else account_target(function_prefix)

@@ -11,13 +11,13 @@ import typer
 from lambdalab.cli.app import app
 from lambdalab.cli.local_stack import local_stack
 from lambdalab.cli.running import TargetName, refuse_contradictions
-from lambdalab.console import make_console, say
 from lambdalab.errors import ToolError, UsageError
+from lambdalab.report.console import make_console, say
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lambdalab.cells import CellFunction
+    from lambdalab.build.cells import CellFunction
 
 
 @app.command(
@@ -46,10 +46,10 @@ def cells(
     """
     import msgspec
 
-    from lambdalab.aws import Aws
-    from lambdalab.cells import check_reservation, choose_cells, load_cells, reservable, reserve
-    from lambdalab.deployment import aws_variables, local_variables
-    from lambdalab.scenarios import folder_of
+    from lambdalab.aws.clients import Aws
+    from lambdalab.build.cells import check_reservation, choose_cells, load_cells, reservable, reserve
+    from lambdalab.build.deployment import aws_variables, local_variables
+    from lambdalab.scenario.found import folder_of
 
     refuse_contradictions(context, target)
     found = load_cells(file)
@@ -116,11 +116,11 @@ def _deploy(
     """Builds a scenario, adds the cells to what was built, and has sam deploy it, as the scenario's settings say."""
     import yaml
 
-    from lambdalab import samconfig
-    from lambdalab.cells import add_cells
-    from lambdalab.deployment import build_variables, local_parameters, overrides
+    from lambdalab.build import samconfig
+    from lambdalab.build.cells import add_cells
+    from lambdalab.build.deployment import build_variables, local_parameters, overrides
+    from lambdalab.build.tools import run_tool, tool
     from lambdalab.project import state_folder
-    from lambdalab.tools import run_tool, tool
 
     own = overrides(local_parameters({}, folder=folder)) if is_local else []
     settings = samconfig.LOCAL if is_local else samconfig.DEFAULT

@@ -23,17 +23,17 @@ from lambdalab.cli.running import (
     target_of,
     with_enough_blocks,
 )
-from lambdalab.console import make_console
 from lambdalab.errors import InvalidRunError, UsageError
+from lambdalab.report.console import make_console
 
 if TYPE_CHECKING:
-    from lambdalab.analysis import Summary
-    from lambdalab.collection import MeasuredRun
-    from lambdalab.comparison import Comparison
-    from lambdalab.design import Protocol
-    from lambdalab.model import Manifest
-    from lambdalab.store import RunDirectory
-    from lambdalab.target import AwsTarget
+    from lambdalab.analysis.message_analysis import Summary
+    from lambdalab.analysis.message_rows import MeasuredRun
+    from lambdalab.design.arms import Protocol
+    from lambdalab.records.trial_files import RunDirectory
+    from lambdalab.records.trials import Manifest
+    from lambdalab.run.target import AwsTarget
+    from lambdalab.statistics.comparison import Comparison
 
 _AFTER_ONE_ANOTHER: Final = "measured one after the other: a drift between the runs looks like a change of the function"
 
@@ -95,11 +95,11 @@ def aa(
     """Compare one build with itself: any difference found is a false positive; the smallest detectable one is saved."""
     from rich.console import Group
 
-    from lambdalab.experiment import conclude_aa
-    from lambdalab.pairing import in_a_sentence
+    from lambdalab.analysis.pairing import in_a_sentence
+    from lambdalab.analysis.resolution import most_allowed, runs_that_differ
     from lambdalab.report.layout import print_whole
     from lambdalab.report.terminal import render_comparisons, render_resolved
-    from lambdalab.resolution import most_allowed, runs_that_differ
+    from lambdalab.run.experiment import conclude_aa
 
     design = _against_itself(chosen_protocol(scenario, protocol, blocks), language, exactly=blocks is not None)
     design = with_enough_blocks(design, asked=blocks is not None)
@@ -124,9 +124,9 @@ def aa(
 def _of_arms(
     results: Path, run_id: str, run: "MeasuredRun", margin: float
 ) -> "tuple[tuple[Comparison, ...], list[str]]":
-    from lambdalab.experiment import known_resolutions
-    from lambdalab.pairing import compare_arms
-    from lambdalab.store import RunDirectory
+    from lambdalab.analysis.pairing import compare_arms
+    from lambdalab.records.trial_files import RunDirectory
+    from lambdalab.run.experiment import known_resolutions
 
     resolutions = known_resolutions(RunDirectory.open(results, run_id), run.manifest, run.trials)
     found = compare_arms(run.manifest, run.rows, margin=margin, resolutions=resolutions)
@@ -138,7 +138,7 @@ def _of_arms(
 def _of_runs(
     first: "MeasuredRun", second: "MeasuredRun", margin: float, *, allow_unlike: bool
 ) -> "tuple[tuple[Comparison, ...], list[str]]":
-    from lambdalab.pairing import compare_runs, differences
+    from lambdalab.analysis.pairing import compare_runs, differences
 
     before, after = first.manifest, second.manifest
     if before.run_id == after.run_id:
@@ -162,13 +162,13 @@ def _of_runs(
 def _print(manifest: "Manifest", found: "tuple[Comparison, ...]", notes: list[str], *, markdown: bool) -> None:
     from rich.console import Group
 
-    from lambdalab.answer import contrasts
-    from lambdalab.comparison import Metric
-    from lambdalab.pairing import in_a_sentence
+    from lambdalab.analysis.answer import contrasts
+    from lambdalab.analysis.pairing import in_a_sentence
     from lambdalab.report.answer import contrast_lines
     from lambdalab.report.layout import print_whole
     from lambdalab.report.markdown import markdown_of
     from lambdalab.report.terminal import render_answer, render_comparisons
+    from lambdalab.statistics.comparison import Metric
 
     verdict = in_a_sentence(found)
     lines = list(contrast_lines(*(contrasts(manifest, found, metric) for metric in (Metric.DURATION, Metric.COST))))
@@ -183,9 +183,9 @@ def _print(manifest: "Manifest", found: "tuple[Comparison, ...]", notes: list[st
 
 def _measured(results: Path, run_id: str) -> "tuple[MeasuredRun, tuple[str, ...]]":
     """A run that may be used, and the cautions with which to read it."""
-    from lambdalab.analysis import summarise
-    from lambdalab.collection import read_run
-    from lambdalab.store import RunDirectory
+    from lambdalab.analysis.message_analysis import summarise
+    from lambdalab.analysis.message_rows import read_run
+    from lambdalab.records.trial_files import RunDirectory
 
     store = RunDirectory.open(results, run_id)
     run = read_run(store)
@@ -215,7 +215,7 @@ def _against_itself(protocol: "Protocol", language: str, *, exactly: bool) -> "P
     """
     from msgspec.structs import replace
 
-    from lambdalab.protocol import LANGUAGES_OF_SCENARIO
+    from lambdalab.planning.protocol import LANGUAGES_OF_SCENARIO
 
     languages = LANGUAGES_OF_SCENARIO[protocol.scenario]
     if language not in languages:
@@ -231,7 +231,7 @@ def _against_itself(protocol: "Protocol", language: str, *, exactly: bool) -> "P
 
 def _run(target: "AwsTarget", protocol: "Protocol", results: Path) -> "RunDirectory":
     """One finished run, which may be used."""
-    from lambdalab.experiment import conclude, new_run
+    from lambdalab.run.experiment import conclude, new_run
 
     store = new_run(target, protocol, results)
     with store.held():

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from lambdalab.target import AwsTarget
+    from lambdalab.run.target import AwsTarget
 
 WithoutCpuLimit = Annotated[
     bool,
@@ -17,7 +17,7 @@ WithoutCpuLimit = Annotated[
 
 def caution(target: "AwsTarget") -> None:
     """Says before functions run that nothing limits their CPU and memory, if that is so."""
-    from lambdalab.circumstances import caution_before
+    from lambdalab.run.circumstances import caution_before
 
     if (said := caution_before(target)) is not None:
         typer.echo(f"caution: {said}", err=True)

@@ -18,11 +18,11 @@ from rich.text import Text
 from lambdalab.cli import EXIT_INTERRUPTED, completion
 from lambdalab.cli.app import app, complain
 from lambdalab.cli.running import RESULTS, Results
-from lambdalab.console import make_console
 from lambdalab.errors import UsageError
+from lambdalab.report.console import make_console
 
 if TYPE_CHECKING:
-    from lambdalab.query import Answer
+    from lambdalab.records.query import Answer
 
 
 _ALL: Final = "all"
@@ -52,7 +52,7 @@ def query(
     ] = None,
 ) -> None:
     """Query one run or all runs with SQL."""
-    from lambdalab.query import query as ask
+    from lambdalab.records.query import query as ask
 
     if form is None:
         form = Format.TABLE if sys.stdout.isatty() else Format.CSV
@@ -97,7 +97,7 @@ def _write_json(answer: "Answer") -> None:
 
 
 def _folders(results: Path, run_id: str) -> list[Path]:
-    from lambdalab.store import RunDirectory
+    from lambdalab.records.trial_files import RunDirectory
 
     if run_id != _ALL:
         folders = [RunDirectory.open(results, run_id).folder]
@@ -125,7 +125,7 @@ def show(
 
     import msgspec
 
-    from lambdalab.cost import load_price_sheet, priced
+    from lambdalab.pricing.costs import load_price_sheet, priced
     from lambdalab.report.layout import print_whole
 
     sheet = load_price_sheet(region)
@@ -143,8 +143,8 @@ def refresh(region: Annotated[str, typer.Option(help="Whose prices.")] = "us-eas
     """Read a region's prices from the AWS price list into a new dated sheet; needs AWS credentials."""
     import datetime
 
-    from lambdalab.aws import Aws
-    from lambdalab.price_list import refresh as read_and_write
+    from lambdalab.aws.clients import Aws
+    from lambdalab.aws.price_list import refresh as read_and_write
     from lambdalab.project import project_root
 
     path = read_and_write(Aws(), region, project_root() / "prices", datetime.datetime.now(datetime.UTC).date())

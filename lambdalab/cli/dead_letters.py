@@ -17,11 +17,11 @@ from lambdalab.cli import EXIT_INTERRUPTED
 from lambdalab.cli.app import app
 from lambdalab.cli.place import place_of
 from lambdalab.cli.running import StackName, TargetName
-from lambdalab.console import counted_progress, make_console
 from lambdalab.errors import AccessError
+from lambdalab.report.console import counted_progress, make_console
 
 if TYPE_CHECKING:
-    from lambdalab.dead_letters import DeadLetter, Depth
+    from lambdalab.aws.dead_letters import DeadLetter, Depth
 
 dlq = typer.Typer(
     help="Messages that were given up: count them, read them, send them back.",
@@ -45,7 +45,7 @@ def list_(
     as_json: AsJson = False,
 ) -> None:
     """Count the messages of every dead-letter queue, and tell how old the oldest is."""
-    from lambdalab.dead_letters import dead_letter_queues, depth
+    from lambdalab.aws.dead_letters import dead_letter_queues, depth
 
     place = place_of(context, target, stack_name)
     depths = [depth(place.aws, queue) for queue in dead_letter_queues(place.stack)]
@@ -67,7 +67,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Read messages and give them back; their receive count rises by one."""
-    from lambdalab.dead_letters import dead_letter_queues, look
+    from lambdalab.aws.dead_letters import dead_letter_queues, look
 
     place = place_of(context, target, stack_name)
     queues = dead_letter_queues(place.stack, language or ())
@@ -90,8 +90,8 @@ def redrive(
     yes: Annotated[bool, typer.Option("--yes", help="Do it; without this, only say what would be done.")] = False,
 ) -> None:
     """Send messages back to the queue they came from, unchanged. A dry run unless --yes is given."""
-    from lambdalab.dead_letters import dead_letter_queues, depth
-    from lambdalab.dead_letters import redrive as move
+    from lambdalab.aws.dead_letters import dead_letter_queues, depth
+    from lambdalab.aws.dead_letters import redrive as move
 
     place = place_of(context, target, stack_name)
     refused: list[str] = []

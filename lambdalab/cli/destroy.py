@@ -10,12 +10,12 @@ from lambdalab.cli import EXIT_INTERRUPTED
 from lambdalab.cli.app import app, complain
 from lambdalab.cli.local_stack import local_stack
 from lambdalab.cli.running import TargetName, refuse_contradictions
-from lambdalab.console import make_console
 from lambdalab.errors import AccessError, StackError, UsageError
+from lambdalab.report.console import make_console
 
 if TYPE_CHECKING:
-    from lambdalab.aws import Aws
-    from lambdalab.deletion import Doomed
+    from lambdalab.aws.clients import Aws
+    from lambdalab.aws.deletion import Doomed
 
 
 @app.command(
@@ -38,8 +38,8 @@ def destroy(
     Buckets the stack owns are emptied. What it does not own is never touched. What is left over is listed.
     A stack that was not deployed from this project's template is refused.
     """
-    from lambdalab import samconfig
-    from lambdalab.aws import Aws
+    from lambdalab.aws.clients import Aws
+    from lambdalab.build import samconfig
     from lambdalab.lock import hold_stack
     from lambdalab.project import scenario_folder
 
@@ -57,7 +57,7 @@ def destroy(
 
 
 def _destroy(aws: "Aws", stack_name: str, target: TargetName, yes: str | None) -> None:
-    from lambdalab.deletion import Doomed, delete, find_doomed
+    from lambdalab.aws.deletion import Doomed, delete, find_doomed
 
     doomed = find_doomed(aws, stack_name)
     if doomed is None:
@@ -102,7 +102,7 @@ def _show(aws: "Aws", doomed: "Doomed") -> None:
     from rich.console import Group
     from rich.text import Text
 
-    from lambdalab.deletion import BUCKET
+    from lambdalab.aws.deletion import BUCKET
     from lambdalab.report.layout import new_table, print_whole
 
     table = new_table("resource", "type", "physical id", "what happens", numbers=())
@@ -122,7 +122,7 @@ def _show_leftovers(aws: "Aws", doomed: "Doomed") -> None:
     from rich.console import Group
     from rich.text import Text
 
-    from lambdalab.deletion import TAG, leftovers
+    from lambdalab.aws.deletion import TAG, leftovers
     from lambdalab.report.layout import new_table, print_whole
 
     try:

@@ -6,9 +6,9 @@ import typer
 
 from lambdalab.cli.app import app
 from lambdalab.cli.running import RESULTS, Results, TargetName, refuse_contradictions
-from lambdalab.console import make_console, say
 from lambdalab.errors import SetupError, UsageError
 from lambdalab.project import state_folder
+from lambdalab.report.console import make_console, say
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -13,8 +13,8 @@ import typer
 
 from lambdalab import loopback
 from lambdalab.cli.app import app
-from lambdalab.console import say
 from lambdalab.project import project_root
+from lambdalab.report.console import say
 
 if TYPE_CHECKING:
     from lambdalab.lock import Lock

@@ -11,8 +11,8 @@ import typer
 
 from lambdalab.cli import EXIT_INTERRUPTED, completion
 from lambdalab.cli.app import EXIT_VERDICT, app
-from lambdalab.console import make_console, print_line, reader_is_gone, say
 from lambdalab.errors import PlaneError, UsageError
+from lambdalab.report.console import make_console, print_line, reader_is_gone, say
 
 if TYPE_CHECKING:
     from lambdalab.local.stack import LocalStack
@@ -61,7 +61,7 @@ def up(
     from lambdalab.local.stack import bring_up
     from lambdalab.lock import hold_stack
     from lambdalab.project import scenario_folder
-    from lambdalab.scenarios import folder_of
+    from lambdalab.scenario.found import folder_of
 
     parameters = {}
     for text in parameter or []:
@@ -126,8 +126,8 @@ def invoke(
     ] = None,
 ) -> None:
     """Invoke one function of the local stack: its answer on standard output, its log on standard error as it comes."""
-    from lambdalab.debugging import debug_local
-    from lambdalab.invocation import invoke_local, read_event
+    from lambdalab.invoke.debugging import debug_local
+    from lambdalab.invoke.invocation import invoke_local, read_event
 
     payload = read_event(event)
     console = make_console(stderr=True)
@@ -154,12 +154,12 @@ def sam_local(
     """Run the functions in Docker with sam local, and compare what they answer and write with the local stack."""
     from rich.console import Group
 
+    from lambdalab.invoke.sam_local import compare
     from lambdalab.local.docker import require_engine
     from lambdalab.local.stack import stack_for_a_while
     from lambdalab.lock import hold_stack
     from lambdalab.project import project_root
     from lambdalab.report.layout import new_table, print_whole
-    from lambdalab.sam_local import compare
 
     require_engine()  # before minutes are spent on a stack
     chosen = events or sorted(map(str, (project_root() / "events").glob("*.json")))
@@ -182,7 +182,7 @@ def logs(
     since: Annotated[str, typer.Option(help="Begin at this time: 30s, 5m, 1h, 2d, 1w ago, or ISO 8601.")] = "10m",
 ) -> None:
     """Show what the functions of the local stack, and Lambda about them, wrote to their log groups."""
-    from lambdalab.live import read_lines, since_ms
+    from lambdalab.invoke.live import read_lines, since_ms
 
     begin_ms = since_ms(since, int(time.time() * 1000))
     console = make_console()
@@ -201,7 +201,7 @@ def logs(
 @app.command(epilog="Example:  lambdalab calibrate")
 def calibrate() -> None:
     """Measure how fast one core of this machine is; runs record it."""
-    from lambdalab.calibration import calibrate as measure
+    from lambdalab.run.calibration import calibrate as measure
 
     found = measure()
     typer.echo(
@@ -217,7 +217,7 @@ def local_stack(scenario: str | None = None) -> "LocalStack":
         PlaneError: none is.
     """
     from lambdalab.local.stack import running_stack
-    from lambdalab.scenarios import current_scenario
+    from lambdalab.scenario.found import current_scenario
 
     stack = running_stack()
     if stack is None:
@@ -241,7 +241,7 @@ def held_local_stack(
     with hold_stack() as lock:  # before what takes long to import, so that a refusal comes at once
         if temporary:
             from lambdalab.local.stack import stack_for_a_while
-            from lambdalab.scenarios import folder_of
+            from lambdalab.scenario.found import folder_of
 
             folder = folder_of(scenario)
             with stack_for_a_while(say, latency=latency, cpu_scale=cpu_scale, folder=folder) as stack:

@@ -8,8 +8,8 @@ import typer
 from lambdalab.cli.app import app
 from lambdalab.cli.place import place_of
 from lambdalab.cli.running import StackName, TargetName
-from lambdalab.console import make_console
 from lambdalab.errors import StorageError
+from lambdalab.report.console import make_console
 
 
 @app.command(

@@ -8,7 +8,7 @@ from lambdalab.cli.local_stack import local_stack
 from lambdalab.cli.running import TargetName, refuse_contradictions
 
 if TYPE_CHECKING:
-    from lambdalab.target import AwsTarget
+    from lambdalab.run.target import AwsTarget
 
 
 def place_of(context: typer.Context, target: TargetName, stack_name: str) -> "AwsTarget":
@@ -18,7 +18,7 @@ def place_of(context: typer.Context, target: TargetName, stack_name: str) -> "Aw
         UsageError: the options contradict each other.
         PlaneError, StackError, AccessError: the stack is not there, or cannot be asked for.
     """
-    from lambdalab.target import aws_target, local_target
+    from lambdalab.run.target import aws_target, local_target
 
     refuse_contradictions(context, target)
     if target is TargetName.AWS:

@@ -19,13 +19,13 @@ from lambdalab.cli.running import (
     refuse_prefix,
     typed,
 )
-from lambdalab.console import make_console
 from lambdalab.errors import UsageError
+from lambdalab.report.console import make_console
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from lambdalab.plan import Plan
+    from lambdalab.planning.plan import Plan
 
 
 @app.command(
@@ -49,10 +49,10 @@ def plan(
     import msgspec
 
     from lambdalab.cli.calls import is_of_calls, plan_calls, refuse_options
-    from lambdalab.experiment import plan_local_run, plan_run
     from lambdalab.local.stack import running_stack
-    from lambdalab.scenarios import current_scenario
-    from lambdalab.target import aws_target, local_target
+    from lambdalab.run.experiment import plan_local_run, plan_run
+    from lambdalab.run.target import aws_target, local_target
+    from lambdalab.scenario.found import current_scenario
 
     refuse_contradictions(context, target)
     if scenario == "sweep":

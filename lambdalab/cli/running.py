@@ -16,24 +16,24 @@ from lambdalab.cli.app import EXIT_VERDICT, complain
 from lambdalab.cli.cpu_limit import caution
 from lambdalab.cli.local_stack import held_local_stack
 from lambdalab.cli.spending import confirm
-from lambdalab.console import make_console, say, trial_progress
 from lambdalab.errors import InvalidRunError, LambdalabError, UsageError
 from lambdalab.project import RESULTS as RESULTS
 from lambdalab.project import results_folder
+from lambdalab.report.console import make_console, say, trial_progress
 
 if TYPE_CHECKING:
-    from lambdalab import design
-    from lambdalab.analysis import Summary
-    from lambdalab.bill import Terms
-    from lambdalab.comparison import Comparison
-    from lambdalab.design import Architecture
-    from lambdalab.factorial.design import FactorialProtocol
-    from lambdalab.frontier import Limits
-    from lambdalab.plan import Plan
-    from lambdalab.store import RunDirectory
-    from lambdalab.target import AwsTarget
+    from lambdalab.analysis.bill import Terms
+    from lambdalab.analysis.frontier import Limits
+    from lambdalab.analysis.message_analysis import Summary
+    from lambdalab.design import arms
+    from lambdalab.design.arms import Architecture
+    from lambdalab.design.cells import FactorialProtocol
+    from lambdalab.planning.plan import Plan
+    from lambdalab.records.trial_files import RunDirectory
+    from lambdalab.run.target import AwsTarget
+    from lambdalab.statistics.comparison import Comparison
 
-P = TypeVar("P", "design.Protocol", "FactorialProtocol")
+P = TypeVar("P", "arms.Protocol", "FactorialProtocol")
 MOST_BLOCKS: Final = 10_000
 """What --blocks takes."""
 MAX_SEED: Final = 2**32 - 1
@@ -133,7 +133,7 @@ def refuse_contradictions(context: typer.Context, target: TargetName) -> None:
         )
 
 
-def chosen_protocol(scenario: str, name: str, blocks: int | None, builds: tuple[str, ...] = ()) -> "design.Protocol":
+def chosen_protocol(scenario: str, name: str, blocks: int | None, builds: tuple[str, ...] = ()) -> "arms.Protocol":
     """The protocol that options name; builds take the place of its own.
 
     Raises:
@@ -141,9 +141,9 @@ def chosen_protocol(scenario: str, name: str, blocks: int | None, builds: tuple[
     """
     from msgspec.structs import replace
 
+    from lambdalab.planning.protocol import LANGUAGES_OF_SCENARIO, check_protocol, load_protocol
     from lambdalab.project import shown
-    from lambdalab.protocol import LANGUAGES_OF_SCENARIO, check_protocol, load_protocol
-    from lambdalab.scenarios import FILE, folder_of
+    from lambdalab.scenario.found import FILE, folder_of
 
     if scenario not in LANGUAGES_OF_SCENARIO:
         folder = folder_of(scenario)
@@ -160,13 +160,13 @@ def chosen_protocol(scenario: str, name: str, blocks: int | None, builds: tuple[
     return plan
 
 
-def with_enough_blocks(protocol: "design.Protocol", *, asked: bool) -> "design.Protocol":
+def with_enough_blocks(protocol: "arms.Protocol", *, asked: bool) -> "arms.Protocol":
     """The protocol with the blocks that a comparison of builds needs; says when that is more than it has.
 
     Raises:
         UsageError: fewer were asked for.
     """
-    from lambdalab import plan
+    from lambdalab.planning import plan
 
     enough = plan.with_enough_blocks(protocol, asked=asked)
     if enough.blocks > protocol.blocks:
@@ -189,7 +189,7 @@ def require_scenario(name: str, scenario: str) -> None:
     Raises:
         UsageError: it is of another one.
     """
-    from lambdalab.protocol import scenario_of
+    from lambdalab.planning.protocol import scenario_of
 
     found = scenario_of(name, scenario)
     if found != scenario:
@@ -211,7 +211,7 @@ def with_ceilings(protocol: P, minutes: float | None, usd: float | None) -> P:
 def target_of(
     name: TargetName,
     stack_name: str,
-    protocol: "design.Protocol",
+    protocol: "arms.Protocol",
     *,
     builds: dict[str, Path] | None = None,
     temporary: bool = False,
@@ -233,7 +233,7 @@ def target_of(
     """
     architectures = protocol.factors.architecture
     if name is TargetName.AWS:
-        from lambdalab.target import aws_target
+        from lambdalab.run.target import aws_target
 
         target = aws_target(stack_name, builds)
         with target.held():
@@ -249,7 +249,7 @@ def target_of(
         stack,
         lock,
     ):
-        from lambdalab.target import local_target
+        from lambdalab.run.target import local_target
 
         local = local_target(stack, builds)
         local.lock = lock
@@ -260,7 +260,7 @@ def _built_for(
     architectures: "Sequence[Architecture]", parameters: dict[str, str], *, resuming: bool
 ) -> "Iterator[tuple[str, Path]]":
     """The folders of the functions, built anew for each architecture unless a run goes on that began with them."""
-    from lambdalab.deployment import build_folder, build_for
+    from lambdalab.build.deployment import build_folder, build_for
 
     for architecture in architectures:
         folder = build_folder(architecture)
@@ -272,7 +272,7 @@ def _built_for(
 
 def measure(
     target: "AwsTarget",
-    protocol: "design.Protocol",
+    protocol: "arms.Protocol",
     previous: "RunDirectory | None",
     results: Path,
     *,
@@ -297,7 +297,7 @@ def measure(
         limits: of a sweep, whose answer is then shown as well.
         without_cpu_limit: whether a new run may measure several memory sizes where nothing limits CPU and memory.
     """
-    from lambdalab.experiment import new_run, plan_run, resume_run, trials_left
+    from lambdalab.run.experiment import new_run, plan_run, resume_run, trials_left
 
     if target.name == TargetName.AWS:
         left = None if previous is None else trials_left(previous)
@@ -330,7 +330,7 @@ def _execute_and_show(
         go_on: the command with which an interrupted run goes on.
         limits: of a sweep.
     """
-    from lambdalab.pairing import is_gate
+    from lambdalab.analysis.pairing import is_gate
 
     with shown_also_after_a_failure(
         store.folder, go_on=go_on, measured=lambda: bool(store.trials()), show=lambda: _conclude(store, limits=limits)
@@ -348,8 +348,8 @@ def end_by_verdict(comparisons: "Sequence[Comparison]") -> None:
     Raises:
         InvalidRunError: there are too few blocks to decide.
     """
-    from lambdalab.comparison import Verdict
-    from lambdalab.pairing import blocks_that_decide
+    from lambdalab.analysis.pairing import blocks_that_decide
+    from lambdalab.statistics.comparison import Verdict
 
     if any(of.verdict is Verdict.REGRESSION for of in comparisons):
         raise typer.Exit(EXIT_VERDICT)
@@ -386,7 +386,7 @@ def shown_also_after_a_failure(
 
 def execute_visibly(target: "AwsTarget", store: "RunDirectory") -> None:
     """Runs what is left, and shows how far that is."""
-    from lambdalab.experiment import execute
+    from lambdalab.run.experiment import execute
 
     with trial_progress(store.manifest().protocol) as progress:
         execute(target, store, progress.trial, progress.standing)
@@ -415,12 +415,12 @@ def refuse_invalid(summary: "Summary", *, next_step: str) -> None:
 
 def _conclude(store: "RunDirectory", terms: "Terms | None" = None, limits: "Limits | None" = None) -> "Summary":
     """Writes rows, summary and page, and of a sweep its cells; shows the summary, the bill, and a sweep's answer."""
-    from lambdalab.experiment import conclude, write_cells
-    from lambdalab.frontier import NO_LIMITS
+    from lambdalab.analysis.frontier import NO_LIMITS
     from lambdalab.report.cost import render_bill
     from lambdalab.report.frontier import render_frontiers
     from lambdalab.report.layout import print_whole
     from lambdalab.report.terminal import show
+    from lambdalab.run.experiment import conclude, write_cells
 
     summary = conclude(store, terms, limits or NO_LIMITS)
     console = make_console()

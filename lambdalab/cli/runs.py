@@ -40,7 +40,7 @@ from lambdalab.cli.running import (
 from lambdalab.errors import UsageError
 
 if TYPE_CHECKING:
-    from lambdalab.design import Protocol
+    from lambdalab.design.arms import Protocol
 
 _MOST_PER_S: Final = 1_000_000
 
@@ -98,8 +98,8 @@ def run(
         run_of_calls,
         scenario_of_run,
     )
-    from lambdalab.scenarios import current_scenario
-    from lambdalab.store import RunDirectory
+    from lambdalab.records.trial_files import RunDirectory
+    from lambdalab.scenario.found import current_scenario
 
     refuse_contradictions(context, target)
     given = typed(context)
@@ -165,9 +165,9 @@ def report(
     ] = Formula.TRUE,
 ) -> None:
     """Print a run's comparison and its cost again and write report.html, from its files alone."""
-    from lambdalab.bill import Terms
+    from lambdalab.analysis.bill import Terms
     from lambdalab.cli.calls import refuse_options, report_calls, run_of_calls
-    from lambdalab.store import RunDirectory
+    from lambdalab.records.trial_files import RunDirectory
 
     if (of_calls := run_of_calls(results, run_id)) is not None:
         options = ("per_month", "free_tier", "formula")

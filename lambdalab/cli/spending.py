@@ -10,7 +10,7 @@ from lambdalab.cli import EXIT_INTERRUPTED
 from lambdalab.errors import UsageError
 
 if TYPE_CHECKING:
-    from lambdalab.target import AwsTarget
+    from lambdalab.run.target import AwsTarget
 
 
 class Priced(Protocol):

@@ -24,9 +24,9 @@ from lambdalab.cli.running import (
 from lambdalab.errors import InvalidRunError, UsageError
 
 if TYPE_CHECKING:
-    from lambdalab.analysis import Summary
-    from lambdalab.design import Protocol
-    from lambdalab.frontier import Limits
+    from lambdalab.analysis.frontier import Limits
+    from lambdalab.analysis.message_analysis import Summary
+    from lambdalab.design.arms import Protocol
 
 T = TypeVar("T")
 
@@ -81,11 +81,11 @@ def sweep(
     yes: Annotated[bool, typer.Option("--yes", help="On AWS: spend without asking.")] = False,
 ) -> None:
     """Measure every combination of settings, and print cost against latency with what to take under a limit."""
-    from lambdalab.design import Architecture, Factors, Mode
-    from lambdalab.experiment import trials_left
-    from lambdalab.frontier import Limits
-    from lambdalab.store import RunDirectory
-    from lambdalab.sweep import sweep_blocks, sweep_protocol
+    from lambdalab.analysis.frontier import Limits
+    from lambdalab.design.arms import Architecture, Factors, Mode
+    from lambdalab.planning.sweep import sweep_blocks, sweep_protocol
+    from lambdalab.records.trial_files import RunDirectory
+    from lambdalab.run.experiment import trials_left
 
     refuse_contradictions(context, target)
     limits = Limits(max_p95_ms=max_p95_ms, max_usd_per_million=max_usd_per_million)
@@ -130,8 +130,8 @@ def _end_by_limits(summary: "Summary", protocol: "Protocol", limits: "Limits") -
     Raises:
         InvalidRunError: there are too few samples to decide.
     """
-    from lambdalab.design import Start
-    from lambdalab.frontier import NO_LIMITS, samples_missing
+    from lambdalab.analysis.frontier import NO_LIMITS, samples_missing
+    from lambdalab.design.arms import Start
 
     if limits == NO_LIMITS:
         return

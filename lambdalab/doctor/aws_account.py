@@ -9,10 +9,10 @@ from urllib.parse import urlsplit
 from botocore.exceptions import ClientError
 from msgspec.structs import replace
 
-from lambdalab.aws import UNRESERVED_FLOOR, Aws, access_errors, is_aws
-from lambdalab.cost import load_price_sheet
+from lambdalab.aws.clients import UNRESERVED_FLOOR, Aws, access_errors, is_aws
 from lambdalab.doctor.findings import Finding, Verdict, look, ok, refused, warning, wrong
 from lambdalab.errors import AccessError
+from lambdalab.pricing.costs import load_price_sheet
 
 SOON: Final = timedelta(hours=1)
 """A run may take as long; credentials from the environment are not renewed."""

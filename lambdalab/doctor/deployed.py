@@ -3,12 +3,12 @@
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from lambdalab.design import Arm
+from lambdalab.design.arms import Arm
 from lambdalab.doctor.findings import Finding, look, ok, warning, wrong
 from lambdalab.errors import StackError
-from lambdalab.model import FunctionFacts
-from lambdalab.protocol import LANGUAGES_OF_SCENARIO
-from lambdalab.target import AwsTarget
+from lambdalab.planning.protocol import LANGUAGES_OF_SCENARIO
+from lambdalab.records.trials import FunctionFacts
+from lambdalab.run.target import AwsTarget
 
 LEAST_RECEIVES: Final = 5
 """AWS's advice for a queue that feeds a function (Lambda, "Configuring an Amazon SQS event source")."""

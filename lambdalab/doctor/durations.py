@@ -7,14 +7,14 @@ from typing import Final
 
 import msgspec
 
-from lambdalab.conditions import Conditions, run_alike
-from lambdalab.design import Start
+from lambdalab.design.arms import Start
 from lambdalab.errors import LambdalabError
-from lambdalab.load.schedule import Message
-from lambdalab.model import Estimate, FunctionFacts, Manifest
-from lambdalab.plan import ASSUMED_ITEM_MS, assumed_item_ms
-from lambdalab.record_files import DAMAGED
-from lambdalab.store import RunDirectory
+from lambdalab.planning.load_schedule import Message
+from lambdalab.planning.plan import ASSUMED_ITEM_MS, assumed_item_ms
+from lambdalab.records.conditions import Conditions, run_alike
+from lambdalab.records.record_files import DAMAGED
+from lambdalab.records.trial_files import RunDirectory
+from lambdalab.records.trials import Estimate, FunctionFacts, Manifest
 
 MOST_RUNS: Final = 200
 """No older ones are opened."""

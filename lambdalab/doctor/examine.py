@@ -7,11 +7,10 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from lambdalab.aws import Aws, access_errors
-from lambdalab.circumstances import conditions_at, conditions_of_account, conditions_without_stack
-from lambdalab.conditions import Conditions
-from lambdalab.deployment import local_parameters
-from lambdalab.design import Arm
+from lambdalab.aws.clients import Aws, access_errors
+from lambdalab.build.deployment import local_parameters
+from lambdalab.build.samconfig import region_of
+from lambdalab.design.arms import Arm
 from lambdalab.doctor.aws_account import Account
 from lambdalab.doctor.deployed import reserved_by, stack_findings
 from lambdalab.doctor.durations import find_duration
@@ -28,14 +27,15 @@ from lambdalab.doctor.rate import (
     work_of,
 )
 from lambdalab.errors import AccessError, LambdalabError, StackError
-from lambdalab.experiment import facts_of_settings
 from lambdalab.load.arguments import ARGUMENTS, plan_of
-from lambdalab.load.schedule import LoadPlan, check_plan
 from lambdalab.local.stack import running_stack
-from lambdalab.model import FunctionFacts
+from lambdalab.planning.load_schedule import LoadPlan, check_plan
 from lambdalab.project import project_root
-from lambdalab.samconfig import region_of
-from lambdalab.target import AwsTarget, aws_target, local_target
+from lambdalab.records.conditions import Conditions
+from lambdalab.records.trials import FunctionFacts
+from lambdalab.run.circumstances import conditions_at, conditions_of_account, conditions_without_stack
+from lambdalab.run.experiment import facts_of_settings
+from lambdalab.run.target import AwsTarget, aws_target, local_target
 
 
 def load_offered(**arguments: str) -> LoadPlan:

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from lambdalab import cpu_limit
+from lambdalab.build.tools import REINSTALL
 from lambdalab.doctor.findings import Finding, look, ok, warning, wrong
 from lambdalab.local.daemon import Daemon
 from lambdalab.local.stack import EMULATOR_PORT, LocalStack, running_stack
@@ -17,7 +17,7 @@ from lambdalab.local.startup import EMULATOR_PROGRAM
 from lambdalab.lock import stack_holder
 from lambdalab.processes import exists
 from lambdalab.project import state_folder
-from lambdalab.tools import REINSTALL
+from lambdalab.records import cpu_limit
 
 _PORTS: Final = {
     EMULATOR_PORT: ("lambdalab up", "--port chooses others; `make bench` takes free ones"),

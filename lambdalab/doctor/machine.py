@@ -13,14 +13,26 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from lambdalab import cpu_limit, loopback
-from lambdalab.calibration import work
-from lambdalab.deployment import ARCHITECTURES, PREFERRED_PYTHON, host_parameters
+from lambdalab import loopback
+from lambdalab.build.deployment import ARCHITECTURES, PREFERRED_PYTHON, host_parameters
+from lambdalab.build.tools import (
+    GO,
+    MINISTACK,
+    REINSTALL,
+    SAM,
+    find_go,
+    go_version,
+    go_wanted,
+    is_pinned,
+    tool,
+    tool_python,
+)
 from lambdalab.doctor.findings import Finding, look, ok, warning, wrong
 from lambdalab.local.cgroup import find_left_overs
 from lambdalab.local.limiter import delivered_share, find_limiter
 from lambdalab.project import project_root, state_folder
-from lambdalab.tools import GO, MINISTACK, REINSTALL, SAM, find_go, go_version, go_wanted, is_pinned, tool, tool_python
+from lambdalab.records import cpu_limit
+from lambdalab.run.calibration import work
 
 BROWSERS: Final = ("chromium", "chromium-browser", "google-chrome")
 LEAST_FREE_MB: Final = 1024

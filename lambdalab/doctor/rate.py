@@ -10,12 +10,12 @@ from typing import Final
 
 import msgspec
 
-from lambdalab.cost import ingest_wru
+from lambdalab.analysis.load_limit import BUSY
 from lambdalab.doctor.durations import Duration
 from lambdalab.doctor.findings import Finding, Verdict
-from lambdalab.load.limit import BUSY
-from lambdalab.load.schedule import LoadPlan, Message
-from lambdalab.model import FunctionFacts
+from lambdalab.planning.load_schedule import LoadPlan, Message
+from lambdalab.pricing.costs import ingest_wru
+from lambdalab.records.trials import FunctionFacts
 
 BATCHES_AT_FIRST: Final = 5
 MORE_PER_MINUTE: Final = 300

@@ -10,11 +10,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
-from lambdalab.design import Mode
+from lambdalab.design.arms import Mode
 from lambdalab.errors import LoadPlanError
-from lambdalab.load.schedule import Arrivals, LoadPlan, Message, Shape, check_plan
+from lambdalab.planning.load_schedule import Arrivals, LoadPlan, Message, Shape, check_plan
+from lambdalab.planning.protocol import load_protocol
 from lambdalab.project import results_folder
-from lambdalab.protocol import load_protocol
 from lambdalab.settings_file import choose
 
 T = TypeVar("T")

@@ -19,20 +19,20 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
-from lambdalab import ingest
-from lambdalab.collection import missing_reports
-from lambdalab.console import make_console
+from lambdalab.analysis.message_rows import missing_reports
 from lambdalab.errors import AccessError, InvalidRunError, LambdalabError, PlaneError
-from lambdalab.experiment import conclude
-from lambdalab.load.ledger import Ending, PipelineSample
 from lambdalab.load.pipeline import Pipeline
 from lambdalab.local.stack import running_stack
-from lambdalab.model import Manifest, TrialResult
-from lambdalab.observations import observe_run
+from lambdalab.logs.observations import observe_run
+from lambdalab.planning.spending import DRAIN_GRACE_S, MISSING_ITEMS_POLLS
+from lambdalab.records.load import Ending, PipelineSample
+from lambdalab.records.trial_files import RunDirectory
+from lambdalab.records.trials import Manifest, TrialResult
+from lambdalab.report.console import make_console
 from lambdalab.report.terminal import show
-from lambdalab.spending import DRAIN_GRACE_S, MISSING_ITEMS_POLLS
-from lambdalab.store import RunDirectory
-from lambdalab.target import CLOCK_SKEW_MS, AwsTarget, LocalTarget, aws_target, local_target
+from lambdalab.run import ingest
+from lambdalab.run.experiment import conclude
+from lambdalab.run.target import CLOCK_SKEW_MS, AwsTarget, LocalTarget, aws_target, local_target
 
 SAMPLE_S: Final = 1.0
 _DRAIN_SAMPLE_S: Final = 0.25

@@ -4,10 +4,10 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import Final
 
-from lambdalab.cost import PriceSheet
-from lambdalab.load.ledger import PipelineSample
-from lambdalab.model import Manifest, TrialResult
-from lambdalab.spending import lab_use, most_usd
+from lambdalab.planning.spending import lab_use, most_usd
+from lambdalab.pricing.costs import PriceSheet
+from lambdalab.records.load import PipelineSample
+from lambdalab.records.trials import Manifest, TrialResult
 
 UNKNOWN_S: Final = 120.0
 """For so long a run may go on while nobody tells what it costs: two readings of its log."""

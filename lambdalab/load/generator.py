@@ -17,10 +17,10 @@ from gevent import GreenletExit
 from gevent.event import Event
 from gevent.pool import Pool
 
-from lambdalab.load.ledger import Send
-from lambdalab.load.limit import LATE_MS, sender_limits
-from lambdalab.load.schedule import Arrival
+from lambdalab.analysis.load_limit import LATE_MS, sender_limits
 from lambdalab.load.sender import Outcome
+from lambdalab.planning.load_schedule import Arrival
+from lambdalab.records.load import Send
 
 PLACES: Final = 1000
 """Requests one process has under way at most; what is due while none is free is sent late."""

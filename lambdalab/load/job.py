@@ -5,9 +5,9 @@ from typing import Final
 import msgspec
 
 from lambdalab.load.generator import Share
-from lambdalab.load.ledger import Send
-from lambdalab.load.schedule import LoadPlan
-from lambdalab.target import Resources
+from lambdalab.planning.load_schedule import LoadPlan
+from lambdalab.records.load import Send
+from lambdalab.run.target import Resources
 
 JOB: Final = "lambdalab_job"
 """The option that holds the job. Locust sends all options to a worker with the order to begin."""

@@ -5,10 +5,10 @@ from bisect import insort
 from collections.abc import Iterable
 from typing import Final
 
-from lambdalab.load.ledger import Quantiles
-from lambdalab.load.limit import LATE_MS
-from lambdalab.load.schedule import LoadPlan, Shape, arrivals
-from lambdalab.model import TrialResult
+from lambdalab.analysis.load_limit import LATE_MS
+from lambdalab.planning.load_schedule import LoadPlan, Shape, arrivals
+from lambdalab.records.load import Quantiles
+from lambdalab.records.trials import TrialResult
 
 _EARLY_AT_MOST: Final = 100_000
 """Records kept whose messages nobody has told of yet: far more than come until somebody does."""

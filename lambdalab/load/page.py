@@ -16,8 +16,8 @@ import msgspec
 from flask import Blueprint, Response, abort, render_template, request, send_file
 
 from lambdalab import loopback, report
-from lambdalab.load.ledger import PipelineSample
 from lambdalab.load.recording import Recording
+from lambdalab.records.load import PipelineSample
 from lambdalab.report.drawing import CONFIG, VEGA_LITE
 
 if TYPE_CHECKING:

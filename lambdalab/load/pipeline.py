@@ -13,22 +13,22 @@ from typing import Any, Final
 
 import msgspec
 
-from lambdalab.aws import Aws, access_errors
-from lambdalab.cost import PriceSheet, invocation_cost, shared_requests, sqs_usd
+from lambdalab.analysis.books import DRAIN
+from lambdalab.analysis.load_limit import limit_now
+from lambdalab.aws.clients import Aws, access_errors
 from lambdalab.errors import AccessError, LambdalabError
-from lambdalab.load.books import DRAIN
 from lambdalab.load.ceiling import Spent
-from lambdalab.load.ledger import Limit, PipelineSample, QueueSample
-from lambdalab.load.limit import limit_now
 from lambdalab.load.messages import EndToEnd, Messages
 from lambdalab.load.processes import Processes, cpu_times
-from lambdalab.load.schedule import LoadPlan
 from lambdalab.local.limits import cpu_share
-from lambdalab.model import LogLine
-from lambdalab.observations import Observations, Observed
-from lambdalab.report_lines import Block
-from lambdalab.store import RunDirectory
-from lambdalab.target import CLOCK_SKEW_MS, AwsTarget, LocalTarget, Resources
+from lambdalab.logs.observations import Observations, Observed
+from lambdalab.logs.report_lines import Block
+from lambdalab.planning.load_schedule import LoadPlan
+from lambdalab.pricing.costs import PriceSheet, invocation_cost, shared_requests, sqs_usd
+from lambdalab.records.load import Limit, PipelineSample, QueueSample
+from lambdalab.records.trial_files import RunDirectory
+from lambdalab.records.trials import LogLine
+from lambdalab.run.target import CLOCK_SKEW_MS, AwsTarget, LocalTarget, Resources
 
 _LATE_LINES_MS: Final = 15_000
 """How late a line may come behind younger ones while the run is under way; at the end all are read again."""

@@ -18,16 +18,16 @@ from typing import Protocol as Interface
 
 import msgspec
 
-from lambdalab.design import Factors, Load, Protocol, Start, as_cold
+from lambdalab.design.arms import Factors, Load, Protocol, Start, as_cold
 from lambdalab.errors import InvalidRunError, SetupError
-from lambdalab.experiment import new_run
 from lambdalab.load.bookkeeper import Stopped
 from lambdalab.load.ceiling import Ceiling
-from lambdalab.load.ledger import Send, Sending
-from lambdalab.load.schedule import LoadPlan, length_s
-from lambdalab.model import Trial, TrialResult
-from lambdalab.store import RunDirectory
-from lambdalab.target import AwsTarget
+from lambdalab.planning.load_schedule import LoadPlan, length_s
+from lambdalab.records.load import Send, Sending
+from lambdalab.records.trial_files import RunDirectory
+from lambdalab.records.trials import Trial, TrialResult
+from lambdalab.run.experiment import new_run
+from lambdalab.run.target import AwsTarget
 
 BLOCKS_AT_MOST: Final = 100
 _READY_S: Final = 0.05

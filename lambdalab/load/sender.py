@@ -23,7 +23,7 @@ from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 from gevent import socket
 from gevent.ssl import SSLContext, create_default_context
 
-from lambdalab.aws import access_errors, without_secrets
+from lambdalab.aws.clients import access_errors, without_secrets
 
 ANSWER_LIMIT_S: Final = 10.0
 """An answer that takes longer is taken for lost."""

@@ -21,17 +21,17 @@ from locust.rpc import Message
 from locust.runners import STATE_MISSING, LocalRunner, MasterRunner
 from msgspec.structs import replace
 
-from lambdalab.aws import access_errors, is_aws
-from lambdalab.circumstances import caution_before
-from lambdalab.design import Arm
+from lambdalab.aws.clients import access_errors, is_aws
+from lambdalab.design.arms import Arm
 from lambdalab.errors import InvalidRunError, LambdalabError, PlaneError, StackError, UsageError
 from lambdalab.load.arguments import plan_of
 from lambdalab.load.generator import BY_HAND, STOP_S, GeneratorReport, Tally
 from lambdalab.load.job import JOB, STOP, TOLD, Job, Told
-from lambdalab.load.ledger import Send
-from lambdalab.load.schedule import LoadPlan, Shape, arrivals, check_plan
 from lambdalab.local.stack import running_stack
-from lambdalab.target import AwsTarget, LocalTarget, aws_target, local_target
+from lambdalab.planning.load_schedule import LoadPlan, Shape, arrivals, check_plan
+from lambdalab.records.load import Send
+from lambdalab.run.circumstances import caution_before
+from lambdalab.run.target import AwsTarget, LocalTarget, aws_target, local_target
 
 EXIT_INTERRUPTED: Final = 130
 """As of every command that Ctrl-C or SIGTERM ended (docs/decisions/0003)."""

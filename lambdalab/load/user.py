@@ -12,16 +12,16 @@ from locust import User, constant, tag, task
 from locust.env import Environment
 from locust.runners import LocalRunner, WorkerRunner
 
-from lambdalab.aws import Aws, access_errors
+from lambdalab.aws.clients import Aws, access_errors
 from lambdalab.errors import LambdalabError
-from lambdalab.ingest import count_items, message
 from lambdalab.load.generator import GRACE_S, Generator, Request
 from lambdalab.load.job import JOB, STOP, TOLD, Job, Told
-from lambdalab.load.ledger import Send
-from lambdalab.load.schedule import Arrival, Shape, arrivals, length_s
 from lambdalab.load.sender import Outcome, SqsSender
-from lambdalab.spending import MISSING_ITEMS_POLLS
-from lambdalab.target import AwsTarget, LocalTarget
+from lambdalab.planning.load_schedule import Arrival, Shape, arrivals, length_s
+from lambdalab.planning.spending import MISSING_ITEMS_POLLS
+from lambdalab.records.load import Send
+from lambdalab.run.ingest import count_items, message
+from lambdalab.run.target import AwsTarget, LocalTarget
 
 TELL_S: Final = 0.5
 MASTER_SILENT_S: Final = 10.0

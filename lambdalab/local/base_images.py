@@ -28,11 +28,11 @@ from typing import IO, Final
 import msgspec
 
 from lambdalab import loopback
-from lambdalab.deployment import ARCHITECTURES
+from lambdalab.build.deployment import ARCHITECTURES
+from lambdalab.build.tools import RUNTIME_CLIENT, interpreter_for
 from lambdalab.errors import ToolError
 from lambdalab.local.docker import docker
 from lambdalab.local.function import CUSTOM_RUNTIMES
-from lambdalab.tools import RUNTIME_CLIENT, interpreter_for
 
 _MADE: Final = "lambdalab/"
 _LONGEST_IMPORT_S: Final = 600.0

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from lambdalab import loopback
-from lambdalab.aws import Aws
-from lambdalab.deployment import CODE
+from lambdalab.aws.clients import Aws
+from lambdalab.build.deployment import CODE
 from lambdalab.errors import ToolError
 
 if TYPE_CHECKING:

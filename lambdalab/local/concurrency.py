@@ -7,7 +7,7 @@ Sources: AWS Lambda Developer Guide, "Understanding Lambda function scaling", "C
 import time
 from typing import Final, Protocol
 
-from lambdalab.aws import most_reservable
+from lambdalab.aws.clients import most_reservable
 
 ACCOUNT_CONCURRENCY: Final = 1000
 SCALE_OUT: Final = 1000

@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from lambdalab.aws import access_errors
+from lambdalab.aws.clients import access_errors
 from lambdalab.local.base_images import has_image, is_made, made_image, make_image, public_image
 from lambdalab.local.docker import bridged, configure_without_proxies, docker, host_interface, require_engine
 from lambdalab.local.stack import LocalStack

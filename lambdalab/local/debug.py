@@ -10,9 +10,9 @@ from typing import Final
 
 from msgspec.structs import replace
 
+from lambdalab.build.tools import debugger_program
 from lambdalab.local.function import CUSTOM_RUNTIMES, FunctionSpec
 from lambdalab.local.limits import Limits
-from lambdalab.tools import debugger_program
 
 NO_TIMEOUT_S: Final = 365 * 24 * 3600
 """A year: the deadline a function is told has to be some date."""
@@ -24,7 +24,7 @@ def under_debugger(spec: FunctionSpec, port: int, tools: Path) -> FunctionSpec:
     Args:
         spec: the function as deployed.
         port: the debugger's.
-        tools: the folder that holds the debugger (``lambdalab.tools.debugger_for`` puts it there).
+        tools: the folder that holds the debugger (``lambdalab.build.tools.debugger_for`` puts it there).
     """
     program, address = str(debugger_program(tools, spec.runtime)), f"127.0.0.1:{port}"
     if spec.runtime in CUSTOM_RUNTIMES:

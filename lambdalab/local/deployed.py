@@ -7,15 +7,15 @@ from typing import Any
 
 from botocore.exceptions import ClientError
 
-from lambdalab.aws import Aws
+from lambdalab.aws.clients import Aws
+from lambdalab.aws.stack import Stack, find_stack
+from lambdalab.aws.template import processed_template
+from lambdalab.aws.wakings import Waking, wakings
 from lambdalab.errors import PlaneError
 from lambdalab.local.async_invoke import EventConfig
 from lambdalab.local.function import CUSTOM_RUNTIMES, FunctionSpec
 from lambdalab.local.packages import merge_layers, unpack
 from lambdalab.local.poller import Mapping
-from lambdalab.local.wakings import Waking, wakings
-from lambdalab.stack import Stack, find_stack
-from lambdalab.template import processed_template
 
 
 class Deployed:

@@ -6,7 +6,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any
 
-from lambdalab.aws import Aws
+from lambdalab.aws.clients import Aws
 
 Put = Callable[[bytes], object]
 """Invokes a function asynchronously."""

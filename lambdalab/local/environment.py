@@ -28,8 +28,7 @@ from lambdalab.local.limits import Limits, read_kernel_file
 from lambdalab.local.output import Output
 from lambdalab.local.process_group import ProcessGroup
 from lambdalab.local.runtime_api import Answer, Event, InitError, RuntimeApi, Stream
-from lambdalab.model import PlatformReport
-from lambdalab.platform_log import (
+from lambdalab.logs.platform_lines import (
     PlatformFailure,
     billed_ms,
     render_end,
@@ -38,6 +37,7 @@ from lambdalab.platform_log import (
     render_report,
     render_start,
 )
+from lambdalab.records.trials import PlatformReport
 
 INIT_LIMIT_S: Final = 10.0
 DESCRIPTOR_LIMIT: Final = 1024

@@ -16,7 +16,7 @@ from concurrent.futures import Executor
 from typing import Any, Final, NoReturn, Protocol
 from urllib.parse import parse_qs, unquote
 
-from lambdalab.aws import UNRESERVED_FLOOR
+from lambdalab.aws.clients import UNRESERVED_FLOOR
 from lambdalab.errors import LambdalabError
 from lambdalab.local.async_invoke import AsyncQueue
 from lambdalab.local.concurrency import Account, ThrottledError

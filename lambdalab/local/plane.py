@@ -16,7 +16,9 @@ from typing import Any, Final
 import msgspec
 from botocore.exceptions import BotoCoreError, ClientError
 
-from lambdalab.aws import UNRESERVED_FLOOR, Aws
+from lambdalab.aws.clients import UNRESERVED_FLOOR, Aws
+from lambdalab.aws.stack import Stack
+from lambdalab.aws.wakings import Waking
 from lambdalab.errors import LambdalabError, PlaneError
 from lambdalab.local.async_invoke import AsyncQueue
 from lambdalab.local.aws_json import AwsJson
@@ -31,10 +33,8 @@ from lambdalab.local.poller import Poller
 from lambdalab.local.pool import Pool
 from lambdalab.local.runtime_api import Answer
 from lambdalab.local.settings import Settings
-from lambdalab.local.wakings import Waking
 from lambdalab.local.watch import Watches
 from lambdalab.local.worker import Worker
-from lambdalab.stack import Stack
 
 FOLLOW_S: Final = 1.0
 CHANGE_ATTEMPTS: Final = 5

@@ -15,8 +15,8 @@ from urllib.parse import parse_qs, urlsplit
 
 import httptools
 
-from lambdalab.latency import Draws
 from lambdalab.local.http import LOOPBACK, port_of
+from lambdalab.local.latency import Draws
 
 _TARGETS: Final = {"DynamoDB_20120810": "dynamodb", "AmazonSQS": "sqs"}
 _S3_SCOPE: Final = re.compile(r"Credential=[^/]+/\d{8}/[^/]+/s3/aws4_request")

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from lambdalab.latency import LatencyModel
+from lambdalab.local.latency import LatencyModel
 
 
 class Timing(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

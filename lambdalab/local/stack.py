@@ -17,9 +17,13 @@ from typing import Any, Final
 
 import msgspec
 
-from lambdalab import loopback, samconfig
-from lambdalab.aws import Aws
-from lambdalab.deployment import (
+from lambdalab import loopback
+from lambdalab.aws.clients import Aws
+from lambdalab.aws.stack import find_stack
+from lambdalab.aws.template import check_parameters, read_template
+from lambdalab.aws.wakings import refuse_custom_resources
+from lambdalab.build import samconfig
+from lambdalab.build.deployment import (
     build,
     built_template,
     local_parameters,
@@ -27,22 +31,19 @@ from lambdalab.deployment import (
     overrides,
     packed_template,
 )
+from lambdalab.build.samconfig import LOCAL
+from lambdalab.build.tools import interpreter_for, run_tool, tool
 from lambdalab.errors import PlaneError, StorageError, UsageError
-from lambdalab.latency import load_latency
 from lambdalab.local.cloudformation import create_stack
 from lambdalab.local.daemon import Daemon
 from lambdalab.local.function import CUSTOM_RUNTIMES
+from lambdalab.local.latency import load_latency
 from lambdalab.local.limiter import allowed_way
 from lambdalab.local.limits import LimitError, try_signals
 from lambdalab.local.settings import Settings
 from lambdalab.local.startup import get, start_emulator, start_plane
-from lambdalab.local.wakings import refuse_custom_resources
 from lambdalab.project import TEMPLATE, scenario_folder, shown, state_folder
-from lambdalab.record_files import DAMAGED, storage
-from lambdalab.samconfig import LOCAL
-from lambdalab.stack import find_stack
-from lambdalab.template import check_parameters, read_template
-from lambdalab.tools import interpreter_for, run_tool, tool
+from lambdalab.records.record_files import DAMAGED, storage
 
 EMULATOR_PORT: Final = 4566
 _ENDING_S: Final = 1.0

@@ -10,12 +10,12 @@ from typing import Final
 import msgspec
 
 from lambdalab import loopback
+from lambdalab.build.tools import tool_python
 from lambdalab.errors import PlaneError
 from lambdalab.local.closed_lambda import closed_lambda
 from lambdalab.local.concurrency import ACCOUNT_CONCURRENCY
 from lambdalab.local.daemon import Daemon, start_daemon
 from lambdalab.local.settings import Settings
-from lambdalab.tools import tool_python
 
 EMULATOR_PROGRAM: Final = Path(__file__).with_name("emulator_server")
 _START_LIMIT_S: Final = 60.0

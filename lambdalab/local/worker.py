@@ -7,12 +7,12 @@ import secrets
 from pathlib import Path
 from typing import Any, Final
 
-from lambdalab.latency import Draws, LatencyModel
 from lambdalab.local.debug import Unthrottled, under_debugger
 from lambdalab.local.environment import Emit, Environment
 from lambdalab.local.filesystem import FileSystems, needed_folders
 from lambdalab.local.function import Credentials, FunctionSpec
 from lambdalab.local.guard import Guard
+from lambdalab.local.latency import Draws, LatencyModel
 from lambdalab.local.limiter import find_limiter
 from lambdalab.local.limits import Limits
 from lambdalab.local.logs import LogWriter

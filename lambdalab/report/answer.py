@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, TypeVar
 
-from lambdalab import cpu_limit
-from lambdalab.analysis import Summary
-from lambdalab.comparison import Verdict
+from lambdalab.analysis.message_analysis import Summary
+from lambdalab.analysis.summary import Contrast, Level
+from lambdalab.records import cpu_limit
 from lambdalab.report.words import PARTS
-from lambdalab.summary import Contrast, Level
+from lambdalab.statistics.comparison import Verdict
 
 T = TypeVar("T")
 Line = tuple[str, str]

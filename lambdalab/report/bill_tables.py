@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from lambdalab.analysis import Bill
+from lambdalab.analysis.message_analysis import Bill
 from lambdalab.report.tables import Table
 from lambdalab.report.words import ABSENT, PARTS, PER_EXECUTION, amounts, cents, ms, units, usd
 

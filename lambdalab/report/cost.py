@@ -1,10 +1,10 @@
-"""A bill as tables: shows what ``lambdalab.bill`` computed."""
+"""A bill as tables: shows what ``lambdalab.analysis.bill`` computed."""
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lambdalab.analysis import Bill
+from lambdalab.analysis.message_analysis import Bill
 from lambdalab.report.layout import new_table
 from lambdalab.report.words import ABSENT, PARTS, PER_EXECUTION, amounts, cents, units, usd
 

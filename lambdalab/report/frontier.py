@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from lambdalab.frontier import Frontier, Point
+from lambdalab.analysis.frontier import Frontier, Point
 from lambdalab.report.layout import new_table
 
 _COLUMNS = ("MB", "batch", "samples", "Duration ms", "interval", "p95 ms", "interval", "USD per million", "interval")

@@ -8,8 +8,8 @@ import base64
 import hashlib
 from collections.abc import Sequence
 
-from lambdalab.analysis import Summary
-from lambdalab.model import InvocationRow, Manifest
+from lambdalab.analysis.message_analysis import Summary
+from lambdalab.records.trials import InvocationRow, Manifest
 from lambdalab.report.answer import answer_lines, gate_line
 from lambdalab.report.bill_tables import bill_tables
 from lambdalab.report.load import LoadChapter

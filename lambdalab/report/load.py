@@ -8,8 +8,8 @@ from rich import table as rich
 from rich.console import RenderableType
 from rich.text import Text
 
-from lambdalab.analysis import Books
-from lambdalab.load.books import ALL, Flow
+from lambdalab.analysis.books import ALL, Flow
+from lambdalab.analysis.message_analysis import Books
 from lambdalab.report import charts
 from lambdalab.report.drawing import Record, draw
 from lambdalab.report.panels import Panel

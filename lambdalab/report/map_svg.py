@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 from xml.sax.saxutils import escape
 
-from lambdalab.pipeline_graph import Edge, EdgeKind, Graph, Kind, Runs, Stage
+from lambdalab.records.pipeline import Edge, EdgeKind, Graph, Kind, Runs, Stage
 from lambdalab.report.map_layout import lay_out
 from lambdalab.report.map_words import MARKS, bundled, heading, kind_words, label, nodes_in_order, notes
 

@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 
 from rich.text import Text
 
-from lambdalab.pipeline_graph import Edge, EdgeKind, Graph, Runs
+from lambdalab.records.pipeline import Edge, EdgeKind, Graph, Runs
 from lambdalab.report.map_words import MARKS, Node, bundled, heading, kind_words, label, nodes_in_order, notes
 
 WIDTH: Final = 100

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final
 
-from lambdalab.pipeline_graph import Edge, EdgeKind, Graph, Kind, Resource, Runs, Stage
+from lambdalab.records.pipeline import Edge, EdgeKind, Graph, Kind, Resource, Runs, Stage
 
 Node = Stage | Resource
 MARKS: Final = {Runs.NO: "does not run", Runs.CAUTION: "caution"}

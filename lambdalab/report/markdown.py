@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from lambdalab.comparison import Comparison
 from lambdalab.report.answer import Line
 from lambdalab.report.words import judgement
+from lambdalab.statistics.comparison import Comparison
 
 _COLUMNS = ("load", "compared", "what", "ratio [95 % interval]", "p (Holm)", "blocks", "A/A resolves", "verdict")
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import msgspec
 
-from lambdalab.analysis import Cell, Summary
-from lambdalab.design import Load, Start
-from lambdalab.figures import POINTS_AT_MOST, STEPS
-from lambdalab.model import InvocationRow, Manifest
+from lambdalab.analysis.figures import POINTS_AT_MOST, STEPS
+from lambdalab.analysis.message_analysis import Cell, Summary
+from lambdalab.design.arms import Load, Start
+from lambdalab.records.trials import InvocationRow, Manifest
 from lambdalab.report import charts
 from lambdalab.report.drawing import Record, draw
 from lambdalab.report.words import JOURNEY, MARKS, METRICS, PER_EXECUTION, interval, median, ms, quotient, usd

@@ -7,7 +7,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from lambdalab import cpu_limit
+from lambdalab.records import cpu_limit
 
 _FUNCTION: Final = {
     "environments": "environments",

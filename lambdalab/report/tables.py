@@ -6,9 +6,9 @@ from typing import Final
 
 import msgspec
 
-from lambdalab.analysis import Summary
-from lambdalab.factorial.model import CalledFunction, FactorialManifest
-from lambdalab.model import Estimate, FunctionFacts, InvocationRow, Manifest
+from lambdalab.analysis.message_analysis import Summary
+from lambdalab.records.calls import CalledFunction, FactorialManifest
+from lambdalab.records.trials import Estimate, FunctionFacts, InvocationRow, Manifest
 from lambdalab.report.words import (
     ABSENT,
     JOURNEY,

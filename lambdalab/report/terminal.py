@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
-from lambdalab.analysis import Cell, Summary
-from lambdalab.comparison import Comparison, Verdict
+from lambdalab.analysis.message_analysis import Cell, Summary
+from lambdalab.analysis.resolution import Record
 from lambdalab.report.answer import Line, answer_lines, gate_line
 from lambdalab.report.layout import new_table, print_whole
 from lambdalab.report.load import render_load
 from lambdalab.report.words import ABSENT, MISSING_AA, altered, interval, judgement, median, ms, resolution, usd
-from lambdalab.resolution import Record
+from lambdalab.statistics.comparison import Comparison, Verdict
 
 CellColumn = tuple[str, Callable[[Cell], str]]
 """A column's heading, and its text for a cell."""

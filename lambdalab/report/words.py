@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from typing import Final
 
-from lambdalab.analysis import Parts, Summary
-from lambdalab.comparison import Comparison
-from lambdalab.factorial.summary import FactorialSummary
-from lambdalab.model import Estimate
+from lambdalab.analysis.call_summary import FactorialSummary
+from lambdalab.analysis.message_analysis import Parts, Summary
+from lambdalab.records.trials import Estimate
+from lambdalab.statistics.comparison import Comparison
 
 ABSENT: Final = "-"
 MISSING_AA: Final = "A/A: no such run of this machine and design yet; these commands make it:"

@@ -12,13 +12,13 @@ from typing import Any, Final
 
 import msgspec
 
-from lambdalab.cost import BYTES_PER_GB, PriceSheet
+from lambdalab.design.cells import LAB_FACTORS, Cell, Design, Level
 from lambdalab.errors import StackError
-from lambdalab.factorial.design import LAB_FACTORS, Cell, Design, Level
-from lambdalab.factorial.model import Call, Outcome
-from lambdalab.factorial.scenario import CallScenario, Response, Volume
-from lambdalab.model import Amount, Count
-from lambdalab.record_files import DAMAGED
+from lambdalab.pricing.costs import BYTES_PER_GB, PriceSheet
+from lambdalab.records.calls import Call, Outcome
+from lambdalab.records.record_files import DAMAGED
+from lambdalab.records.trials import Amount, Count
+from lambdalab.scenario.base import CallScenario, Response, Volume
 from lambdalab.settings_file import choose
 
 MB: Final = 2**20

@@ -8,7 +8,7 @@ from sample_factorial import make_run
 
 from browser.browser import cut_labels
 from browser.conftest import Open
-from lambdalab.factorial.conclude import conclude
+from lambdalab.run.call_conclusion import conclude
 
 pytestmark = pytest.mark.needs("browser")
 

@@ -28,10 +28,10 @@ from local.whole import LANGUAGES, ROOT, Up, project, wait_until
 
 from chaos.faults import ITEMS, OF_A_BATCH, OF_THE_WORLD, WORDS, Kind, Orders, Size, poison, schedule
 from chaos.proxy import Fault, Proxy, Window
-from lambdalab.aws import Aws
-from lambdalab.design import Arm
+from lambdalab.aws.clients import Aws
+from lambdalab.design.arms import Arm
 from lambdalab.local.daemon import Daemon
-from lambdalab.platform_log import parse_report
+from lambdalab.logs.platform_lines import parse_report
 
 MIX: Final = "1024Bx10"
 SIZE_BYTES: Final = 1024

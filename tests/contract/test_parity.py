@@ -18,7 +18,7 @@ import pytest
 from errors import IngestError
 from message import parse_text
 
-from lambdalab.deployment import go_variables
+from lambdalab.build.deployment import go_variables
 
 from .conftest import set_environment
 from .fake_dynamodb import FakeDynamoDB, without_clock

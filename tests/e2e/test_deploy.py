@@ -14,10 +14,10 @@ import pytest
 from botocore.exceptions import ClientError
 from sam_template import samconfig, template, template_folders
 
-from lambdalab.aws import Aws
-from lambdalab.deployment import build_variables, local_parameters, local_variables, overrides
+from lambdalab.aws.clients import Aws
+from lambdalab.build.deployment import build_variables, local_parameters, local_variables, overrides
+from lambdalab.build.tools import tool
 from lambdalab.local.startup import start_emulator
-from lambdalab.tools import tool
 
 ROOT: Final = Path(__file__).parents[2]
 FURTHER: Final = Path("scenarios/s3_ingest")

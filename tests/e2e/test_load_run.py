@@ -17,11 +17,11 @@ import msgspec
 import pytest
 from load.conftest import free_port, members
 
-from lambdalab.analysis import Summary
-from lambdalab.load.books import ALL, Books
-from lambdalab.load.limit import BUSY
+from lambdalab.analysis.books import ALL, Books
+from lambdalab.analysis.load_limit import BUSY
+from lambdalab.analysis.message_analysis import Summary
 from lambdalab.local.stack import running_stack
-from lambdalab.store import RunDirectory
+from lambdalab.records.trial_files import RunDirectory
 
 from .conftest import Run, command
 

@@ -14,8 +14,8 @@ from local.whole import processes_of
 from local.whole import project as new_project
 from trap import Trap, damaged_files, hostile_files, hostile_variables, user_environment
 
-from lambdalab.deployment import build, local_parameters
-from lambdalab.tools import interpreter_for
+from lambdalab.build.deployment import build, local_parameters
+from lambdalab.build.tools import interpreter_for
 
 from .conftest import SHARED, command
 

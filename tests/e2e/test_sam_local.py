@@ -17,11 +17,11 @@ from local.debuggers import Dap, connected
 from local.whole import ROOT, processes_of, wait_until
 
 from e2e.conftest import Begin, Run
+from lambdalab.build.tools import debugger_for
+from lambdalab.invoke.sam_local import Comparison, compare
 from lambdalab.local.containers import runtimes
 from lambdalab.local.docker import docker
 from lambdalab.local.stack import LocalStack, running_stack
-from lambdalab.sam_local import Comparison, compare
-from lambdalab.tools import debugger_for
 
 pytestmark = pytest.mark.needs("docker")
 FUNCTIONS = ("GoIngest", "PythonIngest")

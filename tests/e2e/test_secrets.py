@@ -29,10 +29,10 @@ PLACES: Final = ("environment", "profile", "config")
 STACK: Final = ("--target", "aws", "--stack-name", "lambdalab-local")
 LOAD: Final = ("load", "--headless", "--only-summary", "--loglevel", "DEBUG", "--duration", "2s", *STACK)
 CRASH: Final = """
-import lambdalab.target
+import lambdalab.run.target
 def send(*_):
     raise RuntimeError("on purpose")
-lambdalab.target.AwsTarget.send = send
+lambdalab.run.target.AwsTarget.send = send
 """
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from lambdalab.deployment import ARCHITECTURES
-from lambdalab.package import build_package
+from lambdalab.aws.package import build_package
+from lambdalab.build.deployment import ARCHITECTURES
 
 from .conftest import Begin, Run
 from .test_aws_target import clients

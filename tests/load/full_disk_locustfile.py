@@ -4,12 +4,12 @@ from locust import events
 
 from lambdalab.errors import InvalidRunError, StorageError
 from lambdalab.load.generator import GeneratorReport
-from lambdalab.load.ledger import Send
-from lambdalab.load.schedule import LoadPlan
 from lambdalab.load.shape import PipelineShape, Unrecorded
 from lambdalab.load.user import SqsUser
 from lambdalab.load.wiring import attach
-from lambdalab.target import AwsTarget
+from lambdalab.planning.load_schedule import LoadPlan
+from lambdalab.records.load import Send
+from lambdalab.run.target import AwsTarget
 
 
 class Full(Unrecorded):

@@ -5,10 +5,10 @@ from locust import events
 
 from lambdalab.load.generator import STOP_S, GeneratorReport
 from lambdalab.load.job import Told
-from lambdalab.load.ledger import Send
 from lambdalab.load.shape import PipelineShape, Unrecorded
 from lambdalab.load.user import Sending, SqsUser
 from lambdalab.load.wiring import attach
+from lambdalab.records.load import Send
 
 LATE_S = 4 * STOP_S
 

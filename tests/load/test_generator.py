@@ -23,9 +23,9 @@ from lambdalab.load.generator import (
     Tally,
     percentiles,
 )
-from lambdalab.load.ledger import Send
-from lambdalab.load.schedule import Arrival, Arrivals, LoadPlan, Shape, arrivals, length_s
 from lambdalab.load.sender import Outcome
+from lambdalab.planning.load_schedule import Arrival, Arrivals, LoadPlan, Shape, arrivals, length_s
+from lambdalab.records.load import Send
 
 TAKEN = Outcome("m", None, 1)
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from samples import make_manifest
 
-from lambdalab import store as store_module
-from lambdalab.load.ledger import PipelineSample, QueueSample
 from lambdalab.load.page import answer_of
-from lambdalab.store import RunDirectory
+from lambdalab.records import trial_files
+from lambdalab.records.load import PipelineSample, QueueSample
+from lambdalab.records.trial_files import RunDirectory
 
 PLAN = {"shape": "steps", "arrivals": "constant", "languages": {"go": 1}}
 
@@ -56,7 +56,7 @@ def test_samples_go_on_where_the_last_answer_ended_and_begin_again_with_another_
 
 
 def test_a_long_run_comes_in_parts(kept: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "_SAMPLES_BYTES", 1000)
+    monkeypatch.setattr(trial_files, "_SAMPLES_BYTES", 1000)
     for second in range(20):
         kept.store.append_sample(sample(second))
     found: list[PipelineSample] = []

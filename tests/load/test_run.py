@@ -239,12 +239,12 @@ def test_what_cannot_be_recorded_is_not_sent(aws: FakeAws, start: Start, process
 BEGIN = """
 import sys
 import locust
-from lambdalab.aws import Aws
+from lambdalab.aws.clients import Aws
 from lambdalab.errors import UsageError
-from lambdalab.load.schedule import LoadPlan
+from lambdalab.planning.load_schedule import LoadPlan
 from lambdalab.load.shape import Unrecorded
-from lambdalab.stack import Stack
-from lambdalab.target import AwsTarget
+from lambdalab.aws.stack import Stack
+from lambdalab.run.target import AwsTarget
 stack = Stack(name="s", outputs={}, parameters={}, resources={}, types={})
 target = AwsTarget(Aws(endpoint_url=sys.argv[1] or None), stack)
 try:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lambdalab.aws import Aws
+from lambdalab.aws.clients import Aws
 from lambdalab.local.filesystem import FileSystems
 from lambdalab.local.limiter import find_limiter
 from lambdalab.local.startup import start_emulator

@@ -15,8 +15,9 @@ from typing import Any, Final
 
 import msgspec
 
-from lambdalab.aws import Aws
-from lambdalab.deployment import go_variables
+from lambdalab.aws.clients import Aws
+from lambdalab.build.deployment import go_variables
+from lambdalab.build.tools import interpreter_for
 from lambdalab.local.async_invoke import AsyncQueue
 from lambdalab.local.concurrency import Account
 from lambdalab.local.daemon import Daemon
@@ -29,9 +30,8 @@ from lambdalab.local.limits import Limiter
 from lambdalab.local.pool import Pool
 from lambdalab.local.settings import Timing
 from lambdalab.local.watch import Watches
-from lambdalab.model import PlatformReport
-from lambdalab.platform_log import parse_report
-from lambdalab.tools import interpreter_for
+from lambdalab.logs.platform_lines import parse_report
+from lambdalab.records.trials import PlatformReport
 
 PYTHON_RUNTIME: Final = f"python{sys.version_info.major}.{sys.version_info.minor}"
 FUNCTIONS: Final = Path(__file__).parent / "functions"

@@ -17,7 +17,7 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from lambdalab.aws import Aws
+from lambdalab.aws.clients import Aws
 from lambdalab.local.async_invoke import AsyncQueue, EventConfig
 from lambdalab.local.concurrency import ThrottledError
 from lambdalab.local.destinations import Destinations

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from lambdalab.design import Arm
+from lambdalab.design.arms import Arm
 from lambdalab.errors import UsageError
-from lambdalab.target import LocalTarget, local_target
+from lambdalab.run.target import LocalTarget, local_target
 from local.whole import LANGUAGES, Up
 
 CANDIDATE = """

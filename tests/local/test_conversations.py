@@ -1,7 +1,7 @@
 """What the real runtime clients say to the plane, against what they were recorded to say.
 
 ``conversations/<client>/<case>.txt`` is what the version says that the lab pins; ``<case>@newest.txt`` exists where the
-newest version on its registry says something else. Both are pinned: in ``lambdalab/tools.py`` and
+newest version on its registry says something else. Both are pinned: in ``lambdalab/build/tools.py`` and
 ``tools/awslambdaric-newest.txt``, in ``go/go.mod`` and ``go/newest.mod``. A version that is not here yet is fetched by
 uv or Go from their registries, once. After a change that is meant, record anew and read the difference::
 
@@ -18,10 +18,10 @@ from typing import Any, Final
 import msgspec
 import pytest
 
+from lambdalab.build.tools import RUNTIME_CLIENT, run_tool
 from lambdalab.local.function import FunctionSpec
 from lambdalab.local.runtime_api import RESPONSE_LIMIT_BYTES
 from lambdalab.project import state_folder
-from lambdalab.tools import RUNTIME_CLIENT, run_tool
 from local.support import GO_FUNCTION, Machine, built_go, go_spec, python_spec, running
 from local.tap import shown, tap_environments
 

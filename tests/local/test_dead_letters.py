@@ -16,12 +16,12 @@ import pytest
 from botocore.exceptions import ReadTimeoutError
 from botocore.httpsession import URLLib3Session
 
-from lambdalab.aws import Aws
+from lambdalab.aws.clients import Aws
+from lambdalab.aws.dead_letters import DeadLetterQueue, Redriven, dead_letter_queues, depth, look, redrive
+from lambdalab.aws.stack import Stack, find_stack
 from lambdalab.cli.dead_letters import _after, _noted
-from lambdalab.dead_letters import DeadLetterQueue, Redriven, dead_letter_queues, depth, look, redrive
 from lambdalab.errors import AccessError, StackError, UsageError
 from lambdalab.loopback import LOCAL_KEY, LOCAL_REGION
-from lambdalab.stack import Stack, find_stack
 from local.support import Emulated
 
 GROUP = "/aws/lambda/dead-letters"
@@ -156,8 +156,8 @@ def test_stopped_in_the_middle_every_message_is_in_one_queue(aws: Aws, queue: De
 
 REDRIVE = """
 import os, signal, sys, threading
-from lambdalab.aws import Aws
-from lambdalab.dead_letters import DeadLetterQueue, redrive
+from lambdalab.aws.clients import Aws
+from lambdalab.aws.dead_letters import DeadLetterQueue, redrive
 url, dead, source, moment = sys.argv[1:]
 aws, calls = Aws(endpoint_url=url), []
 def die(**_):

@@ -17,10 +17,10 @@ from typing import Any
 
 import pytest
 
-from lambdalab.deployment import build_variables, go_variables
+from lambdalab.build.deployment import build_variables, go_variables
+from lambdalab.build.tools import debugger_for
 from lambdalab.local.debug import Unthrottled, has_debug_information
 from lambdalab.local.limits import Unlimited
-from lambdalab.tools import debugger_for
 from local.debuggers import Dap, Delve, connected
 from local.support import cgroup_of, cpu_limit_us, memory_limit_bytes
 from local.whole import ROOT, Up, processes_of, wait_until

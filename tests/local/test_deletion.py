@@ -17,14 +17,14 @@ import msgspec
 import pytest
 from botocore.exceptions import ClientError
 
-from lambdalab.aws import Aws
+from lambdalab.aws.clients import Aws
+from lambdalab.aws.deletion import BUCKET, MARK, Doomed, Owned, delete, empty_bucket, find_doomed, leftovers
+from lambdalab.aws.stack import stack_description
+from lambdalab.aws.template import read_template
 from lambdalab.cli.destroy import _show_leftovers
-from lambdalab.deletion import BUCKET, MARK, Doomed, Owned, delete, empty_bucket, find_doomed, leftovers
 from lambdalab.errors import AccessError, StackError
 from lambdalab.loopback import LOCAL_KEY, LOCAL_REGION
 from lambdalab.project import project_root
-from lambdalab.stack import stack_description
-from lambdalab.template import read_template
 from local.support import Emulated
 
 COMMAND = Path(sys.executable).with_name("lambdalab")
@@ -95,7 +95,7 @@ def test_a_bucket_is_emptied_of_all_versions_and_delete_markers(aws: Aws, monkey
         aws.s3.delete_bucket(Bucket=name)
 
     told: list[str] = []
-    monkeypatch.setattr("lambdalab.deletion._TELL_EVERY", 1000)
+    monkeypatch.setattr("lambdalab.aws.deletion._TELL_EVERY", 1000)
     with pytest.raises(StackError, match="is not empty yet, after 0 versions and delete markers; destroy the stack"):
         empty_bucket(aws, name, owner=ACCOUNT, progress=told.append, deadline_s=0)
     until_s = time.monotonic() + 300
@@ -371,8 +371,8 @@ def in_states(monkeypatch: pytest.MonkeyPatch, aws: Aws, name: str, *states: str
     def describe(*_: Any) -> Any:
         return {**real, "StackStatus": left.pop(0) if len(left) > 1 else left[0], "StackStatusReason": "in use"}
 
-    monkeypatch.setattr("lambdalab.deletion.stack_description", describe)
-    monkeypatch.setattr("lambdalab.deletion._POLL_S", 0)
+    monkeypatch.setattr("lambdalab.aws.deletion.stack_description", describe)
+    monkeypatch.setattr("lambdalab.aws.deletion._POLL_S", 0)
     monkeypatch.setattr(aws.cloudformation, "delete_stack", lambda StackName: asked.append(StackName))  # noqa: N803
     return asked
 
@@ -417,7 +417,7 @@ def test_this_projects_template_has_its_mark() -> None:
 
 def test_what_the_template_does_not_name_is_not_emptied(aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
     name = create(aws, {"Own": bucket(unique("own"))})
-    monkeypatch.setattr("lambdalab.deletion.processed_template", lambda *_: {})
+    monkeypatch.setattr("lambdalab.aws.deletion.processed_template", lambda *_: {})
     assert doomed(aws, name).buckets == ()
 
 
@@ -445,7 +445,7 @@ def test_what_is_left_over_may_be_unknown(
     def refuse(*_: Any) -> None:
         raise AccessError("GetResources on tagged resources was refused", next_step="ask for it")
 
-    monkeypatch.setattr("lambdalab.deletion.leftovers", refuse)
+    monkeypatch.setattr("lambdalab.aws.deletion.leftovers", refuse)
     _show_leftovers(aws, found)
     assert capsys.readouterr().err == (
         "lambdalab: what is left over is not known: GetResources on tagged resources was refused; ask for it.\n"
@@ -454,7 +454,7 @@ def test_what_is_left_over_may_be_unknown(
 
 SLOW = """
 import sys, time
-from lambdalab.aws import Aws
+from lambdalab.aws.clients import Aws
 from lambdalab.cli.app import run_app
 make = Aws._client
 

@@ -24,11 +24,11 @@ from contract.fake_dynamodb import FakeDynamoDB, without_clock
 from fuzz import examples
 from hypothesis import example, given
 
-from lambdalab.deployment import go_variables
+from lambdalab.build.deployment import go_variables
 from lambdalab.local.environment import Environment
 from lambdalab.local.function import Credentials, FunctionSpec
 from lambdalab.local.pool import Pool
-from lambdalab.platform_log import is_platform_line
+from lambdalab.logs.platform_lines import is_platform_line
 from local.odd_events import DAMAGED, EVENTS
 from local.support import CREDENTIALS, Machine, go_spec, python_spec
 

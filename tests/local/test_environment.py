@@ -22,7 +22,7 @@ from lambdalab.local.environment import Outcome
 from lambdalab.local.function import FunctionSpec, environment_variables
 from lambdalab.local.output import LINE_LIMIT_BYTES
 from lambdalab.local.runtime_api import Answer
-from lambdalab.platform_log import billed_ms, parse_failure
+from lambdalab.logs.platform_lines import billed_ms, parse_failure
 from local.support import (
     ARN,
     CREDENTIALS,

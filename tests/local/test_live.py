@@ -15,11 +15,11 @@ import jsonschema
 import pytest
 from rich.console import Console
 
-from lambdalab import live
-from lambdalab.console import print_line
 from lambdalab.errors import UsageError
-from lambdalab.invocation import invoke_local
-from lambdalab.live import read_lines, since_ms
+from lambdalab.invoke import live
+from lambdalab.invoke.invocation import invoke_local
+from lambdalab.invoke.live import read_lines, since_ms
+from lambdalab.report.console import print_line
 from local.whole import ROOT, Up, wait_until
 
 PROGRAM = str(Path(sys.executable).with_name("lambdalab"))

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.exceptions import ClientError
 
-from lambdalab.aws import Aws
+from lambdalab.aws.clients import Aws
+from lambdalab.aws.stack import Stack
 from lambdalab.local import logs as logs_module
 from lambdalab.local.aws_json import AwsJson
 from lambdalab.local.http import Exchange, Response, port_of, serve
 from lambdalab.local.logs import REFUSALS, LogWriter
-from lambdalab.stack import Stack
-from lambdalab.target import AwsTarget
+from lambdalab.run.target import AwsTarget
 from local.support import Emulated
 
 if TYPE_CHECKING:

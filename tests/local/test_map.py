@@ -6,10 +6,10 @@ from typing import Any, Final
 
 import pytest
 
-from lambdalab.aws import Aws
-from lambdalab.pipeline_graph import Graph, Kind, Runs
-from lambdalab.pipeline_reading import read_pipeline
-from lambdalab.stack import Stack, find_stack
+from lambdalab.aws.clients import Aws
+from lambdalab.aws.pipeline_reading import read_pipeline
+from lambdalab.aws.stack import Stack, find_stack
+from lambdalab.records.pipeline import Graph, Kind, Runs
 from local.support import PYTHON_RUNTIME, Emulated
 from local.whole import wait_until
 

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from lambdalab.aws import Aws
+from lambdalab.aws.clients import Aws
 from lambdalab.local.aws_json import AwsJson
 from lambdalab.local.concurrency import Account, ScaleOut
 from lambdalab.local.function import FunctionSpec

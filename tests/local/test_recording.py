@@ -17,14 +17,14 @@ import msgspec
 import psutil
 import pytest
 
-from lambdalab import ingest
-from lambdalab.analysis import Summary
+from lambdalab.analysis.books import ALL, Books
+from lambdalab.analysis.message_analysis import Summary
 from lambdalab.errors import InvalidRunError
-from lambdalab.load.books import ALL, Books
-from lambdalab.load.ledger import Send
 from lambdalab.load.recording import Recording
-from lambdalab.load.schedule import Arrival, LoadPlan, Message, Shape, arrivals
-from lambdalab.store import RunDirectory
+from lambdalab.planning.load_schedule import Arrival, LoadPlan, Message, Shape, arrivals
+from lambdalab.records.load import Send
+from lambdalab.records.trial_files import RunDirectory
+from lambdalab.run import ingest
 from local.whole import ROOT, Up, processes_of, project, wait_until
 
 PLAN = LoadPlan(

@@ -15,12 +15,12 @@ import msgspec
 import pytest
 from botocore.exceptions import ClientError
 
-from lambdalab.aws import Aws
-from lambdalab.live import read_lines
+from lambdalab.aws.clients import Aws
+from lambdalab.invoke.live import read_lines
 from lambdalab.local.settings import Settings
 from lambdalab.local.stack import LocalStack
 from lambdalab.local.startup import start_emulator, start_plane
-from lambdalab.platform_log import parse_report
+from lambdalab.logs.platform_lines import parse_report
 from local.support import FUNCTIONS, PYTHON_RUNTIME, exists, interpreter
 from local.whole import wait_until
 

@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from lambdalab.aws import Aws
-from lambdalab.latency import Draws, LatencyModel
+from lambdalab.aws.clients import Aws
+from lambdalab.local.latency import Draws, LatencyModel
 from lambdalab.local.service_time import ServiceTime
 from local.test_stack import batch
 from local.whole import LANGUAGES, Up

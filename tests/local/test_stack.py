@@ -23,10 +23,10 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from lambdalab.errors import EventError, UsageError
-from lambdalab.invocation import invoke_local
+from lambdalab.invoke.invocation import invoke_local
 from lambdalab.local.http import BODY_LIMIT_BYTES
-from lambdalab.platform_log import parse_report
-from lambdalab.target import Resources
+from lambdalab.logs.platform_lines import parse_report
+from lambdalab.run.target import Resources
 from local.support import exists
 from local.whole import LANGUAGES, Up, both, processes_of, wait_until
 

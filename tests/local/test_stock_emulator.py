@@ -7,7 +7,7 @@ from unittest.mock import patch
 from benchmarks.load.stack import STOCK_PROGRAM
 from benchmarks.plane.world import free_ports
 from lambdalab import loopback
-from lambdalab.aws import Aws
+from lambdalab.aws.clients import Aws
 from lambdalab.local import startup
 
 

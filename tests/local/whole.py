@@ -15,12 +15,12 @@ from typing import Any, Final, TypeVar
 
 import msgspec
 
-from lambdalab.aws import Aws
-from lambdalab.design import Arm
+from lambdalab.aws.clients import Aws
+from lambdalab.design.arms import Arm
 from lambdalab.local.daemon import Daemon, start_daemon
 from lambdalab.local.poller import WAIT_S
 from lambdalab.local.stack import LocalStack, bring_up, running_stack, take_down
-from lambdalab.target import LocalTarget, Resources, local_target
+from lambdalab.run.target import LocalTarget, Resources, local_target
 from local.support import exists
 
 ROOT: Final = Path(__file__).parents[2]

@@ -16,8 +16,9 @@ from typing import NamedTuple
 import pytest
 from samples import ROOT
 
-from lambdalab import cli, deployment
-from lambdalab.tools import find_python
+from lambdalab import cli
+from lambdalab.build import deployment
+from lambdalab.build.tools import find_python
 
 PROTOCOL = """
 name = "tiny"

@@ -13,12 +13,12 @@ from typing import Any
 
 from samples import make_facts
 
-from lambdalab.design import Arm
-from lambdalab.model import FunctionFacts, LogLine, PlatformReport
-from lambdalab.pipeline_graph import Graph
-from lambdalab.platform_log import render_end, render_report, render_start
-from lambdalab.stack import Stack
-from lambdalab.target import AwsTarget, Resources
+from lambdalab.aws.stack import Stack
+from lambdalab.design.arms import Arm
+from lambdalab.logs.platform_lines import render_end, render_report, render_start
+from lambdalab.records.pipeline import Graph
+from lambdalab.records.trials import FunctionFacts, LogLine, PlatformReport
+from lambdalab.run.target import AwsTarget, Resources
 
 Fault = BaseException | Callable[["FakeTarget"], None]
 

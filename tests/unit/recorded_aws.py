@@ -7,7 +7,7 @@ from typing import Any
 
 from botocore.validate import ParamValidator
 
-from lambdalab.aws import Aws
+from lambdalab.aws.clients import Aws
 
 Answer = dict[str, Any] | str | Callable[[dict[str, Any]], dict[str, Any] | str]
 """An answer, the code of an error, or what makes either from the parameters of a call."""

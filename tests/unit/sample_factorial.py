@@ -10,11 +10,11 @@ from typing import Any
 import msgspec
 from samples import BEGAN_MS, PRICES
 
-from lambdalab.factorial.design import Cell, Design, FactorialProtocol
-from lambdalab.factorial.model import Call, CalledFunction, FactorialManifest, Finding
-from lambdalab.factorial.store import SCHEMA_VERSION, FactorialDirectory
-from lambdalab.model import PlatformReport
-from lambdalab.platform_log import billed_ms, render_end, render_report, render_start
+from lambdalab.design.cells import Cell, Design, FactorialProtocol
+from lambdalab.logs.platform_lines import billed_ms, render_end, render_report, render_start
+from lambdalab.records.call_files import SCHEMA_VERSION, FactorialDirectory
+from lambdalab.records.calls import Call, CalledFunction, FactorialManifest, Finding
+from lambdalab.records.trials import PlatformReport
 
 RUN_ID = "20261121-100000-s3-ingest-abcd"
 EVENTS = Design(

@@ -5,15 +5,15 @@ import json
 import msgspec
 from samples import BEGAN_MS, PRICES, RUN_ID, make_lines, make_manifest
 
-from lambdalab.analysis import Summary, summarise
-from lambdalab.bill import Terms, bill_of_run
-from lambdalab.collection import join
-from lambdalab.design import Load, Start, as_cold
-from lambdalab.load.books import balance
-from lambdalab.load.ledger import Ending, PipelineSample, Sending
-from lambdalab.model import InvocationRow, LogLine, Manifest, PlatformReport, Trial, TrialResult
-from lambdalab.observations import observe
-from lambdalab.platform_log import render_report
+from lambdalab.analysis.bill import Terms, bill_of_run
+from lambdalab.analysis.books import balance
+from lambdalab.analysis.message_analysis import Summary, summarise
+from lambdalab.analysis.message_rows import join
+from lambdalab.design.arms import Load, Start, as_cold
+from lambdalab.logs.observations import observe
+from lambdalab.logs.platform_lines import render_report
+from lambdalab.records.load import Ending, PipelineSample, Sending
+from lambdalab.records.trials import InvocationRow, LogLine, Manifest, PlatformReport, Trial, TrialResult
 from lambdalab.report.html import render_html
 
 LOAD = Load(label="TEN", size_bytes=1024, count=10, start=Start.WARM)

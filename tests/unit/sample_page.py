@@ -5,13 +5,13 @@ from typing import Any
 import msgspec
 from samples import LOADS, PRICES, make_lines, make_manifest, make_report, make_results, record_line
 
-from lambdalab.analysis import Summary, summarise
-from lambdalab.bill import Terms, bill_of_run
-from lambdalab.collection import join
-from lambdalab.design import Load, Start
-from lambdalab.model import InvocationRow, LogLine, Manifest
-from lambdalab.observations import observe
-from lambdalab.platform_log import render_report
+from lambdalab.analysis.bill import Terms, bill_of_run
+from lambdalab.analysis.message_analysis import Summary, summarise
+from lambdalab.analysis.message_rows import join
+from lambdalab.design.arms import Load, Start
+from lambdalab.logs.observations import observe
+from lambdalab.logs.platform_lines import render_report
+from lambdalab.records.trials import InvocationRow, LogLine, Manifest
 from lambdalab.report.html import render_html
 
 HOSTILE = "<script>document.title='broken'</script>\"'&<b onclick=x>"

@@ -8,12 +8,12 @@ from typing import Any
 
 import msgspec
 
-from lambdalab.cost import load_price_sheet
-from lambdalab.design import Factors, Load, Protocol, Start
-from lambdalab.model import FunctionFacts, LogLine, Manifest, PlatformReport, Trial, TrialResult
-from lambdalab.platform_log import render_end, render_report, render_start
-from lambdalab.protocol import schedule
-from lambdalab.store import SCHEMA_VERSION
+from lambdalab.design.arms import Factors, Load, Protocol, Start
+from lambdalab.logs.platform_lines import render_end, render_report, render_start
+from lambdalab.planning.protocol import schedule
+from lambdalab.pricing.costs import load_price_sheet
+from lambdalab.records.trial_files import SCHEMA_VERSION
+from lambdalab.records.trials import FunctionFacts, LogLine, Manifest, PlatformReport, Trial, TrialResult
 
 ROOT = Path(__file__).parents[2]
 PRICES = load_price_sheet(ROOT / "prices" / "us-east-1.toml")

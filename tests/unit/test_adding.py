@@ -5,7 +5,7 @@ import re
 
 from samples import ROOT
 
-from lambdalab.factorial.scenario import CallScenario
+from lambdalab.scenario.base import CallScenario
 
 PAGE = (ROOT / "docs" / "add-a-scenario.md").read_text()
 

@@ -19,13 +19,13 @@ from samples import (
     record_line,
 )
 
-from lambdalab.analysis import Cell, Summary, summarise
-from lambdalab.collection import join
-from lambdalab.comparison import Metric, Verdict
-from lambdalab.design import Factors, Start
-from lambdalab.model import LogLine, Manifest, Trial, TrialResult
-from lambdalab.observations import observe
-from lambdalab.platform_log import render_report
+from lambdalab.analysis.message_analysis import Cell, Summary, summarise
+from lambdalab.analysis.message_rows import join
+from lambdalab.design.arms import Factors, Start
+from lambdalab.logs.observations import observe
+from lambdalab.logs.platform_lines import render_report
+from lambdalab.records.trials import LogLine, Manifest, Trial, TrialResult
+from lambdalab.statistics.comparison import Metric, Verdict
 
 
 def summary_of(

@@ -7,12 +7,12 @@ from typing import Any
 import msgspec
 from samples import PRICES, make_lines, make_manifest, make_report, make_results, record_line
 
-from lambdalab.analysis import Summary, summarise
-from lambdalab.bill import Terms, bill_of_run
-from lambdalab.collection import join
-from lambdalab.design import Arm, Factors, Mode
-from lambdalab.observations import observe
-from lambdalab.platform_log import render_report
+from lambdalab.analysis.bill import Terms, bill_of_run
+from lambdalab.analysis.message_analysis import Summary, summarise
+from lambdalab.analysis.message_rows import join
+from lambdalab.design.arms import Arm, Factors, Mode
+from lambdalab.logs.observations import observe
+from lambdalab.logs.platform_lines import render_report
 from lambdalab.report.answer import answer_lines, gate_line
 
 Factor = Callable[[Arm], float]

@@ -17,12 +17,21 @@ from samples import (
     record_line,
 )
 
-from lambdalab.bill import Bill, Parts, Terms, bill_of_run, month, polls_of, seed_figure
-from lambdalab.collection import join
-from lambdalab.cost import PriceSheet, Tier, ingest_wru, init_in_billed, init_is_billed, item_bytes, tiered, write_units
-from lambdalab.design import Factors, Load, Start
-from lambdalab.observations import observe
-from lambdalab.platform_log import render_report
+from lambdalab.analysis.bill import Bill, Parts, Terms, bill_of_run, month, polls_of, seed_figure
+from lambdalab.analysis.message_rows import join
+from lambdalab.design.arms import Factors, Load, Start
+from lambdalab.logs.observations import observe
+from lambdalab.logs.platform_lines import render_report
+from lambdalab.pricing.costs import (
+    PriceSheet,
+    Tier,
+    ingest_wru,
+    init_in_billed,
+    init_is_billed,
+    item_bytes,
+    tiered,
+    write_units,
+)
 
 MANIFEST = make_manifest()
 RESULTS = make_results(MANIFEST)

@@ -10,12 +10,12 @@ import msgspec
 import pytest
 from samples import BEGAN_MS, RUN_ID, make_facts
 
-from lambdalab.cost import load_price_sheet
-from lambdalab.design import Items, Load, Start
-from lambdalab.load.books import ALL, Books, Flow, Times, balance
-from lambdalab.load.ledger import Ending, PipelineSample, QueueSample, Sending
-from lambdalab.model import InvocationRow, Trial, TrialResult
-from lambdalab.spending import MESSAGE_BYTES, LabUse, read_units
+from lambdalab.analysis.books import ALL, Books, Flow, Times, balance
+from lambdalab.design.arms import Items, Load, Start
+from lambdalab.planning.spending import MESSAGE_BYTES, LabUse, read_units
+from lambdalab.pricing.costs import load_price_sheet
+from lambdalab.records.load import Ending, PipelineSample, QueueSample, Sending
+from lambdalab.records.trials import InvocationRow, Trial, TrialResult
 
 LOAD = Load(label="TEN", size_bytes=1024, count=10, start=Start.WARM)
 FUNCTIONS = {arm: make_facts(arm, maximum_concurrency=2, reserved_concurrency=None) for arm in ("go", "python")}

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from lambdalab import calibration
-from lambdalab.calibration import calibrate, last_calibration, work
 from lambdalab.errors import StorageError
+from lambdalab.run import calibration
+from lambdalab.run.calibration import calibrate, last_calibration, work
 
 
 @pytest.fixture

@@ -29,13 +29,13 @@ from botocore.exceptions import (
     UnauthorizedSSOTokenError,
 )
 
-from lambdalab.aws import Aws
+from lambdalab.aws.clients import Aws
+from lambdalab.design.cells import Cell, Design
 from lambdalab.errors import AccessError, PlaneError
-from lambdalab.factorial import callers as callers_module
-from lambdalab.factorial.callers import Callers
-from lambdalab.factorial.design import Cell, Design
-from lambdalab.factorial.model import Call
-from lambdalab.factorial.protocol import PlannedCall, PlannedCell
+from lambdalab.planning.call_protocol import PlannedCall, PlannedCell
+from lambdalab.records.calls import Call
+from lambdalab.run import callers as callers_module
+from lambdalab.run.callers import Callers
 
 DESIGN = Design(label="d", invocations=6, factors={"language": ("go",)})
 TAIL = "START RequestId: 1\nREPORT RequestId: 1\tDuration: 1.00 ms\n"

@@ -10,7 +10,7 @@ from botocore.exceptions import ClientError
 from command_line import Call, call_fixture, one_sentence, project_fixture  # noqa: F401
 from sam_template import ROOT, template
 
-from lambdalab.cells import CellFunction, add_cells, check_reservation, choose_cells, load_cells, reservable
+from lambdalab.build.cells import CellFunction, add_cells, check_reservation, choose_cells, load_cells, reservable
 from lambdalab.errors import LambdalabError, StackError, UsageError
 
 FOLDER = ROOT / "scenarios/s3_ingest"

@@ -21,20 +21,22 @@ from command_line import PROTOCOL, Call, Ended, call_fixture, one_sentence, proj
 from fake_target import FakeTarget
 from samples import ROOT, RUN_ID, make_manifest, make_result, make_trials
 
-from lambdalab import cli, deployment, experiment, runner
-from lambdalab.analysis import Summary
-from lambdalab.bill import Terms
+from lambdalab import cli
+from lambdalab.analysis.bill import Terms
+from lambdalab.analysis.frontier import Limits
+from lambdalab.analysis.message_analysis import Summary
+from lambdalab.build import deployment
 from lambdalab.cli import app as cli_app
 from lambdalab.cli import running, runs
 from lambdalab.cli import sweep as sweep_command
 from lambdalab.errors import AccessError, UsageError
-from lambdalab.frontier import Limits
 from lambdalab.load.arguments import ARGUMENTS
 from lambdalab.local import stack as local_stack
-from lambdalab.pipeline_graph import Graph
-from lambdalab.platform_log import parse_report, render_report
-from lambdalab.store import RunDirectory
-from lambdalab.target import LocalTarget, Resources
+from lambdalab.logs.platform_lines import parse_report, render_report
+from lambdalab.records.pipeline import Graph
+from lambdalab.records.trial_files import RunDirectory
+from lambdalab.run import experiment, runner
+from lambdalab.run.target import LocalTarget, Resources
 
 DOCS = (ROOT / "docs" / "cli.md").read_text()
 COMMANDS = (
@@ -762,7 +764,7 @@ def test_each_architecture_is_built_for_the_deployed_stack(
     target.builds = {}
     target.stack = msgspec.structs.replace(target.stack, parameters={"Timeout": "9"})
     monkeypatch.setattr(sweep_command, "target_of", REAL_TARGET_OF)
-    monkeypatch.setattr("lambdalab.target.aws_target", lambda *_: target)
+    monkeypatch.setattr("lambdalab.run.target.aws_target", lambda *_: target)
     monkeypatch.setattr(deployment, "build_for", lambda *asked: built.append(asked))
     settings = ("--target", "aws", "--stack-name", "lambdalab-local", "--yes", "--language", "go", "--memory", "128")
     ended = call("sweep", *settings, "--architecture", "x86_64,arm64", "--blocks", "1")

@@ -9,9 +9,9 @@ import pytest
 from command_line import Call, call_fixture, one_sentence, project_fixture  # noqa: F401
 from samples import PRICES, ROOT, RUN_ID, make_lines, make_manifest, make_results
 
-from lambdalab.collection import join
-from lambdalab.observations import observe
-from lambdalab.store import RunDirectory
+from lambdalab.analysis.message_rows import join
+from lambdalab.logs.observations import observe
+from lambdalab.records.trial_files import RunDirectory
 
 COUNTS = "select label, count(*) as n, max(init_ms) as init from metrics where valid group by label order by label desc"
 

@@ -19,11 +19,11 @@ from samples import (
     request_id,
 )
 
-from lambdalab.collection import join, missing_reports
-from lambdalab.design import Factors, Mode
-from lambdalab.model import InvocationRow, LogLine, TrialResult
-from lambdalab.observations import observe
-from lambdalab.platform_log import INIT_APART, MANAGED_INSTANCES, render_report, render_start
+from lambdalab.analysis.message_rows import join, missing_reports
+from lambdalab.design.arms import Factors, Mode
+from lambdalab.logs.observations import observe
+from lambdalab.logs.platform_lines import INIT_APART, MANAGED_INSTANCES, render_report, render_start
+from lambdalab.records.trials import InvocationRow, LogLine, TrialResult
 
 MANIFEST = make_manifest(arms=("python",))
 COLD, WARM = (make_result(trial) for trial in make_trials(MANIFEST))

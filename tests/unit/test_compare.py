@@ -21,22 +21,22 @@ from samples import (
     record_line,
 )
 
-from lambdalab import runner
-from lambdalab.analysis import summarise
-from lambdalab.answer import _aa_commands
+from lambdalab.analysis.answer import _aa_commands
+from lambdalab.analysis.message_analysis import summarise
+from lambdalab.analysis.pairing import compare_arms, differences
+from lambdalab.analysis.resolution import Record, design_of, make_record, most_allowed, resolutions_of, runs_that_differ
 from lambdalab.cli import compare
-from lambdalab.comparison import Comparison, Metric, Verdict
-from lambdalab.cpu_limit import CAUTION
-from lambdalab.design import Factors, Load, Mode, Start
+from lambdalab.design.arms import Factors, Load, Mode, Start
+from lambdalab.logs.platform_lines import parse_report, render_report
 from lambdalab.machine_load import BlockLoad
-from lambdalab.model import Manifest
-from lambdalab.pairing import compare_arms, differences
-from lambdalab.platform_log import parse_report, render_report
-from lambdalab.protocol import load_protocol
+from lambdalab.planning.protocol import load_protocol
+from lambdalab.records.cpu_limit import CAUTION
+from lambdalab.records.trial_files import SCHEMA_VERSION, RunDirectory
+from lambdalab.records.trials import Manifest
 from lambdalab.report.markdown import markdown_of
-from lambdalab.resolution import Record, design_of, make_record, most_allowed, resolutions_of, runs_that_differ
-from lambdalab.store import SCHEMA_VERSION, RunDirectory
-from lambdalab.target import Resources
+from lambdalab.run import runner
+from lambdalab.run.target import Resources
+from lambdalab.statistics.comparison import Comparison, Metric, Verdict
 
 BUILDS = Factors(language=("python",), build=("baseline", "candidate"))
 Typed = Callable[[str], Ended]
@@ -346,7 +346,7 @@ def aa_on(monkeypatch: pytest.MonkeyPatch, fake: FakeTarget) -> Iterator[None]:
 def test_equal_arms_are_found_equal_and_what_is_resolved_is_kept(
     typed: Typed, results: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lambdalab.circumstances.cpu_limit", lambda _: "none")
+    monkeypatch.setattr("lambdalab.run.circumstances.cpu_limit", lambda _: "none")
     with aa_on(monkeypatch, FakeTarget()):
         ended = typed("aa --runs 2")
     assert ended.code == 0, ended.err

@@ -11,7 +11,8 @@ import pytest
 from samples import make_manifest
 from scipy import stats
 
-from lambdalab.comparison import (
+from lambdalab.design.arms import Factors, Mode
+from lambdalab.statistics.comparison import (
     Comparison,
     Metric,
     Samples,
@@ -23,7 +24,6 @@ from lambdalab.comparison import (
     needed_blocks,
     ratio_interval,
 )
-from lambdalab.design import Factors, Mode
 
 
 def noisy(n: int, *, cv: float = 0.01, factor: float = 1.0, seed: int = 1) -> list[float]:
@@ -307,7 +307,8 @@ def test_a_verdict_of_a_run_loads_no_scipy_stats() -> None:
     """Its import takes longer than everything else of a report."""
     values = {block: 1 + block / 100 for block in range(10)}
     program = (
-        "import sys; from lambdalab.comparison import *; from lambdalab.resolution import most_allowed\n"
+        "import sys; from lambdalab.analysis.resolution import most_allowed\n"
+        "from lambdalab.statistics.comparison import *\n"
         f"values = {values}\n"
         "compare([Samples('WARM', Metric.DURATION, 'go', 'python', values, values)], seed=1)\n"
         "most_allowed(10); sys.exit('scipy.stats' in sys.modules)"
@@ -316,5 +317,5 @@ def test_a_verdict_of_a_run_loads_no_scipy_stats() -> None:
 
 
 def test_importing_the_module_loads_no_library_of_statistics() -> None:
-    program = "import sys, lambdalab.comparison; sys.exit(any(m in sys.modules for m in ('scipy', 'numpy')))"
+    program = "import sys, lambdalab.statistics.comparison; sys.exit(any(m in sys.modules for m in ('scipy', 'numpy')))"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, WaiterError
 
-from lambdalab import configuration
-from lambdalab.configuration import Configurations
+from lambdalab.aws import configuration
+from lambdalab.aws.configuration import Configurations
 from lambdalab.errors import AccessError
 
 
@@ -40,7 +40,7 @@ class Mapping:
 
 @pytest.fixture
 def mapping(monkeypatch: pytest.MonkeyPatch) -> Mapping:
-    monkeypatch.setattr("lambdalab.configuration.time.sleep", lambda _: None)
+    monkeypatch.setattr("lambdalab.aws.configuration.time.sleep", lambda _: None)
     return Mapping()
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lambdalab.cost import (
+from lambdalab.errors import PriceSheetError
+from lambdalab.logs.platform_lines import billed_ms
+from lambdalab.pricing.costs import (
     PriceSheet,
     ingested_bytes,
     invocation_cost,
@@ -14,9 +16,7 @@ from lambdalab.cost import (
     shared_requests,
     sqs_requests,
 )
-from lambdalab.errors import PriceSheetError
-from lambdalab.model import Cost
-from lambdalab.platform_log import billed_ms
+from lambdalab.records.trials import Cost
 
 ROOT = Path(__file__).parents[2]
 SHEET_FILE = ROOT / "prices" / "us-east-1.toml"

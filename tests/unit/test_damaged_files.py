@@ -20,14 +20,15 @@ from sample_factorial import make_manifest as make_factorial
 from sample_load import make_load_manifest, make_sweep
 from samples import PRICES, ROOT, make_lines, make_manifest, make_results
 
-from lambdalab import experiment, record_files
-from lambdalab.cost import invocation_cost, load_price_sheet
 from lambdalab.errors import LambdalabError, PriceSheetError
-from lambdalab.factorial.conclude import conclude as conclude_calls
-from lambdalab.factorial.store import FACTORIAL, FactorialDirectory
-from lambdalab.load.ledger import Ending, PipelineSample, QueueSample
-from lambdalab.run_folder import find_run, kind_of
-from lambdalab.store import RunDirectory
+from lambdalab.pricing.costs import invocation_cost, load_price_sheet
+from lambdalab.records import record_files
+from lambdalab.records.call_files import FACTORIAL, FactorialDirectory
+from lambdalab.records.load import Ending, PipelineSample, QueueSample
+from lambdalab.records.run_directory import find_run, kind_of
+from lambdalab.records.trial_files import RunDirectory
+from lambdalab.run import experiment
+from lambdalab.run.call_conclusion import conclude as conclude_calls
 
 SHEET: Final = (ROOT / "prices/us-east-1.toml").read_bytes()
 MEASURED: Final = (
@@ -275,7 +276,7 @@ def conclude(folder: Path) -> None:
 def without_page(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its charts, and waiting for the disk, take a hundred times as long as all else."""
     monkeypatch.setattr(experiment, "render_html", lambda *_: "")
-    monkeypatch.setattr("lambdalab.factorial.conclude.render_page", lambda *_: "")
+    monkeypatch.setattr("lambdalab.run.call_conclusion.render_page", lambda *_: "")
     monkeypatch.setattr(record_files, "_to_disk", lambda file: file.flush())
 
 

@@ -16,19 +16,20 @@ from hypothesis import strategies as st
 from samples import ROOT
 from test_damaged_files import INSTEAD, ODD_TOML, Damage, changed_bytes, changed_json
 
-from lambdalab import deployment, samconfig, template
-from lambdalab.calibration import last_calibration
-from lambdalab.cells import load_cells
-from lambdalab.deployment import local_parameters
+from lambdalab.aws import template
+from lambdalab.aws.template import check_parameters
+from lambdalab.build import deployment, samconfig
+from lambdalab.build.cells import load_cells
+from lambdalab.build.deployment import local_parameters
 from lambdalab.errors import LambdalabError, UsageError
-from lambdalab.factorial.protocol import load_protocol as load_factorial
-from lambdalab.invocation import read_event
-from lambdalab.latency import load_latency
+from lambdalab.invoke.invocation import read_event
 from lambdalab.load.arguments import read_times
+from lambdalab.local.latency import load_latency
 from lambdalab.local.stack import running_stack
+from lambdalab.planning.call_protocol import load_protocol as load_factorial
+from lambdalab.planning.protocol import load_protocol
 from lambdalab.project import scenario_folder
-from lambdalab.protocol import load_protocol
-from lambdalab.template import check_parameters
+from lambdalab.run.calibration import last_calibration
 
 Reader = Callable[[Path], object]
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from samples import ROOT
 
-from lambdalab import deployment
-from lambdalab.deployment import build, local_parameters, packed_template
+from lambdalab.build import deployment
+from lambdalab.build.deployment import build, local_parameters, packed_template
 from lambdalab.errors import ToolError
 
 FOLDER = Path(".aws-sam/local")

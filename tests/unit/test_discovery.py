@@ -6,12 +6,12 @@ from typing import Any, cast
 import pytest
 from sample_factorial import make_manifest
 
-from lambdalab.aws import Aws
+from lambdalab.aws.clients import Aws
+from lambdalab.design.cells import FactorialProtocol
 from lambdalab.errors import LambdalabError, ProtocolError, UsageError
-from lambdalab.factorial.design import FactorialProtocol
-from lambdalab.factorial.discovery import discover
-from lambdalab.factorial.protocol import load_protocol
-from lambdalab.scenarios import call_scenario
+from lambdalab.planning.call_protocol import load_protocol
+from lambdalab.run.discovery import discover
+from lambdalab.scenario.found import call_scenario
 
 EVENTS = {"WORKLOAD": "events", "BATCH_EVENTS": "10", "EVENT_BYTES": "1024", "OUTPUT_BUCKET": "b"}
 BATCH = {"WORKLOAD": "batch", "OBJECT_MB": "100", "MULTIPART_MB": "8", "PARALLELISM": "2"}

@@ -20,6 +20,7 @@ from command_line import Call, call_fixture, project_fixture  # noqa: F401
 from samples import ROOT
 from test_store import file_size_limit
 
+from lambdalab.build.tools import MINISTACK
 from lambdalab.doctor import local_stack, machine
 from lambdalab.doctor.findings import Finding, Verdict
 from lambdalab.doctor.local_stack import local_stack_findings
@@ -29,7 +30,6 @@ from lambdalab.local.daemon import Daemon, start_daemon
 from lambdalab.local.filesystem import FileSystems
 from lambdalab.local.stack import LocalStack
 from lambdalab.lock import hold_stack
-from lambdalab.tools import MINISTACK
 
 TMP = Path("/tmp")  # noqa: S108
 
@@ -125,14 +125,14 @@ def test_an_emulator_that_was_replaced(tools: Path) -> None:
 @pytest.mark.parametrize("is_there", [True, False])
 def test_setup_installs_tools_that_were_removed(tmp_path: Path, is_there: bool) -> None:
     (tmp_path / "Makefile").symlink_to(ROOT / "Makefile")
-    for name in ("pyproject.toml", "uv.lock", "tools/sam.txt", "tools/ministack.txt", "lambdalab/tools.py"):
+    for name in ("pyproject.toml", "uv.lock", "tools/sam.txt", "tools/ministack.txt", "lambdalab/build/tools.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     for name in (".lambdalab/tools/bin/ministack", ".venv/setup-done") if is_there else (".venv/setup-done",):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).touch()
     done = subprocess.run(["make", "-n", "setup"], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert ("-m lambdalab.tools" in done.stdout) is not is_there
+    assert ("-m lambdalab.build.tools" in done.stdout) is not is_there
 
 
 def test_nothing_limits_here(tools: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,7 @@ import msgspec
 import pytest
 from samples import make_facts, make_manifest
 
-from lambdalab.conditions import Conditions
-from lambdalab.design import Factors, Load, Mode, Start
+from lambdalab.design.arms import Factors, Load, Mode, Start
 from lambdalab.doctor.durations import Duration, find_duration
 from lambdalab.doctor.examine import load_offered
 from lambdalab.doctor.findings import Finding, Verdict
@@ -23,8 +22,9 @@ from lambdalab.doctor.rate import (
     work_of,
 )
 from lambdalab.errors import LoadPlanError
-from lambdalab.load.schedule import Message
-from lambdalab.store import RunDirectory
+from lambdalab.planning.load_schedule import Message
+from lambdalab.records.conditions import Conditions
+from lambdalab.records.trial_files import RunDirectory
 
 TEN = Message(label="1024Bx10", size_bytes=1024, count=10)
 MACHINE = {"processor": "this one"}

@@ -6,7 +6,7 @@ import pytest
 from boto3 import Session
 
 from lambdalab import errors
-from lambdalab.aws import access_errors
+from lambdalab.aws.clients import access_errors
 from lambdalab.errors import AccessError, LambdalabError
 
 DRAWN = re.compile(r"^    (?P<indent>[│ ]*)(?:[├└]── )?(?P<name>\w+Error)(?: +(?P<code>\d))?", re.MULTILINE)

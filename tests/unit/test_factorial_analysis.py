@@ -17,17 +17,17 @@ from rich.console import Console
 from sample_factorial import BATCH, EVENTS, RUN_ID, make_call, make_calls, make_function, make_manifest, make_run
 from samples import BEGAN_MS, PRICES
 
+from lambdalab.analysis.call_analysis import summarise
+from lambdalab.analysis.call_rows import judge, read_calls
+from lambdalab.analysis.call_summary import FactorialSummary
+from lambdalab.design.cells import Cell, Design
 from lambdalab.errors import LambdalabError, StorageError
-from lambdalab.factorial.analysis import summarise
-from lambdalab.factorial.collection import judge, read_calls
-from lambdalab.factorial.conclude import conclude
-from lambdalab.factorial.design import Cell, Design
-from lambdalab.factorial.model import Call, CallRow, FactorialManifest
-from lambdalab.factorial.protocol import load_protocol
-from lambdalab.factorial.summary import FactorialSummary
-from lambdalab.factorial.terminal import show
-from lambdalab.platform_log import FULL_MEMORY, INIT_APART
-from lambdalab.scenarios import call_scenario
+from lambdalab.logs.platform_lines import FULL_MEMORY, INIT_APART
+from lambdalab.planning.call_protocol import load_protocol
+from lambdalab.records.calls import Call, CallRow, FactorialManifest
+from lambdalab.report.call_terminal import show
+from lambdalab.run.call_conclusion import conclude
+from lambdalab.scenario.found import call_scenario
 
 SCENARIO = call_scenario("s3-ingest")
 ONE = Design(

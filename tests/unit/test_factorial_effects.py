@@ -7,8 +7,8 @@ from itertools import product
 
 import pytest
 
-from lambdalab.factorial.design import Level
-from lambdalab.factorial.effects import BlockCell, Effects, Study, estimate_effects
+from lambdalab.design.cells import Level
+from lambdalab.statistics.effects import BlockCell, Effects, Study, estimate_effects
 
 TWO: Mapping[str, Sequence[Level]] = {"a": ("a1", "a2"), "b": ("b1", "b2")}
 THREE: Mapping[str, Sequence[Level]] = {"memory_mb": (512, 2048), "callers": (1, 4), "language": ("python", "go")}

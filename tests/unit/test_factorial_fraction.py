@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from sample_factorial import EVENTS, make_manifest, make_run
 
-from lambdalab.factorial.conclude import conclude
-from lambdalab.factorial.design import Level
-from lambdalab.factorial.effects import Effects, Study, estimate_effects
-from lambdalab.factorial.fraction import aliases, combined, fractionated
-from lambdalab.factorial.page import Chapter
+from lambdalab.design.cells import Level
+from lambdalab.design.fractions import aliases, combined, fractionated
+from lambdalab.report.call_page import Chapter
+from lambdalab.run.call_conclusion import conclude
+from lambdalab.statistics.effects import Effects, Study, estimate_effects
 
 Factors = Mapping[str, Sequence[Level]]
 Truth = Mapping[tuple[str, ...], Mapping[tuple[int, ...], float]]

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from samples import ROOT
 
+from lambdalab.design.cells import Design, FactorialProtocol
 from lambdalab.errors import ProtocolError
-from lambdalab.factorial.design import Design, FactorialProtocol
-from lambdalab.factorial.protocol import PlannedCell, load_protocol, schedule
-from lambdalab.protocol import load_protocol as load_protocol_of_messages
+from lambdalab.planning.call_protocol import PlannedCell, load_protocol, schedule
+from lambdalab.planning.protocol import load_protocol as load_protocol_of_messages
 
 TEXT = """
 name = "tiny"

@@ -19,28 +19,28 @@ from command_line import Call as CommandLine
 from command_line import call_fixture, one_sentence, project_fixture
 from samples import ROOT
 
-from lambdalab.conditions import Conditions
-from lambdalab.configuration import Configurations
-from lambdalab.cost import load_price_sheet
-from lambdalab.cpu_limit import CAUTION
-from lambdalab.design import Caps
+from lambdalab.analysis.call_rows import judge
+from lambdalab.aws.configuration import Configurations
+from lambdalab.aws.stack import Stack
+from lambdalab.design.arms import Caps
+from lambdalab.design.cells import Design, FactorialProtocol
 from lambdalab.errors import AccessError, LambdalabError, PriceSheetError, SetupError, StackError, UsageError
-from lambdalab.factorial import experiment
-from lambdalab.factorial.collection import judge
-from lambdalab.factorial.design import Design, FactorialProtocol
-from lambdalab.factorial.experiment import called_functions, cells_left, new_run, plan_run, resume_run
-from lambdalab.factorial.model import INTERRUPTED, Call, Finding
-from lambdalab.factorial.plan import Experience, find_experience, make_plan
-from lambdalab.factorial.protocol import PlannedCell, schedule
-from lambdalab.factorial.runner import FactorialRunner, remaining
-from lambdalab.factorial.stopping import reached_cap, spent_usd
-from lambdalab.factorial.store import FactorialDirectory
-from lambdalab.pipeline_graph import Graph
-from lambdalab.scenarios import call_scenario
-from lambdalab.stack import Stack
-from lambdalab.stopping import MINUTES_CAP, USD_CAP
-from lambdalab.store import RunDirectory
-from lambdalab.target import AwsTarget, LocalTarget, PlaneCounts
+from lambdalab.planning.call_plan import Experience, find_experience, make_plan
+from lambdalab.planning.call_protocol import PlannedCell, schedule
+from lambdalab.planning.call_stopping import reached_cap, spent_usd
+from lambdalab.planning.stopping import MINUTES_CAP, USD_CAP
+from lambdalab.pricing.costs import load_price_sheet
+from lambdalab.records.call_files import FactorialDirectory
+from lambdalab.records.calls import INTERRUPTED, Call, Finding
+from lambdalab.records.conditions import Conditions
+from lambdalab.records.cpu_limit import CAUTION
+from lambdalab.records.pipeline import Graph
+from lambdalab.records.trial_files import RunDirectory
+from lambdalab.run import call_experiment
+from lambdalab.run.call_experiment import called_functions, cells_left, new_run, plan_run, resume_run
+from lambdalab.run.call_runner import FactorialRunner, remaining
+from lambdalab.run.target import AwsTarget, LocalTarget, PlaneCounts
+from lambdalab.scenario.found import call_scenario
 
 __all__ = ["call_fixture", "project_fixture"]
 PRICED = load_price_sheet(ROOT / "prices" / "us-east-1.toml")
@@ -335,7 +335,7 @@ def test_a_run_of_calls_does_not_go_on_under_other_conditions(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, now: dict[str, Any], said: str
 ) -> None:
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(experiment, "free_memory_mb", lambda: 100_000)
+    monkeypatch.setattr(call_experiment, "free_memory_mb", lambda: 100_000)
     plane = {
         "cpu_limit": "cgroup v2",
         "tmp_limit": "image",
@@ -362,7 +362,7 @@ def test_a_run_of_calls_does_not_go_on_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: dict[str, Any]
 ) -> None:
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(experiment, "free_memory_mb", lambda: 100_000)
+    monkeypatch.setattr(call_experiment, "free_memory_mb", lambda: 100_000)
     target = on_plane(Account().target, {"cpu_limit": "none"})
     store = new_run(target, protocol(), tmp_path)
     store.write_manifest(msgspec.structs.replace(store.manifest(), **change))
@@ -515,7 +515,7 @@ def test_locally_what_warmed_a_cell_up_is_removed_before_it_is_measured(
             for call in asked:
                 self.done(calls[call.call_id])
 
-    monkeypatch.setattr("lambdalab.factorial.runner.Callers", Answered)
+    monkeypatch.setattr("lambdalab.run.call_runner.Callers", Answered)
     looking.scenario.verify, looking.scenario.read = verify, SCENARIO.read
     looking.scenario.remove = lambda _, calls: removed.append([call.call_id.rpartition("-")[2] for call in calls])
     FactorialRunner(looking.target, looking.scenario, store, lambda _: None, lambda: None)._execute(planned, 1)
@@ -565,7 +565,7 @@ def test_memory_sizes_without_a_cpu_limit_are_refused_unless_asked_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(experiment, "free_memory_mb", lambda: 100_000)
+    monkeypatch.setattr(call_experiment, "free_memory_mb", lambda: 100_000)
     plane = {"cpu_limit": "none"}
     target = on_plane(Account().target, plane)
     with pytest.raises(SetupError) as refused:
@@ -594,7 +594,7 @@ def test_a_cell_that_this_machine_cannot_keep_is_warned_of_and_refused(
     )
     target = Account(memory_mb=512).target
     local = on_plane(target, {"cpu_limit": "none"})
-    monkeypatch.setattr(experiment, "free_memory_mb", lambda: 119)
+    monkeypatch.setattr(call_experiment, "free_memory_mb", lambda: 119)
     with pytest.raises(UsageError) as refused:
         new_run(local, protocol(large), tmp_path / "results")
     assert (
@@ -602,7 +602,7 @@ def test_a_cell_that_this_machine_cannot_keep_is_warned_of_and_refused(
         == f"{said} has 119 MB free; ask for fewer invocations, callers or bytes, or free some memory."
     )
     assert plan_run(local, protocol(large), tmp_path).limits == (f"caution: {said} has 119 MB free",)
-    monkeypatch.setattr(experiment, "free_memory_mb", lambda: 120)
+    monkeypatch.setattr(call_experiment, "free_memory_mb", lambda: 120)
     assert plan_run(local, protocol(large), tmp_path).limits == ()
 
 
@@ -812,8 +812,8 @@ def test_a_run_of_calls_goes_on_without_its_scenario(
     planned = schedule(manifest.protocol, manifest.seed)
     store = sample.make_run(project / "results", manifest, [made(cell, n) for cell in planned for n in range(4)])
     asked: list[object] = []
-    monkeypatch.setattr("lambdalab.factorial.experiment.resume_run", lambda _, run: asked.append(run.folder))
-    monkeypatch.setattr("lambdalab.factorial.experiment.execute", lambda *_: [])
+    monkeypatch.setattr("lambdalab.run.call_experiment.resume_run", lambda _, run: asked.append(run.folder))
+    monkeypatch.setattr("lambdalab.run.call_experiment.execute", lambda *_: [])
 
     @contextmanager
     def held(scenario: str, **_: object) -> Iterator[tuple[None, None]]:
@@ -821,8 +821,8 @@ def test_a_run_of_calls_goes_on_without_its_scenario(
         yield None, None
 
     monkeypatch.setattr("lambdalab.cli.calls.held_local_stack", held)
-    monkeypatch.setattr("lambdalab.target.local_target", lambda *_: SimpleNamespace(name="local"))
-    monkeypatch.setattr("lambdalab.circumstances.cpu_limit", lambda _: "none")
+    monkeypatch.setattr("lambdalab.run.target.local_target", lambda *_: SimpleNamespace(name="local"))
+    monkeypatch.setattr("lambdalab.run.circumstances.cpu_limit", lambda _: "none")
     ended = call("run", "--resume", "latest")
     assert ended.code == 0, ended.err
     assert ended.err.count(f"caution: {CAUTION}\n") == 1

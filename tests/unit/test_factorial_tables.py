@@ -8,12 +8,12 @@ import pytest
 from rich.console import Console
 from sample_factorial import make_call, make_manifest, make_run
 
-from lambdalab.factorial.conclude import conclude
-from lambdalab.factorial.design import Design
-from lambdalab.factorial.page import Chapter
-from lambdalab.factorial.summary import FactorialSummary
-from lambdalab.factorial.tables import FactorialTables
-from lambdalab.factorial.terminal import show
+from lambdalab.analysis.call_summary import FactorialSummary
+from lambdalab.design.cells import Design
+from lambdalab.report.call_page import Chapter
+from lambdalab.report.call_tables import FactorialTables
+from lambdalab.report.call_terminal import show
+from lambdalab.run.call_conclusion import conclude
 
 THREE = Design(
     label="events",

@@ -6,8 +6,8 @@ import msgspec
 from sample_page import make_run
 from samples import LOADS
 
-from lambdalab.figures import POINTS_AT_MOST, STEPS, STRETCHES, figures
-from lambdalab.model import InvocationRow, Manifest
+from lambdalab.analysis.figures import POINTS_AT_MOST, STEPS, STRETCHES, figures
+from lambdalab.records.trials import InvocationRow, Manifest
 
 
 def large(blocks: int) -> tuple[Manifest, list[InvocationRow]]:

@@ -9,7 +9,7 @@ from samples import RUN_ID, make_lines, make_manifest, make_results
 
 from lambdalab.load.arguments import add_arguments
 from lambdalab.project import results_folder
-from lambdalab.store import RunDirectory
+from lambdalab.records.trial_files import RunDirectory
 
 
 @pytest.fixture

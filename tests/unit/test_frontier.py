@@ -7,11 +7,11 @@ import pytest
 from msgspec.structs import replace
 from samples import LOADS, PRICES, make_lines, make_manifest, make_result, make_results, make_trials
 
-from lambdalab.collection import join
-from lambdalab.design import Factors
-from lambdalab.frontier import Frontier, Limits, SweptCell, frontiers, swept_cells
-from lambdalab.model import InvocationRow, Manifest
-from lambdalab.observations import observe
+from lambdalab.analysis.frontier import Frontier, Limits, SweptCell, frontiers, swept_cells
+from lambdalab.analysis.message_rows import join
+from lambdalab.design.arms import Factors
+from lambdalab.logs.observations import observe
+from lambdalab.records.trials import InvocationRow, Manifest
 
 MEMORY_MB = (128, 256, 512, 1024)
 MANIFEST = make_manifest(blocks=60, factors=Factors(language=("go",), memory_mb=MEMORY_MB))

@@ -16,16 +16,16 @@ from sample_page import HOSTILE, HOSTILE_LOAD, make_page, make_run
 from samples import LOADS, NUMBER, ROOT, make_manifest, values_in
 from test_figures import large
 
-from lambdalab.analysis import Summary, summarise
-from lambdalab.bill import Terms
-from lambdalab.comparison import Metric, Verdict
-from lambdalab.design import Factors, Stop
-from lambdalab.frontier import frontiers
+from lambdalab.analysis.bill import Terms
+from lambdalab.analysis.frontier import frontiers
+from lambdalab.analysis.message_analysis import Summary, summarise
+from lambdalab.design.arms import Factors, Stop
 from lambdalab.report.answer import NO_LAMBDA_INIT, answer_lines, money, time
 from lambdalab.report.drawing import ARM_COLOURS
 from lambdalab.report.html import render_html
 from lambdalab.report.tables import ROWS_AT_MOST
 from lambdalab.report.words import MARKS, PER_EXECUTION, cents, ms, p_value, quotient, units, usd
+from lambdalab.statistics.comparison import Metric, Verdict
 
 VOID = {"meta", "link", "br"}
 STYLE = (ROOT / "lambdalab/report/templates/report.css").read_text()
@@ -403,6 +403,6 @@ def test_colours_can_be_told_from_paper(theme: str) -> None:
 
 
 def test_other_commands_do_not_pay_for_the_page() -> None:
-    script = "import sys, lambdalab.cli, lambdalab.experiment; print({'jinja2', 'vl_convert'} & set(sys.modules))"
+    script = "import sys, lambdalab.cli, lambdalab.run.experiment; print({'jinja2', 'vl_convert'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"

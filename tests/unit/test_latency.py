@@ -13,13 +13,13 @@ from rich.console import Console
 from samples import ROOT, make_manifest
 from test_report import make_summary, shown
 
-from lambdalab.analysis import summarise
+from lambdalab.analysis.message_analysis import summarise
 from lambdalab.errors import LatencyError
-from lambdalab.factorial.conclude import conclude
-from lambdalab.factorial.terminal import render as render_calls
-from lambdalab.latency import LONGEST_MS, Draws, LatencyModel, load_latency
+from lambdalab.local.latency import LONGEST_MS, Draws, LatencyModel, load_latency
 from lambdalab.local.service_time import operation_of
+from lambdalab.report.call_terminal import render as render_calls
 from lambdalab.report.html import render_html
+from lambdalab.run.call_conclusion import conclude
 
 SHIPPED = ROOT / "latencies" / "2026-11-21.toml"
 MODEL = """\

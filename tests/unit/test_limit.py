@@ -8,8 +8,8 @@ import msgspec
 import pytest
 from samples import make_facts
 
-from lambdalab.load.ledger import Figures, Limit, PipelineSample, QueueSample
-from lambdalab.load.limit import figures_between, limit_now, limit_of, sender_limits, verdicts
+from lambdalab.analysis.load_limit import figures_between, limit_now, limit_of, sender_limits, verdicts
+from lambdalab.records.load import Figures, Limit, PipelineSample, QueueSample
 
 TWO = {arm: make_facts(arm, maximum_concurrency=2, reserved_concurrency=None) for arm in ("go", "python")}
 IDLE = QueueSample(visible=0, in_flight=0, dead_letters=0)

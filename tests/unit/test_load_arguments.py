@@ -9,7 +9,7 @@ import pytest
 
 from lambdalab.errors import LoadPlanError
 from lambdalab.load.arguments import ARGUMENTS, add_arguments, plan_of, read_times, seconds
-from lambdalab.load.schedule import LoadPlan, Shape, check_plan
+from lambdalab.planning.load_schedule import LoadPlan, Shape, check_plan
 
 
 def plan(*arguments: str) -> LoadPlan:

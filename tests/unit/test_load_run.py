@@ -19,23 +19,23 @@ from samples import (
     record_line,
 )
 
-from lambdalab.analysis import summarise
-from lambdalab.bill import Terms, bill_of_run
-from lambdalab.collection import NO_REPORT, join, missing_reports, read_run
-from lambdalab.comparison import Metric
-from lambdalab.cost import ingested_bytes
+from lambdalab.analysis.bill import Terms, bill_of_run
+from lambdalab.analysis.books import ALL, balance
+from lambdalab.analysis.message_analysis import summarise
+from lambdalab.analysis.message_rows import NO_REPORT, join, missing_reports, read_run
+from lambdalab.analysis.pairing import compare_arms, compare_runs, differences
 from lambdalab.errors import UsageError
-from lambdalab.experiment import trials_left
-from lambdalab.load.books import ALL, balance
-from lambdalab.load.ledger import Ending
 from lambdalab.load.messages import EndToEnd
 from lambdalab.load.pipeline import Logs
-from lambdalab.observations import observe
-from lambdalab.pairing import compare_arms, compare_runs, differences
-from lambdalab.platform_log import render_report
+from lambdalab.logs.observations import observe
+from lambdalab.logs.platform_lines import render_report
+from lambdalab.pricing.costs import ingested_bytes
+from lambdalab.records.load import Ending
+from lambdalab.records.trial_files import RunDirectory
 from lambdalab.report.load import LoadChapter
 from lambdalab.report.terminal import render
-from lambdalab.store import RunDirectory
+from lambdalab.run.experiment import trials_left
+from lambdalab.statistics.comparison import Metric
 
 RECORD: dict[str, Any] = {"count": 10, "written": 10, "consumed_wru": 20.0}
 

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from lambdalab.errors import LoadPlanError
-from lambdalab.load.schedule import (
+from lambdalab.planning.load_schedule import (
     Arrival,
     Arrivals,
     LoadPlan,

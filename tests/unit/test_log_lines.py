@@ -7,12 +7,12 @@ import pytest
 from fake_logs import FakeLogs
 from samples import BEGAN_MS, make_manifest
 
-from lambdalab.aws import Aws
+from lambdalab.aws.clients import Aws
+from lambdalab.aws.stack import Stack
 from lambdalab.errors import AccessError
-from lambdalab.model import LogLine
-from lambdalab.stack import Stack
-from lambdalab.store import RunDirectory
-from lambdalab.target import AwsTarget
+from lambdalab.records.trial_files import RunDirectory
+from lambdalab.records.trials import LogLine
+from lambdalab.run.target import AwsTarget
 
 CROWDED = "^up to 1,000 lines of log group lab could not be read: they share a millisecond with 10,000 others, and"
 

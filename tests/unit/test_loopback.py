@@ -19,8 +19,8 @@ from samples import ROOT
 from trap import Trap, damaged_files, hostile_files, hostile_variables
 
 from lambdalab import loopback
-from lambdalab.aws import Aws
-from lambdalab.deployment import aws_variables, build_variables, local_variables
+from lambdalab.aws.clients import Aws
+from lambdalab.build.deployment import aws_variables, build_variables, local_variables
 from lambdalab.errors import AccessError
 
 REFUSED: Final = (ClientError, ResponseParserError)
@@ -187,8 +187,8 @@ def test_a_build_reaches_registries_by_the_proxy_and_loopback_without(
 
 
 def test_sam_never_asks_for_its_newest_version_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lambdalab.deployment.state_folder", lambda: tmp_path)
-    monkeypatch.setattr("lambdalab.deployment.search_path", lambda: "/bin")
+    monkeypatch.setattr("lambdalab.build.deployment.state_folder", lambda: tmp_path)
+    monkeypatch.setattr("lambdalab.build.deployment.search_path", lambda: "/bin")
     for found in (build_variables(), local_variables(loopback.NO_ENDPOINT)):
         settings = json.loads((Path(found["__SAM_CLI_APP_DIR"]) / "metadata.json").read_text())
         assert settings["lastVersionCheck"] > 4e9
@@ -257,7 +257,7 @@ def test_a_local_stack_is_nowhere_else(url: str) -> None:
 
 
 ONE_PLACE: Final = "lambdalab/loopback.py"
-READ_BY_NAME: Final = {"AWS_CA_BUNDLE": "lambdalab/load/sender.py", "AWS_REGION": "lambdalab/aws.py"}
+READ_BY_NAME: Final = {"AWS_CA_BUNDLE": "lambdalab/load/sender.py", "AWS_REGION": "lambdalab/aws/clients.py"}
 """Variables of AWS that one other module looks at, each for the target aws. Other variables may be read one by one."""
 STARTS: Final = {
     *(f"subprocess.{name}" for name in ("run", "Popen", "call", "check_call", "check_output")),
@@ -270,10 +270,10 @@ NEVER: Final = {
     *(f"os.{name}" for name in ("getenv", "putenv", "environb")),
 }
 ONLY_IN: Final = {
-    "boto3.Session": ("lambdalab/aws.py",),
+    "boto3.Session": ("lambdalab/aws/clients.py",),
     "botocore.session.Session": (),
     "botocore.session.get_session": (),
-    "urllib.request.urlopen": ("lambdalab/aws.py",),
+    "urllib.request.urlopen": ("lambdalab/aws/clients.py",),
     "urllib.request.build_opener": (),
     "urllib.request.urlretrieve": (),
 }

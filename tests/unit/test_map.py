@@ -11,7 +11,7 @@ from command_line import Call, call_fixture, one_sentence, project_fixture  # no
 from rich.console import Console
 
 from lambdalab.cli import map as map_command
-from lambdalab.pipeline_graph import Edge, EdgeKind, Graph, Kind, Resource, Runs, Stage
+from lambdalab.records.pipeline import Edge, EdgeKind, Graph, Kind, Resource, Runs, Stage
 from lambdalab.report.map_layout import lay_out
 from lambdalab.report.map_svg import draw_map
 from lambdalab.report.map_text import WIDTH, render_map

@@ -9,9 +9,8 @@ from fuzz import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lambdalab.model import FunctionRecord, LogLine, PlatformReport
-from lambdalab.observations import Observations, observe, observe_blocks
-from lambdalab.platform_log import (
+from lambdalab.logs.observations import Observations, observe, observe_blocks
+from lambdalab.logs.platform_lines import (
     INIT_APART,
     MalformedLineError,
     billed_ms,
@@ -21,7 +20,8 @@ from lambdalab.platform_log import (
     render_report,
     request_id_of,
 )
-from lambdalab.report_lines import read_block
+from lambdalab.logs.report_lines import read_block
+from lambdalab.records.trials import FunctionRecord, LogLine, PlatformReport
 
 ID = "8f507cfc-xmpl-4697-b07a-ac58fc914c95"
 OTHER_IDS = ("a", "b", "c")

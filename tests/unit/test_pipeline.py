@@ -13,20 +13,20 @@ import pytest
 from botocore.stub import ANY, Stubber
 from samples import BEGAN_MS, PRICES, make_lines, make_manifest, make_result, make_trials, record_line
 
-from lambdalab.aws import Aws
-from lambdalab.cost import invocation_cost
+from lambdalab.aws.clients import Aws
+from lambdalab.aws.log_query import QUERY_S
+from lambdalab.aws.stack import Stack
 from lambdalab.errors import AccessError, LambdalabError
 from lambdalab.load.ceiling import UNKNOWN_S, Ceiling, Spent
-from lambdalab.load.ledger import PipelineSample, Sending
 from lambdalab.load.messages import EndToEnd, Messages
 from lambdalab.load.pipeline import _LOGS_S, CloudWatch, Logs, Pipeline
-from lambdalab.load.schedule import LoadPlan, Shape
-from lambdalab.log_query import QUERY_S
-from lambdalab.model import LogLine, TrialResult
-from lambdalab.spending import lab_use, most_usd
-from lambdalab.stack import Stack
-from lambdalab.store import RunDirectory
-from lambdalab.target import AwsTarget, Resources
+from lambdalab.planning.load_schedule import LoadPlan, Shape
+from lambdalab.planning.spending import lab_use, most_usd
+from lambdalab.pricing.costs import invocation_cost
+from lambdalab.records.load import PipelineSample, Sending
+from lambdalab.records.trial_files import RunDirectory
+from lambdalab.records.trials import LogLine, TrialResult
+from lambdalab.run.target import AwsTarget, Resources
 
 ARM = Resources(
     function_name="lab-go",
@@ -374,9 +374,9 @@ def test_reading_a_log_takes_so_long_at_most(
     monkeypatch: pytest.MonkeyPatch, query_s: float, for_s: float, pages: int | None
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr("lambdalab.log_query._QUERY_ROWS", 2)
-    monkeypatch.setattr("lambdalab.log_query.time.monotonic", lambda: clock[0])
-    monkeypatch.setattr("lambdalab.log_query.time.sleep", lambda s: clock.append(clock.pop() + s))
+    monkeypatch.setattr("lambdalab.aws.log_query._QUERY_ROWS", 2)
+    monkeypatch.setattr("lambdalab.aws.log_query.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("lambdalab.aws.log_query.time.sleep", lambda s: clock.append(clock.pop() + s))
     aws = Aws(endpoint_url="http://127.0.0.1:9")
     insights = Insights(query_s, clock)
     aws.__dict__["logs"] = insights

@@ -8,9 +8,9 @@ import msgspec
 import pytest
 from recorded_aws import Answer, RecordedAws
 
-from lambdalab.pipeline_graph import Edge, Entry, Graph, Kind, Runs
-from lambdalab.pipeline_reading import read_pipeline
-from lambdalab.stack import Stack
+from lambdalab.aws.pipeline_reading import read_pipeline
+from lambdalab.aws.stack import Stack
+from lambdalab.records.pipeline import Edge, Entry, Graph, Kind, Runs
 
 ACCOUNT = "us-east-1:123456789012"
 SQS = f"arn:aws:sqs:{ACCOUNT}:"

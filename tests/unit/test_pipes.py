@@ -13,7 +13,7 @@ from command_line import project_fixture  # noqa: F401
 from samples import make_lines, make_manifest, make_results
 
 from lambdalab.cli.app import EXIT_DEFECT
-from lambdalab.store import RunDirectory
+from lambdalab.records.trial_files import RunDirectory
 
 PROGRAM = str(Path(sys.executable).with_name("lambdalab"))
 

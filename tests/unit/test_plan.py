@@ -11,15 +11,15 @@ from botocore.exceptions import ClientError
 from fake_target import FakeTarget
 from samples import PRICES, make_facts, make_lines, make_manifest, make_result, make_trials
 
-from lambdalab.account import UNCHECKED, account_limits
-from lambdalab.comparison import needed_blocks
-from lambdalab.conditions import Conditions
-from lambdalab.design import Caps, Factors, Mode, Protocol, Stop
+from lambdalab.design.arms import Caps, Factors, Mode, Protocol, Stop
 from lambdalab.errors import PriceSheetError, UsageError
-from lambdalab.model import FunctionFacts, Manifest
-from lambdalab.plan import Expected, Experience, Plan, find_experience, make_plan, with_enough_blocks
-from lambdalab.spending import LabUse, lab_use, most_usd, read_units
-from lambdalab.store import RunDirectory
+from lambdalab.planning.plan import Expected, Experience, Plan, find_experience, make_plan, with_enough_blocks
+from lambdalab.planning.spending import LabUse, lab_use, most_usd, read_units
+from lambdalab.records.conditions import Conditions
+from lambdalab.records.trial_files import RunDirectory
+from lambdalab.records.trials import FunctionFacts, Manifest
+from lambdalab.run.account import UNCHECKED, account_limits
+from lambdalab.statistics.comparison import needed_blocks
 
 MACHINE = {"processor": "mine", "cores": "2"}
 FUNCTIONS = {name: make_facts(name) for name in ("python", "go")}

@@ -9,9 +9,8 @@ from datetime import UTC, datetime
 import msgspec
 import pytest
 
-from lambdalab.design import Start
-from lambdalab.model import PlatformReport
-from lambdalab.platform_log import (
+from lambdalab.design.arms import Start
+from lambdalab.logs.platform_lines import (
     FULL_MEMORY,
     INIT_APART,
     MANAGED_INSTANCES,
@@ -31,6 +30,7 @@ from lambdalab.platform_log import (
     render_start,
     request_id_of,
 )
+from lambdalab.records.trials import PlatformReport
 
 ID = "8f507cfc-xmpl-4697-b07a-ac58fc914c95"
 

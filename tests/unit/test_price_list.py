@@ -1,6 +1,6 @@
 """`lambdalab prices refresh` through boto3 and a server that answers GetProducts in the shape of botocore's example.
 
-What the products are called and cost is public material about us-east-1 of 2026 (``lambdalab/price_list.py`` names it).
+What the products are called and cost is public material about us-east-1 of 2026 (``price_list.py`` names it).
 """
 
 import copy
@@ -17,10 +17,10 @@ import pytest
 from command_line import Call, call_fixture, project_fixture  # noqa: F401
 from samples import PRICES
 
-from lambdalab.aws import Aws
-from lambdalab.cost import load_price_sheet
+from lambdalab.aws.clients import Aws
+from lambdalab.aws.price_list import refresh
 from lambdalab.errors import AccessError, LambdalabError, PriceSheetError, StorageError
-from lambdalab.price_list import refresh
+from lambdalab.pricing.costs import load_price_sheet
 
 TODAY = datetime.date(2026, 11, 21)
 

@@ -11,10 +11,10 @@ import msgspec
 import pytest
 from samples import make_manifest
 
-from lambdalab.design import Caps, ColdMode, Factors, Mode, Protocol, Start, Stop
+from lambdalab.design.arms import Caps, ColdMode, Factors, Mode, Protocol, Start, Stop
 from lambdalab.errors import ProtocolError
-from lambdalab.factorial.protocol import load_protocol as load_factorial_protocol
-from lambdalab.protocol import (
+from lambdalab.planning.call_protocol import load_protocol as load_factorial_protocol
+from lambdalab.planning.protocol import (
     LANGUAGES_OF_SCENARIO,
     MAX_COUNT,
     MAX_SIZE_BYTES,

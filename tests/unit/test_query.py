@@ -7,12 +7,12 @@ import pytest
 import sample_factorial
 from samples import PRICES, make_lines, make_manifest, make_results
 
-from lambdalab.collection import join
+from lambdalab.analysis.message_rows import join
 from lambdalab.errors import UsageError
-from lambdalab.factorial.conclude import conclude
-from lambdalab.observations import observe
-from lambdalab.query import Row, query
-from lambdalab.store import RunDirectory
+from lambdalab.logs.observations import observe
+from lambdalab.records.query import Row, query
+from lambdalab.records.trial_files import RunDirectory
+from lambdalab.run.call_conclusion import conclude
 
 MANIFEST = make_manifest()
 RESULTS = make_results(MANIFEST)
@@ -89,6 +89,6 @@ def test_a_huge_answer_is_read_in_batches(folder: Path) -> None:
 
 
 def test_a_query_that_needs_too_much_memory_is_one_sentence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lambdalab.query._MEMORY", "200MB")
+    monkeypatch.setattr("lambdalab.records.query._MEMORY", "200MB")
     with pytest.raises(UsageError, match=r"^the query needs more than 200MB of memory; select fewer"):
         rows_of("select list(range) from range(100000000)", [folder])

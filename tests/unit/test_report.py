@@ -11,11 +11,11 @@ import pytest
 from rich.console import Console
 from samples import NUMBER, PRICES, make_lines, make_manifest, make_report, make_results, record_line, values_in
 
-from lambdalab.analysis import Summary, summarise
-from lambdalab.collection import join
-from lambdalab.model import LogLine
-from lambdalab.observations import observe
-from lambdalab.platform_log import render_report
+from lambdalab.analysis.message_analysis import Summary, summarise
+from lambdalab.analysis.message_rows import join
+from lambdalab.logs.observations import observe
+from lambdalab.logs.platform_lines import render_report
+from lambdalab.records.trials import LogLine
 from lambdalab.report.answer import NO_LAMBDA_INIT, money, time
 from lambdalab.report.layout import print_whole
 from lambdalab.report.status import render_status

@@ -10,13 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from samples import BEGAN_MS, make_manifest
 
-from lambdalab import record_files
 from lambdalab.errors import StorageError
-from lambdalab.model import LogLine
-from lambdalab.observations import Observations, Observed, observe_blocks, observe_run
-from lambdalab.platform_log import FULL_MEMORY, INIT_APART
-from lambdalab.report_lines import Block, read_block
-from lambdalab.store import RunDirectory
+from lambdalab.logs.observations import Observations, Observed, observe_blocks, observe_run
+from lambdalab.logs.platform_lines import FULL_MEMORY, INIT_APART
+from lambdalab.logs.report_lines import Block, read_block
+from lambdalab.records import record_files
+from lambdalab.records.trial_files import RunDirectory
+from lambdalab.records.trials import LogLine
 
 ID = "8f507cfc-xmpl-4697-b07a-ac58fc914c95"
 FIELDS = [

@@ -10,18 +10,18 @@ import pytest
 from fake_target import FakeTarget
 from samples import LOADS, RUN_ID, make_facts, make_manifest, make_result, make_trials
 
-from lambdalab import runner
-from lambdalab.collection import join
-from lambdalab.cost import PriceSheet
-from lambdalab.design import Factors
+from lambdalab.analysis.message_rows import join
+from lambdalab.design.arms import Factors
 from lambdalab.errors import AccessError, InvalidRunError, StackError, StorageError
+from lambdalab.logs.observations import observe
 from lambdalab.machine_load import BlockLoad, CpuReading
-from lambdalab.model import InvocationRow, LogLine, Manifest, Trial
-from lambdalab.observations import observe
-from lambdalab.protocol import schedule
-from lambdalab.runner import INTERRUPTED, Runner, kept_trials, remaining
-from lambdalab.store import RunDirectory
-from lambdalab.target import PlaneCounts
+from lambdalab.planning.protocol import schedule
+from lambdalab.pricing.costs import PriceSheet
+from lambdalab.records.trial_files import RunDirectory
+from lambdalab.records.trials import InvocationRow, LogLine, Manifest, Trial
+from lambdalab.run import runner
+from lambdalab.run.runner import INTERRUPTED, Runner, kept_trials, remaining
+from lambdalab.run.target import PlaneCounts
 
 NO_ACCESS = AccessError("queue is gone", next_step="look for it")
 

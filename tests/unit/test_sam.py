@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from samples import ROOT
 
-from lambdalab import deployment, sam
+from lambdalab.build import deployment
 from lambdalab.errors import ToolError
+from lambdalab.invoke import sam
 from lambdalab.local.daemon import Daemon
 from lambdalab.local.stack import LocalStack
 

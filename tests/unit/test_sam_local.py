@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from lambdalab.ingest import batch_ids_in
-from lambdalab.sam_local import difference
+from lambdalab.invoke.sam_local import difference
+from lambdalab.run.ingest import batch_ids_in
 
 ITEM = {"pk": {"S": "batch_id#a"}, "sk": {"S": "seq#1"}, "t_start_ms": {"N": "1"}, "cold_start": {"BOOL": True}}
 OUTCOME: dict[str, Any] = {"answer": {"written": 1, "request_id": "a"}, "failed": False, "items": [ITEM]}

@@ -7,11 +7,11 @@ import pytest
 from command_line import Call, call_fixture, one_sentence, project_fixture  # noqa: F401
 from samples import ROOT
 
+from lambdalab.build.samconfig import region_of
 from lambdalab.errors import SetupError, UsageError
+from lambdalab.planning.protocol import protocol_file
 from lambdalab.project import project_root, results_folder, scenario_folder, scenario_folders, state_folder
-from lambdalab.protocol import protocol_file
-from lambdalab.samconfig import region_of
-from lambdalab.scenarios import call_scenario, call_scenarios, current_scenario, folder_of
+from lambdalab.scenario.found import call_scenario, call_scenarios, current_scenario, folder_of
 
 GOOD = (ROOT / "scenarios/s3_ingest/scenario.py").read_text()
 

@@ -6,7 +6,7 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
-from lambdalab.aws import access_errors, without_secrets
+from lambdalab.aws.clients import access_errors, without_secrets
 from lambdalab.errors import AccessError
 
 TOKEN = "IQoJb3JpZ2luX2VjE+/abc123=="

@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import binom
 
-from lambdalab.comparison import Metric, Samples, Verdict, compare, needed_blocks, ratio_interval
-from lambdalab.stats import interval_ranks
+from lambdalab.statistics.comparison import Metric, Samples, Verdict, compare, needed_blocks, ratio_interval
+from lambdalab.statistics.estimates import interval_ranks
 
 Draw = Callable[[np.random.Generator, tuple[int, int]], NDArray[np.float64]]
 

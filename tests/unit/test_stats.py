@@ -11,7 +11,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lambdalab.stats import binomial_cdf, interval_ranks, median_estimate, midranks, rank_correlation, smallest_n
+from lambdalab.statistics.estimates import (
+    binomial_cdf,
+    interval_ranks,
+    median_estimate,
+    midranks,
+    rank_correlation,
+    smallest_n,
+)
 
 RANKS: dict[float, dict[int, tuple[int, int] | None]] = {
     0.95: {6: (1, 6), 8: (1, 8), 10: (2, 9), 20: (6, 15), 30: (10, 21), 50: (18, 33), 100: (40, 61), 200: (86, 115)},
@@ -88,7 +95,7 @@ def test_a_level_is_a_probability(level: float) -> None:
 
 
 def test_importing_the_module_does_not_load_scipy() -> None:
-    program = "import sys, lambdalab.stats; sys.exit('scipy' in sys.modules or 'numpy' in sys.modules)"
+    program = "import sys, lambdalab.statistics.estimates; sys.exit('scipy' in sys.modules or 'numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 

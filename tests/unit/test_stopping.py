@@ -15,19 +15,19 @@ import pytest
 from fake_target import FakeTarget
 from samples import BEGAN_MS, PRICES, make_lines, make_manifest, make_report, make_result, make_trials, record_line
 
-from lambdalab import runner
-from lambdalab.analysis import Summary
-from lambdalab.collection import join
-from lambdalab.design import Caps, Factors, Stop
+from lambdalab.analysis.message_analysis import Summary
+from lambdalab.analysis.message_rows import join
+from lambdalab.design.arms import Caps, Factors, Stop
 from lambdalab.errors import StorageError
-from lambdalab.experiment import conclude, execute, resume_run, trials_left
-from lambdalab.model import Manifest, Trial, TrialResult
-from lambdalab.observations import observe
-from lambdalab.platform_log import render_report
-from lambdalab.spending import MOST_MINUTES, lab_use, most_usd
-from lambdalab.stats import median_estimate
-from lambdalab.stopping import StoppingRule, minutes_under_way, spent_usd
-from lambdalab.store import RunDirectory
+from lambdalab.logs.observations import observe
+from lambdalab.logs.platform_lines import render_report
+from lambdalab.planning.spending import MOST_MINUTES, lab_use, most_usd
+from lambdalab.planning.stopping import StoppingRule, minutes_under_way, spent_usd
+from lambdalab.records.trial_files import RunDirectory
+from lambdalab.records.trials import Manifest, Trial, TrialResult
+from lambdalab.run import runner
+from lambdalab.run.experiment import conclude, execute, resume_run, trials_left
+from lambdalab.statistics.estimates import median_estimate
 
 Duration = Callable[[Trial], float]
 BEGAN_S = BEGAN_MS / 1000

@@ -17,13 +17,13 @@ import pytest
 from pyarrow import parquet
 from samples import PRICES, ROOT, RUN_ID, make_lines, make_manifest, make_result, make_trials, record_line, request_id
 
-from lambdalab import record_files, run_folder
-from lambdalab.collection import join
+from lambdalab.analysis.message_rows import join
 from lambdalab.errors import StorageError, UsageError
-from lambdalab.model import InvocationRow
-from lambdalab.observations import observe
-from lambdalab.run_folder import cell_text
-from lambdalab.store import RunDirectory
+from lambdalab.logs.observations import observe
+from lambdalab.records import record_files, run_directory
+from lambdalab.records.run_directory import cell_text
+from lambdalab.records.trial_files import RunDirectory
+from lambdalab.records.trials import InvocationRow
 
 MANIFEST = make_manifest()
 RESULTS = [make_result(trial) for trial in make_trials(MANIFEST)]
@@ -266,7 +266,7 @@ def test_rows_that_are_interrupted_while_written_leave_what_was_there(run: RunDi
 
 
 def test_rows_of_several_pieces_are_all_written(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_folder, "_ROWS_AT_ONCE", 2)
+    monkeypatch.setattr(run_directory, "_ROWS_AT_ONCE", 2)
     rows = sample_rows()
     run.write_rows(rows)
     table = parquet.read_table(run.folder / "metrics.parquet")

@@ -13,8 +13,8 @@ import pytest
 from command_line import project_fixture  # noqa: F401
 from sam_template import ROOT
 
-from lambdalab import tools
-from lambdalab.circumstances import versions
+from lambdalab.build import tools
+from lambdalab.run.circumstances import versions
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
+from lambdalab.aws.template import read_template
+from lambdalab.aws.wakings import KINDS, Waking, refuse_custom_resources, wakings
 from lambdalab.errors import UsageError
-from lambdalab.local.wakings import KINDS, Waking, refuse_custom_resources, wakings
-from lambdalab.template import read_template
 
 FUNCTION = {"Type": "AWS::Lambda::Function", "Properties": {}}
 ALIAS = {"Type": "AWS::Lambda::Alias", "Properties": {"FunctionName": {"Ref": "F"}}}

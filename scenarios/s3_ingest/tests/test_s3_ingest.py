@@ -26,7 +26,7 @@ from local.support import PYTHON_RUNTIME, Machine, answer, go_spec, interpreter,
 from local.whole import ROOT
 from referencing import Registry, Resource
 
-from lambdalab.deployment import go_variables
+from lambdalab.build.deployment import go_variables
 from lambdalab.local.function import FunctionSpec
 from lambdalab.local.startup import start_emulator
 

@@ -11,12 +11,12 @@ import pytest
 from botocore.exceptions import ClientError
 from samples import ROOT
 
-from lambdalab.cost import load_price_sheet
+from lambdalab.design.cells import Cell, Design
 from lambdalab.errors import StackError
-from lambdalab.factorial.design import Cell, Design
-from lambdalab.factorial.model import Call
-from lambdalab.factorial.protocol import load_protocol, schedule
-from lambdalab.scenarios import call_scenario
+from lambdalab.planning.call_protocol import load_protocol, schedule
+from lambdalab.pricing.costs import load_price_sheet
+from lambdalab.records.calls import Call
+from lambdalab.scenario.found import call_scenario
 
 FOLDER = Path(__file__).parents[1]
 SCENARIO = call_scenario("s3-ingest")

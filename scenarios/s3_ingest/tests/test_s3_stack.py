@@ -20,11 +20,11 @@ from e2e.iam_calls import Recorder
 from local.scripted_s3 import ScriptedS3
 from local.whole import ROOT
 
-from lambdalab.aws import Aws
-from lambdalab.factorial.model import NO_ANSWER, Call
-from lambdalab.factorial.protocol import load_protocol, schedule
-from lambdalab.factorial.store import FactorialDirectory
-from lambdalab.platform_log import parse_report
+from lambdalab.aws.clients import Aws
+from lambdalab.logs.platform_lines import parse_report
+from lambdalab.planning.call_protocol import load_protocol, schedule
+from lambdalab.records.call_files import FactorialDirectory
+from lambdalab.records.calls import NO_ANSWER, Call
 
 FOLDER = "scenarios/s3_ingest"
 EVENTS = {"s3-events": ("events", 10 * 1024 + 9, 0), "s3-batch": ("batch", 100 * 1024 * 1024, 4)}

@@ -1,0 +1,1 @@
+"""AWS as deployed: clients, stacks, templates, settings, queues, logs. Knows no run."""

@@ -1,0 +1,1 @@
+"""Pinned tools, and how sam builds with them."""

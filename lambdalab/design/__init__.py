@@ -1,0 +1,1 @@
+"""The words in which a measurement is asked for: arms, factors, cells."""

@@ -1,0 +1,1 @@
+"""Dated price sheets, and what something costs by them."""

@@ -1,0 +1,163 @@
+"""What a command shows beside its result while it works: a console of the right width, steps, progress over trials."""
+
+import os
+import select
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Final, NamedTuple
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.text import Text
+
+from lambdalab.design.arms import Protocol
+from lambdalab.logs.platform_lines import is_platform_line, parse_failure
+from lambdalab.records.trials import Trial
+
+PIPED_WIDTH: Final = 120
+_LINE_EVERY_S: Final = 5.0
+_COLOURS: Final = ("cyan", "magenta", "green", "yellow", "blue", "bright_red")
+
+
+class TrialProgress(NamedTuple):
+    """What a run tells while it works."""
+
+    trial: Callable[[Trial], None]
+    """Of each trial, before it begins."""
+    standing: Callable[[str], None]
+    """How far the stop rule is, after each block."""
+
+
+@contextmanager
+def trial_progress(protocol: Protocol) -> Iterator[TrialProgress]:
+    """Progress over trials: a bar on a terminal, a line per block where there is none."""
+    console = make_console(stderr=True)
+    blocks = protocol.blocks if protocol.stop is None else f"at most {protocol.blocks}"
+    told = ""
+
+    def standing(text: str) -> None:
+        nonlocal told
+        told = f", {text}" if text else ""
+
+    if not console.is_terminal:
+        last_block = 0
+
+        def line(trial: Trial) -> None:
+            nonlocal last_block
+            if trial.block != last_block:
+                last_block = trial.block
+                say(f"block {trial.block} of {blocks}{told}")
+
+        yield TrialProgress(line, standing)
+        return
+    with _bar(console) as bar:
+        task = bar.add_task("", total=protocol.blocks * len(protocol.arms) * len(protocol.loads))
+
+        def show(trial: Trial) -> None:
+            description = f"block {trial.block} of {blocks}{told}, {trial.arm} {trial.load.label}"
+            bar.update(task, completed=trial.position, description=description)
+
+        yield TrialProgress(show, standing)
+
+
+@contextmanager
+def cell_progress(blocks: int, cells: int) -> Iterator[Callable[[int, int, str], None]]:
+    """Progress over the cells of blocks: a bar on a terminal, a line per block where there is none.
+
+    Args:
+        blocks: how many there are.
+        cells: in each.
+
+    Yields:
+        What to tell before each cell: its block and place, both from 1, and its name.
+    """
+    console = make_console(stderr=True)
+    if not console.is_terminal:
+        last_block = 0
+
+        def line(block: int, _: int, __: str) -> None:
+            nonlocal last_block
+            if block != last_block:
+                last_block = block
+                say(f"block {block} of {blocks}")
+
+        yield line
+        return
+    with _bar(console) as bar:
+        task = bar.add_task("", total=blocks * cells)
+
+        def show(block: int, place: int, name: str) -> None:
+            done = (block - 1) * cells + place - 1
+            bar.update(task, completed=done, description=f"block {block} of {blocks}, {name}")
+
+        yield show
+
+
+@contextmanager
+def counted_progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Progress over things, told how many are done: a bar, or now and then a line where there is no terminal."""
+    console = make_console(stderr=True)
+    if console.is_terminal:
+        with _bar(console) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda done: bar.update(task, completed=done)
+        return
+    said_at = time.monotonic()
+
+    def line(done: int) -> None:
+        nonlocal said_at
+        if time.monotonic() - said_at >= _LINE_EVERY_S:
+            said_at = time.monotonic()
+            say(f"{what}: {done} of {total}")
+
+    yield line
+
+
+def _bar(console: Console) -> Progress:
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, console=console, transient=True)
+
+
+def reader_is_gone() -> bool:
+    """True if the program that read standard output or standard error through a pipe has ended."""
+    poll = select.poll()
+    for descriptor in (1, 2):
+        poll.register(descriptor, 0)
+    return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    """Colour and width of the terminal; piped, a width at which no table breaks."""
+    console = Console(stderr=stderr, highlight=False, markup=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PIPED_WIDTH
+    return console
+
+
+def print_line(console: Console, line: str, *, function: str | None = None, timestamp_ms: int | None = None) -> None:
+    """A line of a function's log; on a terminal the function has a colour, what Lambda wrote is dim, failures red."""
+    moment = "" if timestamp_ms is None else f"{datetime.fromtimestamp(timestamp_ms / 1000):%H:%M:%S.%f}"[:-3] + " "
+    name = "" if function is None else f"{function} "
+    line = line.rstrip("\n") if parse_failure(line) else line.removesuffix("\n")
+    if not console.is_terminal:  # rich would expand the tabs
+        typer.echo(f"{moment}{name}{line}", file=console.file)
+        return
+    colour = _COLOURS[zlib.crc32(name.encode()) % len(_COLOURS)]
+    style = "red" if parse_failure(line) else "dim" if is_platform_line(line) else ""
+    text = Text.assemble((moment, "dim"), (name, colour), (line, style))
+    console.print(text, soft_wrap=True)
+
+
+def say(text: str) -> None:
+    """A line about what is being done, beside the output."""
+    typer.echo(f"{text} ...", err=True)

@@ -1,0 +1,1 @@
+"""A run: begin, measure, resume, conclude."""

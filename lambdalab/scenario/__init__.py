@@ -1,0 +1,1 @@
+"""What the lab knows of a system under test, and how its folder is found."""

@@ -1,0 +1,1 @@
+"""Only numbers: estimates, comparisons and effects, each with its interval."""
