@@ -10,13 +10,8 @@ import typer
 
 from lambdalab.cli.cpu_limit import caution
 from lambdalab.cli.local_stack import held_local_stack, local_stack
-from lambdalab.cli.running import (
-    TargetName,
-    require_scenario,
-    say_where,
-    shown_also_after_a_failure,
-    with_ceilings,
-)
+from lambdalab.cli.results import say_where, shown_also_after_a_failure
+from lambdalab.cli.running import TargetName, require_scenario, with_ceilings
 from lambdalab.cli.spending import confirm
 from lambdalab.errors import InvalidRunError, UsageError
 from lambdalab.project import results_folder

@@ -11,15 +11,13 @@ import typer
 from lambdalab.cli import completion
 from lambdalab.cli.app import EXIT_VERDICT, app
 from lambdalab.cli.cpu_limit import caution
+from lambdalab.cli.results import end_by_verdict, execute_visibly, refuse_invalid
 from lambdalab.cli.running import (
     RESULTS,
     ProtocolName,
     Results,
     TargetName,
     chosen_protocol,
-    end_by_verdict,
-    execute_visibly,
-    refuse_invalid,
     target_of,
     with_enough_blocks,
 )

@@ -15,6 +15,7 @@ from lambdalab.cli import completion
 from lambdalab.cli.app import app
 from lambdalab.cli.cpu_limit import WithoutCpuLimit
 from lambdalab.cli.local_stack import Scenario
+from lambdalab.cli.results import show_result
 from lambdalab.cli.running import (
     MAX_SEED,
     RESULTS,
@@ -31,7 +32,6 @@ from lambdalab.cli.running import (
     measure,
     refuse_contradictions,
     refuse_prefix,
-    show_result,
     target_of,
     typed,
     with_ceilings,

@@ -8,6 +8,7 @@ import typer
 from lambdalab.cli import completion
 from lambdalab.cli.app import EXIT_VERDICT, app
 from lambdalab.cli.cpu_limit import WithoutCpuLimit
+from lambdalab.cli.results import show_result
 from lambdalab.cli.running import (
     MAX_SEED,
     RESULTS,
@@ -17,7 +18,6 @@ from lambdalab.cli.running import (
     TargetName,
     measure,
     refuse_contradictions,
-    show_result,
     target_of,
     with_ceilings,
 )

@@ -31,8 +31,8 @@ class Design(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The cells of one kind of work.
 
     ``invocations`` is how many calls a cell gets in each block, ``settings`` what is the same in all its cells;
-    ``fraction`` 2 or 3 measures a half or a third of the combinations (``fractions.py``), 1 all. ``functions`` are those
-    that were found, with their levels (``discovery.py``); then they are the cells, each at every number of callers.
+    ``fraction`` 2 or 3 measures a half or a third of the combinations (``fractions.py``), 1 all. ``functions`` were
+    found, with their levels (``discovery.py``); then they are the cells, each at every number of callers.
     """
 
     label: str
