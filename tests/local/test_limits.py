@@ -32,7 +32,7 @@ from lambdalab.local.limiter import find_limiter
 from local.support import PYTHON_RUNTIME, Machine, answer, interpreter, python_spec, running
 
 async def main():
-    limiter = find_limiter(f"lambdalab-test-{os.getpid()}")
+    limiter = find_limiter(f"lambdalab-limits-{os.getpid()}")
     files = FileSystems(Path(sys.argv[1]))
     machine = Machine(limiter=limiter, interpreter=interpreter(PYTHON_RUNTIME), files=files)
     async with running(machine, python_spec()) as function:
@@ -109,7 +109,7 @@ async def main():
     package = Path(sys.argv[1], "package")
     package.mkdir()
     (package / "forks.py").write_text(CODE)
-    limiter = find_limiter(f"lambdalab-test-{os.getpid()}")
+    limiter = find_limiter(f"lambdalab-limits-{os.getpid()}")
     files = FileSystems(Path(sys.argv[1]))
     machine = Machine(limiter=limiter, interpreter=interpreter(PYTHON_RUNTIME), files=files)
     async with running(machine, python_spec("forks.handler", package=package, timeout_s=1)) as function:
@@ -142,7 +142,7 @@ def test_the_environment_names_one_way_or_is_refused(monkeypatch: pytest.MonkeyP
 
 
 def test_what_limits_has_no_reason_not_to() -> None:
-    found = find_limiter(f"lambdalab-test-{os.getpid()}")
+    found = find_limiter(f"lambdalab-limits-{os.getpid()}")
     found.close()
     assert (found.why is None) is (found.kind != "none")
 

@@ -169,7 +169,7 @@ def test_share_is_held_against_what_is_due(
 def test_control_groups_that_a_killed_plane_left(tools: Path) -> None:
     ended = subprocess.Popen(["true"])
     ended.wait()
-    own = Cgroups(f"lambdalab-test-{os.getpid()}")
+    own = Cgroups(f"lambdalab-doctor-{os.getpid()}")
     left = [root.with_name(f"lambdalab-gone-{ended.pid}") for root in own._roots]
     try:
         for group in left:
