@@ -156,7 +156,7 @@ def test_what_the_template_lacks_is_refused(old: str, new: str, said: str, tmp_p
         ("nothing.toml", 2, "nothing.toml cannot be read: No such file or directory; check the path."),
         (f"{FILE} --only memory", 2, "--only 'memory' is not FACTOR=LEVEL; write for example memory_mb=512,1024."),
         (f"{FILE} --only memory_mb=", 2, "--only 'memory_mb=' is not FACTOR=LEVEL; write for example"),
-        (f"{FILE} --target local", 3, "no local stack is up; start one with `lambdalab up`"),
+        (f"{FILE} --target local", 3, "no local stack is up; start one with `lambdalab up s3-ingest`"),
         (f"{FILE} --json", 3, "no AWS "),
     ],
 )

@@ -126,7 +126,7 @@ def test_an_emulator_that_was_replaced(tools: Path) -> None:
 def test_setup_installs_tools_that_were_removed(tmp_path: Path, is_there: bool) -> None:
     (tmp_path / "Makefile").symlink_to(ROOT / "Makefile")
     for name in ("pyproject.toml", "uv.lock", "tools/sam.txt", "tools/ministack.txt", "lambdalab/build/tools.py"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     for name in (".lambdalab/tools/bin/ministack", ".venv/setup-done") if is_there else (".venv/setup-done",):
         (tmp_path / name).parent.mkdir(parents=True)
