@@ -58,7 +58,7 @@ def main() -> int:
     named = [path for part in beside for path in part]
     print(f"{', '.join(named)} run beside the other tests; what they say comes after theirs", flush=True)
     waiting = [Part(part, [f"--ignore={path}" for path in named if path not in part]) for part in beside]
-    rest = Part([], [f"--ignore={path}" for path in named])
+    rest = Part(["tests"], [f"--ignore={path}" for path in named])
     rest.begin(None)
     begun = [rest]
 

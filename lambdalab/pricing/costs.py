@@ -234,15 +234,6 @@ def tiered(amount: Decimal, first_usd: Decimal, tiers: Iterable[Tier], *, free: 
     return total + max(left - begin, Decimal(0)) * price
 
 
-def init_is_billed(on: datetime.date, runtime: str, package_type: str = "Zip") -> bool:
-    """Whether Lambda billed the init phase of an on-demand function on a day.
-
-    Custom runtimes (``provided.*``) and images always paid for it; managed runtimes in zip packages since 2025-08-01
-    (AWS Compute Blog, "AWS Lambda standardizes billing for INIT phase", 2025-04-29).
-    """
-    return on >= datetime.date(2025, 8, 1) or package_type == "Image" or runtime.startswith("provided")
-
-
 def init_in_billed(duration_ms: float, init_ms: float, billed_ms: float) -> bool | None:
     """Whether Billed Duration holds init; None when it is neither ceil(init + duration) nor ceil(duration), or both."""
     duration, init = Decimal(str(duration_ms)), Decimal(str(init_ms))

@@ -4,6 +4,7 @@ The fixtures are ``project`` and ``call``; a test module imports them under thei
 """
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+import vl_convert
 from samples import ROOT
 
 from lambdalab import cli
@@ -67,6 +69,14 @@ def _has_python(version: str, path: str) -> bool:
         return find_python(version)
 
 
+_draw = vl_convert.vegalite_to_svg
+
+
+@cache
+def _drawn(spec: str, options: str) -> str:
+    return str(_draw(json.loads(spec), **json.loads(options)))
+
+
 @pytest.fixture(name="project")
 def project_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the project without a local stack, and a machine without AWS."""
@@ -76,6 +86,8 @@ def project_fixture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / part.parent.relative_to(ROOT)).mkdir(parents=True, exist_ok=True)
         (tmp_path / part.relative_to(ROOT)).symlink_to(part)
     (tmp_path / "tiny.toml").write_text(PROTOCOL)
+    # The same figures again and again: a figure takes a tenth of a second, and is a pure function of its specification.
+    monkeypatch.setattr("vl_convert.vegalite_to_svg", lambda spec, **more: _drawn(json.dumps(spec), json.dumps(more)))
     monkeypatch.setattr(deployment, "find_python", lambda version: _has_python(version, os.environ.get("PATH", "")))
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)

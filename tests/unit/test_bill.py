@@ -1,6 +1,5 @@
 """Bills against cases worked by hand, in exact decimals; and the formula of the original study."""
 
-import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -27,7 +26,6 @@ from lambdalab.pricing.costs import (
     Tier,
     ingest_wru,
     init_in_billed,
-    init_is_billed,
     item_bytes,
     tiered,
     write_units,
@@ -107,19 +105,6 @@ def test_the_payloads_of_the_study_take_2_and_65_units_and_not_1_and_64() -> Non
     # 1,024 bytes in all for items 0 to 9; the sk of items 10 and 11 is one longer
     base = 12 + 7 + 6 + 6 + 13 + 5 + 18 + 7 + 11
     assert ingest_wru("go", 1, "L", 1024 - base, 12) == 10 + 2 * 2
-
-
-@pytest.mark.parametrize(
-    ("day", "runtime", "package", "billed"),
-    [
-        ("2025-07-31", "python3.12", "Zip", False),
-        ("2025-08-01", "python3.12", "Zip", True),
-        ("2025-07-31", "provided.al2023", "Zip", True),
-        ("2025-07-31", "python3.12", "Image", True),
-    ],
-)
-def test_init_by_date_and_package_type(day: str, runtime: str, package: str, billed: bool) -> None:
-    assert init_is_billed(datetime.date.fromisoformat(day), runtime, package) is billed
 
 
 def test_whether_billed_duration_holds_init() -> None:
