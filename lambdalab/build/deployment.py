@@ -40,6 +40,7 @@ _MADE_OF: Final = "made-of"
 _PACKED: Final = "packed.json"
 CODE: Final = {"AWS::Serverless::Function": "CodeUri", "AWS::Serverless::LayerVersion": "ContentUri"}
 """Types of resources whose property ``sam build`` makes the path of a folder."""
+_REFERENCES: Final = ("Ref", "Fn::GetAtt", "Fn::Sub")
 _NEVER_AGAIN_S: Final = 4102444800.0
 """The year 2100, in epoch seconds."""
 _LOAD: Final = "load"
@@ -187,16 +188,21 @@ def _pack(folder: Path) -> None:
             resource["Properties"][CODE[resource["Type"]]] = archive.name
     packed.unlink(missing_ok=True)
     archives = {f"{name}.zip" for name in template.get("Resources", {})}
-    if not any(text not in archives and _is_file(folder, text) for text in _texts(template.get("Resources"))):
+    properties = [resource.get("Properties") for resource in template.get("Resources", {}).values()]
+    if not any(text not in archives and _is_file(folder, text) for text in _texts(properties)):
         packed.write_text(json.dumps(template))
 
 
 def _texts(value: object) -> Iterator[str]:
-    """Every text in a template, at whatever depth."""
+    """Every text in properties, at whatever depth, but for references: a build has folders named like resources."""
     if isinstance(value, str):
         yield value
-    elif isinstance(value, dict | list):
-        for one in value.values() if isinstance(value, dict) else value:
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            if key not in _REFERENCES:
+                yield from _texts(one)
+    elif isinstance(value, list):
+        for one in value:
             yield from _texts(one)
 
 

@@ -1,4 +1,4 @@
-"""What a plane is started with; apart from it, because whoever starts one needs nothing else of it."""
+"""The settings that a plane is started with. A command that starts a plane imports only this module of it."""
 
 import msgspec
 

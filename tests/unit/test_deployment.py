@@ -20,9 +20,11 @@ BUILT = """
 Resources:
   Go:
     Type: AWS::Serverless::Function
+    Metadata: {SamResourceId: Go}
     Properties: {CodeUri: Go, Handler: bootstrap}
   Far: {Type: AWS::Serverless::Function, Properties: {CodeUri: {Bucket: code, Key: far.zip}}}
   Queue: {Type: AWS::SQS::Queue}
+  Alarm: {Type: AWS::CloudWatch::Alarm, DependsOn: [Go], Properties: {A: {Ref: Go}, B: {'Fn::GetAtt': [Go, Arn]}}}
 """
 
 
