@@ -40,7 +40,7 @@ BESIDE: Final[tuple[tuple[str, ...], ...]] = (
 """Files and folders of each part that runs beside the rest; what one names is in no other, nor in the rest."""
 _AT_ONCE: Final = 3
 """Parts that run at the same time, the rest among them. A further one begins when one of them has ended."""
-_PYTEST: Final = (sys.executable, "-m", "pytest")
+_PYTEST: Final = (sys.executable, "-u", "-m", "pytest")  # what it said is there even if it had to be ended
 
 
 def main() -> int:
@@ -75,7 +75,8 @@ def main() -> int:
             part.begin(tempfile.TemporaryFile())  # noqa: SIM115 - open until the part has ended
             begun.append(part)
         time.sleep(0.1)
-    codes = [part.end() for part in begun]
+    # What failed is said last, where one looks first.
+    codes = [part.end() for part in sorted(begun, key=Part.has_failed)]
     return next(filter(None, codes), 0)
 
 
@@ -101,6 +102,11 @@ class Part:
         self._said = said
         stderr = None if said is None else subprocess.STDOUT
         self._process = subprocess.Popen(self._command, stdout=said, stderr=stderr)
+
+    def has_failed(self) -> bool:
+        """Whether its exit code is another than 0."""
+        assert self._process is not None
+        return self._process.wait() != 0
 
     def interrupt(self) -> None:
         """Ends it as Ctrl-C does."""

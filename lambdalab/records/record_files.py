@@ -9,8 +9,9 @@ import functools
 import gc
 import multiprocessing
 import os
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
@@ -26,6 +27,7 @@ DAMAGED: Final = (ValueError, RecursionError)
 """What reading a file raises that is not JSON, not UTF-8, not such a record, or nests deeper than Python's stack."""
 T = TypeVar("T", bound=msgspec.Struct)
 R = TypeVar("R")
+S = TypeVar("S")
 
 
 def read_records(path: Path, kind: type[T]) -> list[T]:
@@ -107,16 +109,26 @@ def read_blocks(path: Path, kind: type[msgspec.Struct], read: Callable[[bytes], 
         spans = list(_spans(path))
     read_span = functools.partial(_read_span, path, kind, read)
     workers = len(os.sched_getaffinity(0))
-    # A fork beside other threads may inherit a lock that nobody will release.
-    if len(spans) < _LARGE_SPANS or workers == 1 or threading.active_count() > 1:
+    if len(spans) < _LARGE_SPANS or workers == 1:
         for span in spans:
             with storage(path, "read"):
                 yield read_span(span)
         return
-    with multiprocessing.get_context("fork").Pool(workers, initializer=gc.disable) as pool:  # no cycles there
-        for span, found in zip(spans, pool.imap(functools.partial(_quietly, read_span), spans), strict=True):
-            with storage(path, "read"):
-                yield read_span(span) if found is None else found  # read again here, where it fails in words
+    found = _in_processes(workers, functools.partial(_quietly, read_span), spans)
+    for span in spans:
+        try:
+            block = next(found, None)
+        except BrokenProcessPool:  # somebody ended a worker: the rest is read here
+            block = None
+        with storage(path, "read"):
+            yield read_span(span) if block is None else block  # what fails there fails here in words
+
+
+def _in_processes(workers: int, read: Callable[[S], R], spans: Sequence[S]) -> Iterator[R]:
+    # A fork of this process, which has threads of libraries, could inherit a lock that nobody will release.
+    context = multiprocessing.get_context("forkserver")
+    with ProcessPoolExecutor(workers, context, initializer=gc.disable) as pool:  # no cycles there
+        yield from pool.map(read, spans)
 
 
 @contextlib.contextmanager

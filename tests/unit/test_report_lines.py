@@ -1,5 +1,8 @@
 """Reading by the block is reading line by line: the same result for every line, in every order."""
 
+import multiprocessing
+import os
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -186,6 +189,20 @@ def test_a_damaged_line_is_named_by_its_number(log: Log, monkeypatch: pytest.Mon
     path.write_bytes(b"\n".join(lines))
     with pytest.raises(StorageError, match=r"platform\.jsonl, line 123, is damaged"):
         list(log.store.log_blocks(read_block))
+
+
+def ended_elsewhere(content: bytes) -> Block:
+    """Reads lines, but ends every process that is not the test's own."""
+    if multiprocessing.parent_process() is not None:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return read_block(content)
+
+
+def test_a_worker_that_somebody_ends_is_not_awaited(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(record_files, "_LARGE_SPANS", 1)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    blocks = log.store.log_blocks(ended_elsewhere)
+    assert found(observe_blocks(blocks)) == found(line_by_line(log.lines))
 
 
 def test_ordinary_lines_are_read_by_the_block(log: Log) -> None:
