@@ -9,9 +9,10 @@ import sys
 import traceback
 from collections.abc import Iterator
 from functools import cache
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any, Final
 
 import msgspec
@@ -78,19 +79,27 @@ def _load(path: Path) -> CallScenario:
     return scenario
 
 
+class _Source(SourceFileLoader):
+    """Compiles a file each time. Bytecode in ``__pycache__`` is taken for a file that changed within a second."""
+
+    def get_code(self, fullname: str) -> CodeType:  # noqa: ARG002 - the loader's interface
+        code: CodeType = self.source_to_code(self.get_data(self.path), self.path)
+        return code
+
+
 def _import(path: Path) -> ModuleType:
     """Imports a file that no import statement can name.
 
     Raises:
         UsageError: it ends with an exception; its line and text are in the sentence.
     """
-    spec = spec_from_file_location(f"{FILE} of {path.parent}", path)
+    loader = _Source(f"{FILE} of {path.parent}", str(path))
+    spec = spec_from_loader(loader.name, loader)
     assert spec is not None
-    assert spec.loader is not None
     module = module_from_spec(spec)
     sys.modules[spec.name] = module  # where msgspec and typing look up the names of a class's annotations
     try:
-        spec.loader.exec_module(module)
+        loader.exec_module(module)
     except Exception as error:
         del sys.modules[spec.name]
         said = f"{type(error).__name__}: {' '.join(str(getattr(error, 'msg', error)).split())}"
