@@ -1,10 +1,13 @@
 """What is deployed, read through the AWS API: the stack, its functions, and what leads to them."""
 
 import asyncio
+import contextlib
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+from urllib.parse import urlsplit
 
+import msgspec
 from botocore.exceptions import ClientError
 
 from lambdalab.aws.clients import Aws
@@ -16,6 +19,13 @@ from lambdalab.local.async_invoke import EventConfig
 from lambdalab.local.function import CUSTOM_RUNTIMES, FunctionSpec
 from lambdalab.local.packages import merge_layers, unpack
 from lambdalab.local.poller import Mapping
+
+DEPLOYED_PATH: Final = "/_lambdalab/deployed"
+"""Where the lab's server of the emulator answers a fingerprint of what is deployed (``emulator_server``)."""
+
+
+class _Deployment(msgspec.Struct):
+    fingerprint: str | None
 
 
 class Deployed:
@@ -31,6 +41,25 @@ class Deployed:
     def __init__(self, aws: Aws, executor: Executor, folder: Path, interpreters: dict[str, str]) -> None:
         self._aws, self._executor, self._folder, self._interpreters = aws, executor, folder, interpreters
         self._queue_urls: dict[str, str] = {}
+
+    async def fingerprint(self) -> str | None:
+        """What changes when a stack, a function or a mapping does; None where the emulator does not tell.
+
+        Raises:
+            OSError: it does not answer.
+        """
+        where = urlsplit(self._aws.lambda_.meta.endpoint_url)
+        reader, writer = await asyncio.open_connection(where.hostname, where.port)
+        try:
+            writer.write(f"GET {DEPLOYED_PATH} HTTP/1.0\r\nHost: {where.netloc}\r\n\r\n".encode())
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        finally:
+            writer.close()
+        if head.split(b" ", 2)[1:2] != [b"200"]:
+            return None
+        with contextlib.suppress(msgspec.DecodeError):
+            return msgspec.json.decode(body, type=_Deployment).fingerprint
+        return None
 
     async def stack(self, name: str) -> Stack:
         """The stack as CloudFormation describes it."""

@@ -79,6 +79,7 @@ class Plane:
         self._logical_names: dict[str, str] = {}
         self._leaving: set[asyncio.Task[None]] = set()
         self._told: dict[str, str] = {}
+        self._followed: str | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Attaches, serves until ``stop`` is set, then lets what runs finish and takes everything down.
@@ -92,7 +93,7 @@ class Plane:
             api = InvokeApi(self, self._settings.endpoint_url, self._executor)
             server = await self._serve(api)
             while not stop.is_set():
-                await self.follow()
+                await self._follow_changes()
                 for pool in self._pools.values():
                     pool.expire()
                 with contextlib.suppress(TimeoutError):
@@ -181,6 +182,15 @@ class Plane:
             for name in tuple(self._pools):
                 with contextlib.suppress(*FOLLOW_ERRORS):  # told already
                     await self._follow(name)
+
+    async def _follow_changes(self) -> None:
+        """Follows when something changed since, or may have, or could not be followed."""
+        seen = None
+        with contextlib.suppress(OSError):  # then following says why
+            seen = await self._deployed.fingerprint()
+        if seen is None or seen != self._followed or self._told:
+            await self.follow()
+            self._followed = seen
 
     async def take_up_change(self, name: str) -> None:
         """Reads one function and its mappings again after a change, so that its next invocation sees the change.

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import socket
+import time
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +15,9 @@ from typing import Any, Final
 import msgspec
 import pytest
 from botocore.exceptions import ClientError
+from e2e.iam_calls import Recorder
 
+from benchmarks.plane.world import free_ports
 from lambdalab.aws.clients import Aws
 from lambdalab.invoke.live import read_lines
 from lambdalab.local.settings import Settings
@@ -141,6 +144,33 @@ def test_reserved_concurrency_and_visibility_of_a_redeploy_are_followed(deployed
     wait_until(lambda: deployed.invocations("first")() == 2, 15)  # it would take 30 s with what was deployed first
     deployed.deploy("first", reserved="", visibility_s=2)
     wait_until(lambda: (deployed.function("first") or {})["reserved_concurrency"] is None, 10)
+
+
+def test_a_plane_reads_the_stack_again_only_when_something_changed(deployed: Deployed) -> None:
+    """Through a recorder of its calls. Its requests to queues go on."""
+    recorder = Recorder(deployed.stack.endpoint_url, deployed.stack.endpoint_url)
+    folder = deployed.folder / "second"
+    folder.mkdir()
+    settings = msgspec.json.decode((deployed.folder / "plane.json").read_bytes(), type=Settings)
+    with contextlib.ExitStack() as undo:
+        undo.callback(recorder.close)
+        (port,) = free_ports(1)
+        seen = msgspec.structs.replace(settings, endpoint_url=recorder.url, folder=str(folder), port=port)
+        plane = start_plane(seen, folder)
+        undo.callback(plane.end, grace_s=15)
+        stack = msgspec.structs.replace(deployed.stack, plane=plane)
+
+        def reads() -> int:
+            return sum(call.action.startswith(("cloudformation:", "lambda:")) for call in recorder.succeeded())
+
+        time.sleep(3)  # it follows what it changed itself when it attached
+        attached, receives = reads(), len(recorder.succeeded())
+        time.sleep(4)
+        assert reads() == attached > 0
+        assert len(recorder.succeeded()) > receives
+        deployed.deploy("first", reserved="2", visibility_s=30)
+        wait_until(lambda: stack.status()["functions"]["first"]["reserved_concurrency"] == 2, 10)
+        assert reads() > attached
 
 
 def test_reservations_that_lambda_would_refuse_are_not_taken(deployed: Deployed) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 
 from samples import ROOT
 
-ELSEWHERE: Final = {"awslambdaric", "ministack", "uvicorn", "backlog", "overlay"}
+ELSEWHERE: Final = {"awslambdaric", "ministack", "uvicorn", "backlog", "deployments", "overlay"}
 """Installed where functions or the emulator run, or beside the emulator's program."""
 PROGRAMS: Final = {"uv"}
 

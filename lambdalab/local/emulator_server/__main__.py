@@ -12,24 +12,31 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import uvicorn
+from deployments import fingerprint
 from ministack.app import app
 from ministack.services import sqs
 from overlay import install
 
 ABOUT_PATH: Final = "/_lambdalab/emulator"
+DEPLOYED_PATH: Final = "/_lambdalab/deployed"
 _KEEP_ALIVE_S: Final = 75
 """As long as the emulator's own server keeps a connection."""
 Asgi = Callable[[dict[str, Any], Callable[[], Awaitable[Any]], Callable[[dict[str, Any]], Awaitable[None]]], Any]
 
 
 def with_about(app: Asgi, about: dict[str, Any]) -> Asgi:
-    """The application, which also says at ``ABOUT_PATH`` how it is served."""
+    """The application, which also says at ``ABOUT_PATH`` how it is served, at ``DEPLOYED_PATH`` what is deployed."""
+    own: dict[str, Callable[[], dict[str, Any]]] = {
+        ABOUT_PATH: lambda: about,
+        DEPLOYED_PATH: lambda: {"fingerprint": fingerprint()},
+    }
 
     async def answer(scope: dict[str, Any], receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and scope["path"] == ABOUT_PATH:
-            headers = [(b"content-type", b"application/json")]
+        if scope["type"] == "http" and scope["path"] in own:
+            body = json.dumps(own[scope["path"]]()).encode()
+            headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
-            await send({"type": "http.response.body", "body": json.dumps(about).encode()})
+            await send({"type": "http.response.body", "body": body})
         else:
             await app(scope, receive, send)
 
