@@ -30,6 +30,7 @@ from lambdalab.run.target import Resources
 from local.support import exists
 from local.whole import LANGUAGES, Up, both, processes_of, wait_until
 
+LONG = {"python": 30, "go": 100}
 POISON = '{"batch_id": "poison", "count": \u00fc"\n\t broken '
 
 
@@ -37,8 +38,9 @@ def batch(count: int = 3, size_bytes: int = 100, label: str = "TEST") -> dict[st
     return {"batch_id": f"t:{secrets.token_hex(4)}", "size_bytes": size_bytes, "count": count, "label": label}
 
 
-def large() -> dict[str, Any]:
-    return batch(100, 65536, "LARGE_64KBx100")
+def long(language: str) -> dict[str, Any]:
+    """Takes long enough to be killed, and also on a slow and busy machine far less than the timeout."""
+    return batch(LONG[language], 65536, "LONG")
 
 
 def settle(up: Up, language: str, timeout_s: float = 40) -> None:
@@ -241,9 +243,8 @@ def test_every_setting_of_a_mapping_is_followed(up: Up) -> None:
 
 
 def test_environment_killed_in_the_middle_of_a_batch_loses_nothing(up: Up) -> None:
-    message = large()
-
     def killed(language: str) -> tuple[int, list[int]]:
+        message = long(language)
         up.send(language, message)
         wait_until(lambda: len(up.items(language, message["batch_id"])) >= 10, 20)
         (pid,) = up.pids(language)
@@ -253,13 +254,13 @@ def test_environment_killed_in_the_middle_of_a_batch_loses_nothing(up: Up) -> No
         settle(up, language, 50)
         return partial, sequence(up.items(language, message["batch_id"]))
 
-    for partial, found in both(killed):
-        assert 10 <= partial < 100
-        assert found == list(range(100))
+    for language, (partial, found) in zip(LANGUAGES, both(killed), strict=True):
+        assert 10 <= partial < LONG[language]
+        assert found == list(range(LONG[language]))
 
 
 def test_plane_killed_in_the_middle_of_a_batch_loses_nothing_and_leaves_nothing(up: Up) -> None:
-    message = large()
+    message = long("python")
     first = up.send("python", message)
     assert first
     up.send("go", batch())  # so that there is an idle, stopped environment as well
@@ -277,7 +278,7 @@ def test_plane_killed_in_the_middle_of_a_batch_loses_nothing_and_leaves_nothing(
     up.stack = msgspec.structs.replace(up.stack, plane=up.start_plane(up.stack.plane.port))
     for language in LANGUAGES:
         settle(up, language, 50)
-    assert sequence(up.items("python", message["batch_id"])) == list(range(100))
+    assert sequence(up.items("python", message["batch_id"])) == list(range(LONG["python"]))
     assert sequence(up.items("go", later["batch_id"])) == [0, 1, 2]
 
 
@@ -407,7 +408,7 @@ def test_second_invocation_at_a_time_is_throttled(up: Up) -> None:
         "lambda", endpoint_url=up.stack.lambda_endpoint_url, config=Config(retries={"total_max_attempts": 1})
     )
     with contextlib.closing(once), ThreadPoolExecutor(1) as threads:
-        slow = threads.submit(up.invoke, name, large())
+        slow = threads.submit(up.invoke, name, long("python"))
         wait_until(lambda: up.status()["functions"][name]["in_flight"] == 1, 5)
         with pytest.raises(once.exceptions.TooManyRequestsException) as caught:
             once.invoke(FunctionName=name)
