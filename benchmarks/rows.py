@@ -27,8 +27,9 @@ from lambdalab.design.arms import Factors, Load, Protocol, Start
 from lambdalab.logs.platform_lines import billed_ms, render_end, render_report, render_start
 from lambdalab.planning.protocol import schedule
 from lambdalab.pricing.costs import load_price_sheet
+from lambdalab.records.manifest import MessageManifest, QueuedFunction
 from lambdalab.records.trial_files import SCHEMA_VERSION, RunDirectory
-from lambdalab.records.trials import FunctionFacts, LogLine, Manifest, PlatformReport, Trial, TrialResult
+from lambdalab.records.trials import LogLine, PlatformReport, Trial, TrialResult
 
 INVOCATIONS: Final = 100_000
 BEGAN_MS: Final = 1_795_255_200_000
@@ -90,7 +91,7 @@ def _generate(results: Path, invocations: int) -> RunDirectory:
     return store
 
 
-def _lines(manifest: Manifest, trial: Trial, result: TrialResult, draw: random.Random) -> Iterator[LogLine]:
+def _lines(manifest: MessageManifest, trial: Trial, result: TrialResult, draw: random.Random) -> Iterator[LogLine]:
     cold = trial.load.start is Start.COLD
     request_id = str(uuid.UUID(int=draw.getrandbits(128)))
     duration_ms = round(draw.lognormvariate(3, 1), 2)
@@ -142,7 +143,7 @@ def _lines(manifest: Manifest, trial: Trial, result: TrialResult, draw: random.R
         )
 
 
-def _manifest(invocations: int) -> Manifest:
+def _manifest(invocations: int) -> MessageManifest:
     loads = (
         Load(label="WARMUP", size_bytes=1024, count=1, start=Start.COLD),
         Load(label="SMALL", size_bytes=1024, count=100, start=Start.WARM),
@@ -156,7 +157,7 @@ def _manifest(invocations: int) -> Manifest:
         loads=loads,
     )
     prices = load_price_sheet("us-east-1")
-    return Manifest(
+    return MessageManifest(
         schema_version=SCHEMA_VERSION,
         run_id="20261121-100000-ingest-abcd",
         started_at=datetime.fromtimestamp(BEGAN_MS / 1000, UTC).isoformat(timespec="milliseconds"),
@@ -178,8 +179,8 @@ def _manifest(invocations: int) -> Manifest:
     )
 
 
-def _facts(language: str) -> FunctionFacts:
-    return FunctionFacts(
+def _facts(language: str) -> QueuedFunction:
+    return QueuedFunction(
         function_name=f"lab-{language}",
         language=language,
         runtime="provided.al2023" if language == "go" else "python3.12",

@@ -3,7 +3,7 @@
 Only facts: ``report/answer.py`` has the words.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from decimal import Decimal
 from typing import Final
 
@@ -13,14 +13,14 @@ from lambdalab.analysis.bill import Bill, Parts
 from lambdalab.analysis.pairing import judged_comparisons
 from lambdalab.analysis.summary import Answer, Cell, ColdStart, Contrast, Level, Share
 from lambdalab.design.arms import Arm, Start
-from lambdalab.records.trials import Manifest
+from lambdalab.records.manifest import CallManifest, Manifest, MessageManifest
 from lambdalab.statistics.comparison import Comparison, Metric, Verdict, fewest_blocks
 
 MILLION: Final = 1_000_000
 
 
 def answer_of(
-    manifest: Manifest, cells: Sequence[Cell], comparisons: Sequence[Comparison], bill: Bill | None
+    manifest: MessageManifest, cells: Sequence[Cell], comparisons: Sequence[Comparison], bill: Bill | None
 ) -> Answer:
     """Find what the first lines say.
 
@@ -31,11 +31,12 @@ def answer_of(
         bill: of the run; without one no component is named.
     """
     warm = [cell for cell in cells if cell.start == Start.WARM]
+    labels = warm_labels(manifest)
     return Answer(
         is_warm=bool(warm),
         levels=tuple(_levels(manifest.protocol.arms, warm or cells)),
-        times=contrasts(manifest, comparisons, Metric.DURATION),
-        costs=contrasts(manifest, comparisons, Metric.COST),
+        times=contrasts(comparisons, Metric.DURATION, warm=labels),
+        costs=contrasts(comparisons, Metric.COST, warm=labels),
         shares=tuple(_shares(bill, warm or cells)),
         cold_starts=tuple(_cold_starts(cells)),
         peak_mb=tuple(_peaks(cells)),
@@ -43,9 +44,21 @@ def answer_of(
     )
 
 
-def contrasts(manifest: Manifest, comparisons: Iterable[Comparison], metric: Metric) -> tuple[Contrast, ...]:
-    """The judged comparisons of a metric, each from the side of the arm that takes or costs more."""
-    warm = {load.label for load in manifest.protocol.loads if load.start is Start.WARM}
+def warm_labels(manifest: Manifest) -> set[str]:
+    """What is compared of warm work: the warm loads of a run of messages, all cells of a run of calls."""
+    if isinstance(manifest, MessageManifest):
+        return {load.label for load in manifest.protocol.loads if load.start is Start.WARM}
+    return {cell.name for cell in manifest.protocol.cells} if isinstance(manifest, CallManifest) else set()
+
+
+def contrasts(comparisons: Iterable[Comparison], metric: Metric, *, warm: Container[str]) -> tuple[Contrast, ...]:
+    """The judged comparisons of a metric, each from the side of the arm that takes or costs more.
+
+    Args:
+        comparisons: of a run, or of two.
+        metric: which of them.
+        warm: the labels of warm work.
+    """
     found = []
     for one in comparisons:
         if one.metric is not metric or one.verdict is Verdict.NOT_JUDGED:
@@ -127,7 +140,7 @@ def _peaks(cells: Iterable[Cell]) -> Iterator[tuple[str, int]]:
     yield from highest.items()
 
 
-def _aa_commands(manifest: Manifest, comparisons: Sequence[Comparison]) -> Iterator[str]:
+def _aa_commands(manifest: MessageManifest, comparisons: Sequence[Comparison]) -> Iterator[str]:
     """What to type for each language; nothing where resolutions are known or `lambdalab aa` has no such design."""
     factors = manifest.protocol.factors
     several = len(factors.mode) > 1 or factors.memory_mb or factors.batch_size or factors.architecture

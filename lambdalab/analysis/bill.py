@@ -22,7 +22,8 @@ from lambdalab.pricing.costs import (
     sqs_usd,
     tiered,
 )
-from lambdalab.records.trials import InvocationRow, Manifest, TrialResult, message_batch_ids
+from lambdalab.records.manifest import MessageManifest
+from lambdalab.records.trials import InvocationRow, TrialResult, message_batch_ids
 
 MONTH_S: Final = 730 * 3600
 """A month as AWS's own calculator has it: 730 hours."""
@@ -114,7 +115,7 @@ class Bill(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def bill_of_run(
-    manifest: Manifest,
+    manifest: MessageManifest,
     trials: Sequence[TrialResult],
     rows: Sequence[InvocationRow],
     sheet: PriceSheet,
@@ -229,7 +230,7 @@ def polls_of(seconds: int) -> int:
 
 
 def _cell(
-    manifest: Manifest,
+    manifest: MessageManifest,
     trials: Sequence[TrialResult],
     rows: Sequence[InvocationRow],
     sheet: PriceSheet,
@@ -342,7 +343,7 @@ def _init_usd(rows: Iterable[InvocationRow], usd_per_gb_s: Decimal) -> Decimal |
     return _mean(shares)
 
 
-def _polling_requests(manifest: Manifest, trials: Sequence[TrialResult]) -> int | None:
+def _polling_requests(manifest: MessageManifest, trials: Sequence[TrialResult]) -> int | None:
     """The empty receives of a run: each of its mappings, from its start to the last message's end."""
     end_ms = max((trial.drained_at_ms for trial in trials if trial.drained_at_ms is not None), default=None)
     if end_ms is None:
@@ -352,7 +353,7 @@ def _polling_requests(manifest: Manifest, trials: Sequence[TrialResult]) -> int 
     return len(queues) * polls_of(max(seconds, 0))
 
 
-def _assumptions(sheet: PriceSheet, terms: Terms, manifest: Manifest) -> Iterable[str]:
+def _assumptions(sheet: PriceSheet, terms: Terms, manifest: MessageManifest) -> Iterable[str]:
     messages = max(arm.messages for arm in manifest.protocol.arms)
     together = manifest.sent_together(messages)
     yield f"prices of {sheet.name}; no taxes, discounts or storage"

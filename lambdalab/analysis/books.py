@@ -23,7 +23,8 @@ from lambdalab.analysis.load_limit import (
     verdicts,
 )
 from lambdalab.records.load import Ending, Figures, Limit, PipelineSample
-from lambdalab.records.trials import Estimate, FunctionFacts, InvocationRow, TrialResult
+from lambdalab.records.manifest import QueuedFunction
+from lambdalab.records.trials import Estimate, InvocationRow, TrialResult
 from lambdalab.statistics.estimates import LEVEL, median_estimate
 
 ALL: Final = "all"
@@ -123,7 +124,7 @@ def balance(
     rows: Iterable[InvocationRow],
     samples: Sequence[PipelineSample],
     ending: Ending | None,
-    functions: Mapping[str, FunctionFacts],
+    functions: Mapping[str, QueuedFunction],
 ) -> Books | None:
     """Closes the books.
 
@@ -308,7 +309,7 @@ def _limit(
     flows: Sequence[Flow],
     in_steps: Mapping[int, Figures | None],
     in_all: Figures | None,
-    functions: Mapping[str, FunctionFacts],
+    functions: Mapping[str, QueuedFunction],
     sender: Sequence[str],
 ) -> Limit:
     """The limit of the whole run when it is the sender, else of the first step that did not keep up.

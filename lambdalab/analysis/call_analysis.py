@@ -11,15 +11,16 @@ import msgspec
 
 from lambdalab.analysis.call_rows import LOGS, REPEATED, counted
 from lambdalab.analysis.call_summary import FactorialSummary, Group, Order, VolumeWords, Words
-from lambdalab.analysis.message_analysis import condition_cautions, few_samples_caution, runtime_cautions
+from lambdalab.analysis.cautions import cautions_of, drift_of
 from lambdalab.design.cells import CALLERS, LAB_FACTORS, LANGUAGE, MEMORY_MB, Cell, Design
-from lambdalab.machine_load import BlockLoad, load_cautions
+from lambdalab.machine_load import BlockLoad
 from lambdalab.pricing.costs import PriceSheet
-from lambdalab.records.calls import INTERRUPTED, CallRow, FactorialManifest
+from lambdalab.records.calls import INTERRUPTED, CallRow
+from lambdalab.records.manifest import CallManifest
 from lambdalab.records.trials import Estimate
 from lambdalab.scenario.base import CallScenario, Response, Volume
 from lambdalab.statistics.effects import Study, estimate_effects
-from lambdalab.statistics.estimates import LEVEL, median_estimate, smallest_n
+from lambdalab.statistics.estimates import LEVEL, median_estimate
 
 DURATION: Final = Response(measure="duration_ms", words="Duration", unit="ms")
 """What every call has a REPORT line of, whatever its scenario measures."""
@@ -42,7 +43,7 @@ class _Rate(NamedTuple):
 
 
 def summarise(
-    manifest: FactorialManifest,
+    manifest: CallManifest,
     rows: Sequence[CallRow],
     scenario: CallScenario,
     prices: PriceSheet,
@@ -125,6 +126,10 @@ def summarise(
             for study in _studies(design, sorted({row.block for row in calls}), calls, responses, rates, paces)
         ),
         order=tuple(_order(calls)),
+        drift=tuple(
+            drift_of(name, _durations(of_cells.get(name, ())))
+            for name in dict.fromkeys(cell.name for cell in protocol.cells)
+        ),
         invalid_reasons=_reasons(calls),
         notes=scenario.notes(),
         cautions=(),
@@ -132,7 +137,14 @@ def summarise(
     )
     return msgspec.structs.replace(
         summary,
-        cautions=(*load_cautions(block_loads), *_cautions(manifest, rows, calls, summary)),
+        cautions=cautions_of(
+            manifest,
+            _cautions(manifest, rows, calls, summary),
+            block_loads=block_loads,
+            drift=summary.drift,
+            valid_per_cell=[cell.warm for cell in summary.cells],
+            not_valid=(len(calls) - summary.rows_valid, len(calls), "calls"),
+        ),
         faults=tuple(_faults(summary)),
     )
 
@@ -289,11 +301,14 @@ def _order(calls: Iterable[CallRow]) -> Iterator[Order]:
         yield Order(block=block, cells=tuple(dict.fromkeys(row.cell for row in rows)))
 
 
+def _durations(rows: Iterable[CallRow]) -> list[float]:
+    """Those of the valid warm calls of a cell, in the order of execution."""
+    return _known((row for row in counted(rows) if row.valid and not row.cold_start), DURATION.measure)
+
+
 def _cautions(
-    manifest: FactorialManifest, rows: Iterable[CallRow], calls: Sequence[CallRow], summary: FactorialSummary
+    manifest: CallManifest, rows: Iterable[CallRow], calls: Sequence[CallRow], summary: FactorialSummary
 ) -> Iterator[str]:
-    yield from condition_cautions(manifest)
-    yield from runtime_cautions(manifest)
     valid = [row for row in calls if row.valid]
     if summary.stopped is not None and summary.calls_made < summary.calls_planned:
         yield f"ended by: {summary.stopped}, after {summary.calls_made:,} of {summary.calls_planned:,} calls"
@@ -302,7 +317,6 @@ def _cautions(
             f"{unlogged:,} of {len(valid):,} valid calls logged more than the 4 KB that Invoke returns, so what their "
             "log costs is not known; means of costs are by component, over the calls of which it is known"
         )
-    yield from few_samples_caution(sum(0 < cell.warm < smallest_n(LEVEL) for cell in summary.cells), len(summary.cells))
     estimated = [one for one in summary.effects if one.refused is None]
     yield from dict.fromkeys(f"{one.design}: {said}, and is in no effect" for one in estimated for said in one.left_out)
     yield from dict.fromkeys(f"{one.design}: {said}" for one in estimated for said in one.aliased)
@@ -314,8 +328,6 @@ def _cautions(
         yield f"{cold:,} calls met a cold start after the warm-up; they are in rates and costs, and in no other number"
     if unwarmed := sum(row.warmup and not row.valid and not _is_repeated(row) for row in rows):
         yield f"{unwarmed:,} of {summary.warmups:,} warm-up calls are not valid; metrics.csv says why"
-    if len(valid) < len(calls):
-        yield f"{len(calls) - len(valid):,} of {len(calls):,} calls are not valid; why:"
 
 
 def _faults(summary: FactorialSummary) -> Iterator[str]:

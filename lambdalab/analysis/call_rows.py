@@ -15,7 +15,8 @@ from lambdalab.errors import StorageError
 from lambdalab.logs.platform_lines import INIT_APART, MalformedReportError, beside_others, parse_report, request_id_of
 from lambdalab.pricing.costs import PriceSheet, ingested_bytes, invocation_cost, kept_sheet, rounded
 from lambdalab.records.call_files import FactorialDirectory
-from lambdalab.records.calls import Call, CallRow, FactorialManifest, Outcome
+from lambdalab.records.calls import Call, CallRow, Outcome
+from lambdalab.records.manifest import CallManifest
 from lambdalab.records.trials import PlatformReport
 from lambdalab.scenario.base import CallScenario
 
@@ -34,7 +35,7 @@ _CELL_DECIDES: Final = (LANGUAGE, MEMORY_MB)
 class MeasuredCalls(NamedTuple):
     """A factorial run as it was measured: everything its numbers follow from."""
 
-    manifest: FactorialManifest
+    manifest: CallManifest
     prices: PriceSheet
     rows: list[CallRow]
 
@@ -69,9 +70,7 @@ def read_calls(store: FactorialDirectory, scenario: CallScenario) -> MeasuredCal
     return MeasuredCalls(manifest, prices, judge(manifest, calls, scenario, prices))
 
 
-def judge(
-    manifest: FactorialManifest, calls: Iterable[Call], scenario: CallScenario, prices: PriceSheet
-) -> list[CallRow]:
+def judge(manifest: CallManifest, calls: Iterable[Call], scenario: CallScenario, prices: PriceSheet) -> list[CallRow]:
     """One row per call, in the order they began.
 
     Args:
@@ -92,7 +91,7 @@ def judge(
     ]
 
 
-def row_columns(rows: Sequence[CallRow], manifest: FactorialManifest) -> dict[str, object]:
+def row_columns(rows: Sequence[CallRow], manifest: CallManifest) -> dict[str, object]:
     """The columns of ``metrics.csv`` and their types: one for every factor, measure and component of the cost.
 
     One of these that is called like a column every row has gets ``scenario_`` before its name.
@@ -140,7 +139,7 @@ def _keys(mappings: Iterable[Mapping[str, object]]) -> list[str]:
 
 
 def _row(
-    manifest: FactorialManifest,
+    manifest: CallManifest,
     cell: Cell,
     call: Call,
     found: _Reports,

@@ -4,6 +4,7 @@ from decimal import Decimal
 
 import msgspec
 
+from lambdalab.analysis.summary import Drift
 from lambdalab.design.cells import Level
 from lambdalab.records.trials import Estimate
 from lambdalab.statistics.effects import Effects
@@ -108,6 +109,7 @@ class FactorialSummary(msgspec.Struct, frozen=True, kw_only=True):
     cells: tuple[Group, ...]
     effects: tuple[Effects, ...]
     order: tuple[Order, ...]
+    drift: tuple[Drift, ...]
     invalid_reasons: dict[str, int]
     notes: tuple[str, ...]
     cautions: tuple[str, ...]

@@ -26,7 +26,7 @@ from typing import Final
 from msgspec.structs import replace
 
 from lambdalab.records.load import Figures, Limit, PipelineSample, QueueSample
-from lambdalab.records.trials import FunctionFacts
+from lambdalab.records.manifest import QueuedFunction
 
 BUSY: Final = 0.9
 """The share of a core, of the machine, of the time or of the places above which it counts as the limit."""
@@ -146,7 +146,7 @@ def figures_between(looks: Sequence[PipelineSample]) -> Figures | None:
 
 def limit_of(
     figures: Figures | None,
-    functions: Mapping[str, FunctionFacts],
+    functions: Mapping[str, QueuedFunction],
     *,
     sender: Sequence[str],
     behind: Collection[str] | None,
@@ -167,7 +167,7 @@ def limit_of(
     return Limit(what=what, sentence=f"Limited by {by}{where}: {figure}.", step=step, figures=figures)
 
 
-def limit_now(looks: Sequence[PipelineSample], functions: Mapping[str, FunctionFacts]) -> Limit | None:
+def limit_now(looks: Sequence[PipelineSample], functions: Mapping[str, QueuedFunction]) -> Limit | None:
     """The limit from the first of these looks to the last; None of less than two."""
     found = figures_between(looks)
     if found is None:
@@ -183,7 +183,7 @@ def limit_now(looks: Sequence[PipelineSample], functions: Mapping[str, FunctionF
 
 
 def _named(
-    found: Figures, functions: Mapping[str, FunctionFacts], sender: Sequence[str], behind: Collection[str] | None
+    found: Figures, functions: Mapping[str, QueuedFunction], sender: Sequence[str], behind: Collection[str] | None
 ) -> tuple[str, str, str]:
     """The limit as one word, as its name in a sentence, and its figure."""
     is_full = found.machine is not None and found.machine > BUSY
@@ -218,7 +218,7 @@ def _named(
     return "nothing", "nothing", "the offered rate was kept"
 
 
-def _concurrency(arm: str, found: Figures, function: FunctionFacts) -> tuple[str, str] | None:
+def _concurrency(arm: str, found: Figures, function: QueuedFunction) -> tuple[str, str] | None:
     """The setting that held back the function of an arm that fell behind, with its figure; None where none did."""
     grew = _backlog(found, [arm])
     reserved, most = function.reserved_concurrency, function.maximum_concurrency

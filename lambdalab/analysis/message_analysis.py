@@ -12,6 +12,7 @@ from lambdalab.analysis.answer import answer_of
 from lambdalab.analysis.bill import Bill as Bill
 from lambdalab.analysis.bill import Parts as Parts
 from lambdalab.analysis.books import Books as Books
+from lambdalab.analysis.cautions import cautions_of, drift_of
 from lambdalab.analysis.figures import figures
 from lambdalab.analysis.frontier import Frontier as Frontier
 from lambdalab.analysis.message_rows import REPEATED
@@ -21,22 +22,19 @@ from lambdalab.analysis.summary import Cell as Cell
 from lambdalab.analysis.summary import Drift as Drift
 from lambdalab.analysis.summary import Summary as Summary
 from lambdalab.design.arms import Protocol, Stop
-from lambdalab.machine_load import BlockLoad, load_cautions
-from lambdalab.records import cpu_limit
-from lambdalab.records.calls import FactorialManifest
-from lambdalab.records.trials import Estimate, InvocationRow, Manifest, TrialResult
+from lambdalab.machine_load import BlockLoad
+from lambdalab.records.manifest import MessageManifest
+from lambdalab.records.trials import Estimate, InvocationRow, TrialResult
 from lambdalab.statistics.comparison import Comparison
-from lambdalab.statistics.estimates import LEVEL, PRECISION, median_estimate, rank_correlation, smallest_n
+from lambdalab.statistics.estimates import LEVEL, median_estimate
 
 FIXED_BLOCKS: Final = "all blocks done"
 BLOCKS_CAP: Final = "blocks cap"
-CPU_LIMIT_UNKNOWN: Final = "unknown"
-"""What holds functions to their share of CPU where it is neither Lambda nor the lab's plane."""
 Number = TypeVar("Number", float, Decimal)
 
 
 def summarise(
-    manifest: Manifest,
+    manifest: MessageManifest,
     trials: Sequence[TrialResult],
     rows: Sequence[InvocationRow],
     *,
@@ -106,7 +104,11 @@ def summarise(
         comparisons=comparisons,
         verdict=in_a_sentence(comparisons),
         answer=answer_of(manifest, cells, comparisons, bill),
-        drift=tuple(_drift(arm, load.label, current) for load in protocol.loads for arm in names),
+        drift=tuple(
+            drift_of(f"{arm} {load.label}", _durations(arm, load.label, current))
+            for load in protocol.loads
+            for arm in names
+        ),
         invalid_reasons=dict(reasons.most_common()),
         figures=figures(protocol, current),
         cautions=(),
@@ -117,7 +119,14 @@ def summarise(
     )
     return msgspec.structs.replace(
         summary,
-        cautions=(*load_cautions(block_loads), *_cautions(manifest, summary)),
+        cautions=cautions_of(
+            manifest,
+            _cautions(manifest, summary),
+            block_loads=block_loads,
+            drift=summary.drift,
+            valid_per_cell=[cell.n_valid for cell in cells],
+            not_valid=(summary.rows_total - summary.rows_valid, summary.rows_total, "samples"),
+        ),
         faults=tuple(_faults(manifest, summary)),
     )
 
@@ -155,59 +164,13 @@ def _median(values: Iterable[Number | None]) -> Number | None:
     return median(known) if known else None
 
 
-def _drift(arm: str, label: str, rows: Iterable[InvocationRow]) -> Drift:
+def _durations(arm: str, label: str, rows: Iterable[InvocationRow]) -> list[float]:
+    """The valid ones of a cell, in the order of execution."""
     of_cell = [row for row in rows if row.valid and (row.arm, row.label) == (arm, label)]
-    values = [row.duration_ms for row in sorted(of_cell, key=lambda row: row.block) if row.duration_ms is not None]
-    correlation = halves = None
-    if len(values) >= smallest_n(LEVEL) and min(values) != max(values):
-        correlation = rank_correlation(range(len(values)), values)
-        middle = len(values) // 2
-        first = median(values[:middle])
-        halves = median(values[-middle:]) / first if first > 0 else None
-    return Drift(arm=arm, label=label, correlation=correlation, halves=halves)
+    return [row.duration_ms for row in sorted(of_cell, key=lambda row: row.block) if row.duration_ms is not None]
 
 
-def condition_cautions(manifest: Manifest | FactorialManifest) -> Iterable[str]:
-    """What to know of the times of a run because of where and under which conditions it ran."""
-    if manifest.target == "local":
-        yield "local times: they describe this machine and are not comparable with AWS times"
-    elif manifest.cpu_limit == CPU_LIMIT_UNKNOWN:
-        yield f"{manifest.endpoint} is not AWS: the times are of what answers there, not of Lambda"
-    if manifest.cpu_limit == cpu_limit.NONE:
-        yield cpu_limit.CAUTION
-    if manifest.cpu_scale != 1:
-        yield (
-            f"cpu scale {manifest.cpu_scale:g}: every function had that many times the CPU its memory gives it"
-            if manifest.cpu_limit != cpu_limit.NONE
-            else f"cpu scale {manifest.cpu_scale:g} had no effect: there was no CPU limit to scale"
-        )
-    if manifest.latency_model is not None:
-        yield (
-            f"latency model {manifest.latency_model}: adds latencies to DynamoDB, SQS and S3, so these "
-            "times are not comparable with times without it"
-        )
-
-
-def runtime_cautions(manifest: Manifest | FactorialManifest) -> Iterable[str]:
-    """Which functions ran on another runtime than the template would give them."""
-    for name, function in manifest.functions.items():
-        wanted = manifest.template_runtimes.get(name)
-        if wanted is not None and wanted != function.runtime:
-            yield f"{name} ran on {function.runtime}; the template's default is {wanted}"
-
-
-def few_samples_caution(few: int, cells: int) -> Iterable[str]:
-    """How many of the cells have samples, but too few of them for an interval."""
-    if few:
-        yield (
-            f"{few} of {cells} cells have fewer than {smallest_n(LEVEL)} valid samples, "
-            f"so their medians have no {LEVEL:.0%} interval"
-        )
-
-
-def _cautions(manifest: Manifest, summary: Summary) -> Iterable[str]:
-    yield from condition_cautions(manifest)
-    yield from runtime_cautions(manifest)
+def _cautions(manifest: MessageManifest, summary: Summary) -> Iterable[str]:
     messages = {arm.name: arm.messages for arm in manifest.protocol.arms}
     for arm, function in manifest.functions.items():
         if manifest.load is not None:
@@ -228,21 +191,11 @@ def _cautions(manifest: Manifest, summary: Summary) -> Iterable[str]:
         yield from summary.load.cautions
     if manifest.protocol.stop is not None:
         yield from _off_target(manifest.protocol.stop, summary)
-    few = sum(0 < cell.n_valid < smallest_n(LEVEL) for cell in summary.cells)
-    yield from few_samples_caution(few, len(summary.cells))
     yield from _too_few_blocks(summary.comparisons)
-    for drift in summary.drift:
-        if _is_notable(drift):
-            yield (
-                f"{drift.arm} {drift.label} drifted: in the second half of the run {drift.halves:.2f} times the first, "
-                f"correlation with order {drift.correlation:.2f}"
-            )
     if summary.reports_found < summary.reports_expected:
         yield f"only {summary.reports_found} of {summary.reports_expected} REPORT lines were found"
     if summary.damaged_lines:
         yield f"{summary.damaged_lines} log lines are damaged and could not be read"
-    if summary.rows_valid < summary.rows_total:
-        yield f"{summary.rows_total - summary.rows_valid} of {summary.rows_total} samples are not valid"
 
 
 def _too_few_blocks(comparisons: Iterable[Comparison]) -> Iterable[str]:
@@ -253,13 +206,6 @@ def _too_few_blocks(comparisons: Iterable[Comparison]) -> Iterable[str]:
             f"{min(one.n_blocks for one in short)} blocks find no difference, however large: {len(short)} comparisons "
             f"need at least {short[0].fewest_blocks}"
         )
-
-
-def _is_notable(drift: Drift) -> bool:
-    """A movement that is steady, and more than what is called precise (docs/method.md)."""
-    if drift.correlation is None or drift.halves is None:
-        return False
-    return abs(drift.correlation) >= 0.5 and not 1 / (1 + PRECISION) <= drift.halves <= 1 + PRECISION
 
 
 def _all_blocks(protocol: Protocol) -> str:
@@ -280,7 +226,7 @@ def _off_target(stop: Stop, summary: Summary) -> Iterable[str]:
         )
 
 
-def _faults(manifest: Manifest, summary: Summary) -> Iterable[str]:
+def _faults(manifest: MessageManifest, summary: Summary) -> Iterable[str]:
     if manifest.load is not None:
         if manifest.stopped is None:
             yield "interrupted before its sender said that it had ended"

@@ -17,8 +17,9 @@ from lambdalab.design.arms import Arm, Mode, Start, as_cold
 from lambdalab.errors import StorageError
 from lambdalab.logs.observations import Observations, Observed, observe_run
 from lambdalab.pricing.costs import PriceSheet, invocation_cost, kept_sheet, rounded, shared_requests, sqs_usd
+from lambdalab.records.manifest import MessageManifest
 from lambdalab.records.trial_files import RunDirectory
-from lambdalab.records.trials import Cost, FunctionRecord, InvocationRow, Manifest, PlatformReport, TrialResult
+from lambdalab.records.trials import Cost, FunctionRecord, InvocationRow, PlatformReport, TrialResult
 
 NO_REPORT: Final = "no REPORT line was found"
 REPEATED: Final = "repeated after an interruption"
@@ -46,7 +47,7 @@ class _Share(NamedTuple):
 class MeasuredRun(NamedTuple):
     """A run as it was measured: everything its numbers follow from."""
 
-    manifest: Manifest
+    manifest: MessageManifest
     prices: PriceSheet
     trials: list[TrialResult]
     rows: list[InvocationRow]
@@ -76,7 +77,7 @@ def read_run(store: RunDirectory) -> MeasuredRun:
     return MeasuredRun(manifest, prices, trials, rows, damaged_lines, books)
 
 
-def _unrecorded(manifest: Manifest, observations: Observations, prices: PriceSheet) -> str | None:
+def _unrecorded(manifest: MessageManifest, observations: Observations, prices: PriceSheet) -> str | None:
     """What a load run's invocations cost that left no record, so that they belong to no message and are in no row."""
     architectures = {function.log_group: function.architecture for function in manifest.functions.values()}
     count, usd = 0, Decimal()
@@ -102,7 +103,7 @@ def _unrecorded(manifest: Manifest, observations: Observations, prices: PriceShe
     )
 
 
-def _refuse_unknown_arms(store: RunDirectory, manifest: Manifest, trials: Sequence[TrialResult]) -> None:
+def _refuse_unknown_arms(store: RunDirectory, manifest: MessageManifest, trials: Sequence[TrialResult]) -> None:
     arms = {arm.name for arm in manifest.protocol.arms}
     for name in sorted({result.trial.arm for result in trials} - arms):
         raise StorageError(
@@ -111,7 +112,9 @@ def _refuse_unknown_arms(store: RunDirectory, manifest: Manifest, trials: Sequen
         )
 
 
-def missing_reports(manifest: Manifest, trials: Sequence[TrialResult], observations: Observations) -> list[TrialResult]:
+def missing_reports(
+    manifest: MessageManifest, trials: Sequence[TrialResult], observations: Observations
+) -> list[TrialResult]:
     """Trials whose last attempt was sent and has no invocation with a REPORT line among the lines yet."""
     invocations = _invocations(manifest, trials, observations)
     last = {result.trial.trial_id: result.batch_id for result in trials}
@@ -125,7 +128,7 @@ def missing_reports(manifest: Manifest, trials: Sequence[TrialResult], observati
 
 
 def join(
-    manifest: Manifest, trials: Sequence[TrialResult], observations: Observations, prices: PriceSheet
+    manifest: MessageManifest, trials: Sequence[TrialResult], observations: Observations, prices: PriceSheet
 ) -> list[InvocationRow]:
     """One row per invocation, in the order of the trials; a trial without an invocation has a row as well.
 
@@ -139,7 +142,7 @@ def join(
 
 
 def _rows(
-    manifest: Manifest, trials: Sequence[TrialResult], invocations: list[list[Observed]], prices: PriceSheet
+    manifest: MessageManifest, trials: Sequence[TrialResult], invocations: list[list[Observed]], prices: PriceSheet
 ) -> list[InvocationRow]:
     """As ``join``. Empties the invocations."""
     last = {result.trial.trial_id: result.batch_id for result in trials}
@@ -156,7 +159,9 @@ def _rows(
     return rows
 
 
-def _invocations(manifest: Manifest, trials: Sequence[TrialResult], observations: Observations) -> list[list[Observed]]:
+def _invocations(
+    manifest: MessageManifest, trials: Sequence[TrialResult], observations: Observations
+) -> list[list[Observed]]:
     """The invocations of each trial.
 
     They are found by the batch in the function's own record. One that timed out or crashed leaves none; where
@@ -185,7 +190,7 @@ def _invocations(manifest: Manifest, trials: Sequence[TrialResult], observations
 
 
 def _row(
-    manifest: Manifest,
+    manifest: MessageManifest,
     arm: Arm,
     result: TrialResult,
     observed: Observed | None,

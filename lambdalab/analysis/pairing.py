@@ -1,13 +1,16 @@
-"""From rows to what is compared: the arms of one run, or the same arm of two runs. Pure."""
+"""From rows to what is compared: the arms of one run, or the same arm or cell of two runs. Pure."""
 
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from statistics import median
-from typing import Final
+from typing import Final, TypeVar
 
+from lambdalab.analysis.call_rows import counted
 from lambdalab.design.arms import Load, Protocol, Start
-from lambdalab.records.trials import InvocationRow, Manifest
+from lambdalab.records.calls import CallRow
+from lambdalab.records.manifest import CallManifest, Manifest, MessageManifest
+from lambdalab.records.trials import InvocationRow
 from lambdalab.statistics.comparison import MARGIN, Comparison, Metric, Samples, Verdict, arm_pairs, compare
 
 Resolutions = Mapping[tuple[str, str, Metric], float]
@@ -18,6 +21,12 @@ _VALUE_OF: Final[dict[Metric, Callable[[InvocationRow], float | None]]] = {
     Metric.BILLED: lambda row: row.billed_ms,
     Metric.INIT: lambda row: row.init_ms,
     Metric.END_TO_END: lambda row: row.end_to_end_ms,
+    Metric.COST: lambda row: None if row.cost_total_usd is None else float(row.cost_total_usd),
+}
+_VALUE_OF_CALL: Final[dict[Metric, Callable[[CallRow], float | None]]] = {
+    Metric.DURATION: lambda row: row.duration_ms,
+    Metric.BILLED: lambda row: row.billed_ms,
+    Metric.END_TO_END: lambda row: row.elapsed_ms,
     Metric.COST: lambda row: None if row.cost_total_usd is None else float(row.cost_total_usd),
 }
 _BY_WEIGHT: Final = (
@@ -31,11 +40,12 @@ _BY_WEIGHT: Final = (
     Verdict.NO_CHANGE,
     Verdict.NOT_JUDGED,
 )
+R = TypeVar("R", InvocationRow, CallRow)
 _Cells = dict[tuple[str, str], list[InvocationRow]]
 
 
 def compare_arms(
-    manifest: Manifest,
+    manifest: MessageManifest,
     rows: Iterable[InvocationRow],
     *,
     margin: float = MARGIN,
@@ -96,8 +106,8 @@ def judged_comparisons(protocol: Protocol) -> int:
 
 
 def compare_runs(
-    base: tuple[Manifest, Iterable[InvocationRow]],
-    candidate: tuple[Manifest, Iterable[InvocationRow]],
+    base: tuple[MessageManifest, Iterable[InvocationRow]],
+    candidate: tuple[MessageManifest, Iterable[InvocationRow]],
     *,
     margin: float = MARGIN,
 ) -> tuple[Comparison, ...]:
@@ -132,8 +142,41 @@ def compare_runs(
     return compare(samples, seed=after.seed, paired=False, margin=margin)
 
 
+def compare_call_runs(
+    base: tuple[CallManifest, Iterable[CallRow]],
+    candidate: tuple[CallManifest, Iterable[CallRow]],
+    *,
+    margin: float = MARGIN,
+) -> tuple[Comparison, ...]:
+    """Compare the cells that two runs of calls have in common: medians of the valid warm calls of a block, not paired.
+
+    Args:
+        base: the run that is compared with.
+        candidate: the run that is judged.
+        margin: the smallest change that matters, as a share.
+    """
+    (before, before_rows), (after, after_rows) = base, candidate
+    before_cells, after_cells = _warm_calls(before_rows), _warm_calls(after_rows)
+    known = {cell.name for cell in before.protocol.cells}
+    samples = [
+        Samples(
+            label=cell.name,
+            metric=metric,
+            arm=f"{cell.called} B",
+            over=f"{cell.called} A",
+            values=_medians(after_cells.get(cell.name, ()), value),
+            base=_medians(before_cells.get(cell.name, ()), value),
+            is_judged=metric in (Metric.DURATION, Metric.COST),
+        )
+        for cell in after.protocol.cells
+        if cell.name in known
+        for metric, value in _VALUE_OF_CALL.items()
+    ]
+    return compare(samples, seed=after.seed, paired=False, margin=margin)
+
+
 def differences(base: Manifest, candidate: Manifest) -> Iterator[str]:
-    """Say in what two runs are unlike, so that their times or costs are not comparable."""
+    """Say in what two runs of a kind are unlike, so that their times or costs are not comparable."""
     for what, one, two in (
         ("machine", _machine(base), _machine(candidate)),
         ("target", base.target, candidate.target),
@@ -147,6 +190,18 @@ def differences(base: Manifest, candidate: Manifest) -> Iterator[str]:
             yield f"{what} {one} and {two}"
     if base.latency != candidate.latency and base.latency_model == candidate.latency_model:
         yield f"latency model {base.latency_model} and another of that name"
+    if isinstance(base, MessageManifest) and isinstance(candidate, MessageManifest):
+        yield from _unlike_messages(base, candidate)
+    if isinstance(base, CallManifest) and isinstance(candidate, CallManifest):
+        yield from _unlike_designs(base, candidate)
+    for name in base.functions.keys() & candidate.functions.keys():
+        for fact in ("memory_mb", "architecture", "batch_size"):
+            was, is_now = (getattr(manifest.functions[name], fact, None) for manifest in (base, candidate))
+            if was != is_now:
+                yield f"{name} {fact} {was} and {is_now}"
+
+
+def _unlike_messages(base: MessageManifest, candidate: MessageManifest) -> Iterator[str]:
     offered, asked = base.load or {}, candidate.load or {}
     for name in dict.fromkeys((*offered, *asked)):
         if name != "seed" and offered.get(name) != asked.get(name):
@@ -162,10 +217,18 @@ def differences(base: Manifest, candidate: Manifest) -> Iterator[str]:
     for arm in base.functions.keys() & candidate.functions.keys():
         if modes[0].get(arm) != modes[1].get(arm):
             yield f"{arm} mode {modes[0].get(arm)} and {modes[1].get(arm)}"
-        for name in ("memory_mb", "architecture", "batch_size"):
-            one, two = (getattr(manifest.functions[arm], name) for manifest in (base, candidate))
-            if one != two:
-                yield f"{arm} {name} {one} and {two}"
+
+
+def _unlike_designs(base: CallManifest, candidate: CallManifest) -> Iterator[str]:
+    theirs = {design.label: design for design in candidate.protocol.designs}
+    for design in base.protocol.designs:
+        if (other := theirs.get(design.label)) is None:
+            continue
+        if design.invocations != other.invocations:
+            yield f"{design.label}: {design.invocations} and {other.invocations} invocations of a cell in a block"
+        for name in dict.fromkeys((*design.settings, *other.settings)):
+            if (one := design.settings.get(name)) != (two := other.settings.get(name)):
+                yield f"{design.label}: {name} {one} and {two}"
 
 
 def in_a_sentence(comparisons: Sequence[Comparison]) -> str:
@@ -209,9 +272,21 @@ def _cells(rows: Iterable[InvocationRow]) -> _Cells:
 
 def _by_block(cells: _Cells, arm: str, label: str, metric: Metric) -> dict[int, float]:
     """One value for each block: under load, where a block holds many messages, their median."""
-    value = _VALUE_OF[metric]
+    return _medians(cells.get((arm, label), ()), _VALUE_OF[metric])
+
+
+def _warm_calls(rows: Iterable[CallRow]) -> dict[str, list[CallRow]]:
+    cells: dict[str, list[CallRow]] = {}
+    for row in counted(rows):
+        if row.valid and not row.cold_start:
+            cells.setdefault(row.cell, []).append(row)
+    return cells
+
+
+def _medians(rows: Iterable[R], value: Callable[[R], float | None]) -> dict[int, float]:
+    """By block."""
     found: dict[int, list[float]] = {}
-    for row in cells.get((arm, label), ()):
+    for row in rows:
         if (measured := value(row)) is not None:
             found.setdefault(row.block, []).append(measured)
     return {block: median(values) for block, values in sorted(found.items())}

@@ -12,7 +12,7 @@ import msgspec
 
 from lambdalab.analysis.pairing import Resolutions
 from lambdalab.design.arms import Load
-from lambdalab.records.trials import Manifest
+from lambdalab.records.manifest import MessageManifest
 from lambdalab.statistics.comparison import Comparison, Metric, Verdict
 from lambdalab.statistics.estimates import LEVEL, binomial_cdf
 
@@ -56,7 +56,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     resolved: tuple[Resolved, ...]
 
 
-def design_of(manifest: Manifest, arm_name: str, blocks: int) -> Design:
+def design_of(manifest: MessageManifest, arm_name: str, blocks: int) -> Design:
     """Find what the samples of one arm were measured with."""
     arm = next(arm for arm in manifest.protocol.arms if arm.name == arm_name)
     return Design(
@@ -75,7 +75,7 @@ def design_of(manifest: Manifest, arm_name: str, blocks: int) -> Design:
     )
 
 
-def resolutions_of(records: Iterable[Record], manifest: Manifest, blocks: int) -> Resolutions:
+def resolutions_of(records: Iterable[Record], manifest: MessageManifest, blocks: int) -> Resolutions:
     """Look up what A/A runs of the design of each arm resolved; the last record of a design counts."""
     found = [(record.design, record.resolved) for record in records]
     return {

@@ -36,14 +36,13 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Drift(msgspec.Struct, frozen=True, kw_only=True):
-    """Whether the duration of one cell moved over the run.
+    """Whether the duration of one cell moved over the run. ``cell`` is its name, such as ``go SMALL``.
 
     ``correlation`` is Spearman's, of duration with order of execution; ``halves`` the median of the second half over
     that of the first. None below 6 samples, or where nothing varies.
     """
 
-    arm: str
-    label: str
+    cell: str
     correlation: float | None
     halves: float | None
 

@@ -35,11 +35,12 @@ def is_of_calls(scenario: str) -> bool:
 
 def run_of_calls(results: Path, run_id: str) -> "FactorialDirectory | None":
     """A run, when it is of calls."""
-    from lambdalab.records.call_files import FACTORIAL, FactorialDirectory
+    from lambdalab.records.call_files import FactorialDirectory
+    from lambdalab.records.manifest import CALLS
     from lambdalab.records.run_directory import find_run, kind_of
 
     folder = find_run(results, run_id)
-    return FactorialDirectory(folder) if kind_of(folder) == FACTORIAL else None
+    return FactorialDirectory(folder) if kind_of(folder) == CALLS else None
 
 
 def scenario_of_run(results: Path, run_id: str) -> str:

@@ -25,11 +25,12 @@ from lambdalab.errors import InvalidRunError, UsageError
 from lambdalab.report.console import make_console
 
 if TYPE_CHECKING:
-    from lambdalab.analysis.message_analysis import Summary
+    from lambdalab.analysis.call_rows import MeasuredCalls
+    from lambdalab.analysis.call_summary import FactorialSummary
     from lambdalab.analysis.message_rows import MeasuredRun
+    from lambdalab.analysis.summary import Summary
     from lambdalab.design.arms import Protocol
     from lambdalab.records.trial_files import RunDirectory
-    from lambdalab.records.trials import Manifest
     from lambdalab.run.target import AwsTarget
     from lambdalab.statistics.comparison import Comparison
 
@@ -62,6 +63,8 @@ def compare(
     results: Results = RESULTS,
 ) -> None:
     """Judge B against A, or the arms of one run; exits 1 only on a regression, 4 if blocks are too few to decide."""
+    from lambdalab.analysis.answer import warm_labels
+
     first, cautions = _measured(results, base)
     if candidate is None:
         found, notes = _of_arms(results, base, first, margin)
@@ -72,7 +75,7 @@ def compare(
         of_both = {caution: "" for caution in cautions if caution in others}
         of_one = {caution: run for run, said in (("A: ", cautions), ("B: ", others)) for caution in said}
         notes += [f"caution: {run}{caution}" for caution, run in (of_one | of_both).items()]
-    _print(first.manifest, found, notes, markdown=markdown)
+    _print(warm_labels(first.manifest), found, notes, markdown=markdown)
     end_by_verdict(found)
 
 
@@ -120,12 +123,19 @@ def aa(
 
 
 def _of_arms(
-    results: Path, run_id: str, run: "MeasuredRun", margin: float
+    results: Path, run_id: str, run: "MeasuredRun | MeasuredCalls", margin: float
 ) -> "tuple[tuple[Comparison, ...], list[str]]":
+    from lambdalab.analysis.call_rows import MeasuredCalls
     from lambdalab.analysis.pairing import compare_arms
     from lambdalab.records.trial_files import RunDirectory
     from lambdalab.run.experiment import known_resolutions
 
+    if isinstance(run, MeasuredCalls):
+        name = run.manifest.run_id
+        raise UsageError(
+            f"run {name} is of calls: it has cells, and what its factors do is in its report",
+            next_step=f"read it with `lambdalab report {name}`, or name a second run of calls to judge",
+        )
     resolutions = known_resolutions(RunDirectory.open(results, run_id), run.manifest, run.trials)
     found = compare_arms(run.manifest, run.rows, margin=margin, resolutions=resolutions)
     if not found:
@@ -134,9 +144,10 @@ def _of_arms(
 
 
 def _of_runs(
-    first: "MeasuredRun", second: "MeasuredRun", margin: float, *, allow_unlike: bool
+    first: "MeasuredRun | MeasuredCalls", second: "MeasuredRun | MeasuredCalls", margin: float, *, allow_unlike: bool
 ) -> "tuple[tuple[Comparison, ...], list[str]]":
-    from lambdalab.analysis.pairing import compare_runs, differences
+    from lambdalab.analysis.call_rows import MeasuredCalls
+    from lambdalab.analysis.pairing import compare_call_runs, compare_runs, differences
 
     before, after = first.manifest, second.manifest
     if before.run_id == after.run_id:
@@ -147,17 +158,26 @@ def _of_runs(
             f"runs {before.run_id} and {after.run_id} are unlike: {'; '.join(unlike)}",
             next_step="measure both alike, or add --allow-unlike",
         )
-    found = compare_runs((before, first.rows), (after, second.rows), margin=margin)
+    alike = "cells" if isinstance(first, MeasuredCalls) else "arms and loads"
+    if isinstance(first, MeasuredCalls) and isinstance(second, MeasuredCalls):
+        found = compare_call_runs((first.manifest, first.rows), (second.manifest, second.rows), margin=margin)
+    elif not isinstance(first, MeasuredCalls) and not isinstance(second, MeasuredCalls):
+        found = compare_runs((first.manifest, first.rows), (second.manifest, second.rows), margin=margin)
+    else:
+        raise UsageError(
+            f"of runs {before.run_id} and {after.run_id} one is of messages and one of calls",
+            next_step="compare two of a kind",
+        )
     if not found:
         raise InvalidRunError(
-            f"runs {before.run_id} and {after.run_id} have no arm and load in common",
-            next_step="compare runs of the same arms and loads",
+            f"runs {before.run_id} and {after.run_id} have no {alike} in common",
+            next_step=f"compare runs of the same {alike}",
         )
     notes = [f"A is {before.run_id}, B is {after.run_id}", _AFTER_ONE_ANOTHER]
     return found, [*notes, *(f"unlike: {each}" for each in unlike)]
 
 
-def _print(manifest: "Manifest", found: "tuple[Comparison, ...]", notes: list[str], *, markdown: bool) -> None:
+def _print(warm: set[str], found: "tuple[Comparison, ...]", notes: list[str], *, markdown: bool) -> None:
     from rich.console import Group
 
     from lambdalab.analysis.answer import contrasts
@@ -169,7 +189,7 @@ def _print(manifest: "Manifest", found: "tuple[Comparison, ...]", notes: list[st
     from lambdalab.statistics.comparison import Metric
 
     verdict = in_a_sentence(found)
-    lines = list(contrast_lines(*(contrasts(manifest, found, metric) for metric in (Metric.DURATION, Metric.COST))))
+    lines = list(contrast_lines(*(contrasts(found, metric, warm=warm) for metric in (Metric.DURATION, Metric.COST))))
     if markdown:
         typer.echo(markdown_of(verdict, lines, found, notes))
         return
@@ -179,13 +199,35 @@ def _print(manifest: "Manifest", found: "tuple[Comparison, ...]", notes: list[st
         typer.echo(note)
 
 
-def _measured(results: Path, run_id: str) -> "tuple[MeasuredRun, tuple[str, ...]]":
+def _measured(results: Path, run_id: str) -> "tuple[MeasuredRun | MeasuredCalls, tuple[str, ...]]":
     """A run that may be used, and the cautions with which to read it."""
+    from lambdalab.records.manifest import CALLS
+    from lambdalab.records.run_directory import find_run, kind_of
+
+    folder = find_run(results, run_id)
+    return _measured_calls(folder) if kind_of(folder) == CALLS else _measured_messages(folder)
+
+
+def _measured_calls(folder: Path) -> "tuple[MeasuredCalls, tuple[str, ...]]":
+    from lambdalab.analysis.call_analysis import summarise
+    from lambdalab.analysis.call_rows import read_calls
+    from lambdalab.records.call_files import FactorialDirectory
+    from lambdalab.scenario.found import call_scenario
+
+    store = FactorialDirectory(folder)
+    scenario = call_scenario(store.manifest().protocol.scenario)
+    run = read_calls(store, scenario)
+    summary = summarise(run.manifest, run.rows, scenario, run.prices, block_loads=store.block_loads())
+    _refuse_invalid(summary, folder)
+    return run, summary.cautions
+
+
+def _measured_messages(folder: Path) -> "tuple[MeasuredRun, tuple[str, ...]]":
     from lambdalab.analysis.message_analysis import summarise
     from lambdalab.analysis.message_rows import read_run
     from lambdalab.records.trial_files import RunDirectory
 
-    store = RunDirectory.open(results, run_id)
+    store = RunDirectory(folder)
     run = read_run(store)
     summary = summarise(
         run.manifest,
@@ -195,7 +237,7 @@ def _measured(results: Path, run_id: str) -> "tuple[MeasuredRun, tuple[str, ...]
         books=run.books,
         block_loads=store.block_loads(),
     )
-    _refuse_invalid(summary, store)
+    _refuse_invalid(summary, folder)
     return run, summary.cautions
 
 
@@ -234,10 +276,10 @@ def _run(target: "AwsTarget", protocol: "Protocol", results: Path) -> "RunDirect
     store = new_run(target, protocol, results)
     with store.held():
         execute_visibly(target, store)
-        _refuse_invalid(conclude(store), store)
+        _refuse_invalid(conclude(store), store.folder)
     return store
 
 
-def _refuse_invalid(summary: "Summary", store: "RunDirectory") -> None:
-    see = f"see the reasons with `lambdalab report {store.folder.name}`, and run it again"
+def _refuse_invalid(summary: "Summary | FactorialSummary", folder: Path) -> None:
+    see = f"see the reasons with `lambdalab report {folder.name}`, and run it again"
     refuse_invalid(summary, next_step=see)

@@ -14,8 +14,9 @@ from lambdalab.report.console import make_console, trial_progress
 
 if TYPE_CHECKING:
     from lambdalab.analysis.bill import Terms
+    from lambdalab.analysis.call_summary import FactorialSummary
     from lambdalab.analysis.frontier import Limits
-    from lambdalab.analysis.message_analysis import Summary
+    from lambdalab.analysis.summary import Summary
     from lambdalab.records.trial_files import RunDirectory
     from lambdalab.run.target import AwsTarget
     from lambdalab.statistics.comparison import Comparison
@@ -85,7 +86,7 @@ def show_result(store: "RunDirectory", terms: "Terms | None" = None, limits: "Li
     return summary
 
 
-def refuse_invalid(summary: "Summary", *, next_step: str) -> None:
+def refuse_invalid(summary: "Summary | FactorialSummary", *, next_step: str) -> None:
     """Says what is wrong with a run that must not be used.
 
     Raises:

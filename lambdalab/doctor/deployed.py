@@ -7,7 +7,7 @@ from lambdalab.design.arms import Arm
 from lambdalab.doctor.findings import Finding, look, ok, warning, wrong
 from lambdalab.errors import StackError
 from lambdalab.planning.protocol import LANGUAGES_OF_SCENARIO
-from lambdalab.records.trials import FunctionFacts
+from lambdalab.records.manifest import QueuedFunction
 from lambdalab.run.target import AwsTarget
 
 LEAST_RECEIVES: Final = 5
@@ -16,7 +16,7 @@ VISIBILITY_OF_TIMEOUT: Final = 6
 """Times the function's timeout; likewise."""
 
 
-def stack_findings(target: AwsTarget, facts: dict[str, FunctionFacts], *, load: bool) -> Iterator[Finding]:
+def stack_findings(target: AwsTarget, facts: dict[str, QueuedFunction], *, load: bool) -> Iterator[Finding]:
     """Looks at a stack, and keeps in ``facts`` what was read of the function of each language.
 
     Args:
@@ -41,7 +41,7 @@ def stack_findings(target: AwsTarget, facts: dict[str, FunctionFacts], *, load: 
         yield from look(f"{language} function", read)
 
 
-def settings_findings(of: FunctionFacts, *, load: bool) -> Iterator[Finding]:
+def settings_findings(of: QueuedFunction, *, load: bool) -> Iterator[Finding]:
     """Whether the settings of one function, its mapping and its queue go together."""
     name = of.language
     least_s = VISIBILITY_OF_TIMEOUT * of.timeout_s
@@ -68,7 +68,7 @@ def settings_findings(of: FunctionFacts, *, load: bool) -> Iterator[Finding]:
         yield ok(f"{name} redrive", f"maxReceiveCount {of.max_receive_count}")
 
 
-def _concurrency(of: FunctionFacts, *, load: bool) -> Finding:
+def _concurrency(of: QueuedFunction, *, load: bool) -> Finding:
     check, most, reserved = f"{of.language} concurrency", of.maximum_concurrency, of.reserved_concurrency
     found = (
         f"MaximumConcurrency {most or 'not set'}, reserved concurrency {'not set' if reserved is None else reserved}"

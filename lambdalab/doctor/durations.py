@@ -12,9 +12,10 @@ from lambdalab.errors import LambdalabError
 from lambdalab.planning.load_schedule import Message
 from lambdalab.planning.plan import ASSUMED_ITEM_MS, assumed_item_ms
 from lambdalab.records.conditions import Conditions, run_alike
+from lambdalab.records.manifest import MessageManifest, QueuedFunction
 from lambdalab.records.record_files import DAMAGED
 from lambdalab.records.trial_files import RunDirectory
-from lambdalab.records.trials import Estimate, FunctionFacts, Manifest
+from lambdalab.records.trials import Estimate
 
 MOST_RUNS: Final = 200
 """No older ones are opened."""
@@ -41,7 +42,7 @@ class _Cells(msgspec.Struct, frozen=True):
     cells: tuple[_Cell, ...] = ()
 
 
-def find_duration(results: Path, facts: FunctionFacts, message: Message, conditions: Conditions) -> Duration:
+def find_duration(results: Path, facts: QueuedFunction, message: Message, conditions: Conditions) -> Duration:
     """The median Duration of warm invocations with one such message in the newest run that has it, else an assumption.
 
     Args:
@@ -69,7 +70,7 @@ def find_duration(results: Path, facts: FunctionFacts, message: Message, conditi
 
 
 def _fitting(
-    manifest: Manifest, cells: tuple[_Cell, ...], facts: FunctionFacts, message: Message
+    manifest: MessageManifest, cells: tuple[_Cell, ...], facts: QueuedFunction, message: Message
 ) -> Iterator[tuple[_Cell, int]]:
     """The cells of such messages, with how many of them one invocation had."""
     loads = {load.label: load for load in manifest.protocol.loads}

@@ -32,7 +32,7 @@ from lambdalab.local.stack import running_stack
 from lambdalab.planning.load_schedule import LoadPlan, check_plan
 from lambdalab.project import project_root
 from lambdalab.records.conditions import Conditions
-from lambdalab.records.trials import FunctionFacts
+from lambdalab.records.manifest import QueuedFunction
 from lambdalab.run.circumstances import conditions_at, conditions_of_account, conditions_without_stack
 from lambdalab.run.experiment import facts_of_settings
 from lambdalab.run.target import AwsTarget, aws_target, local_target
@@ -59,7 +59,7 @@ def examine_local(results: Path, offered: LoadPlan | None) -> Iterator[Finding]:
     """
     yield from machine_findings(results, local=True)
     yield from local_stack_findings()
-    facts: dict[str, FunctionFacts] = {}
+    facts: dict[str, QueuedFunction] = {}
     conditions = conditions_without_stack()
     stack = running_stack()
     if stack is not None and stack.emulator.alive and stack.plane.alive:
@@ -96,7 +96,7 @@ def examine_aws(stack_name: str, results: Path, offered: LoadPlan | None) -> Ite
     if not account.usable:
         return
     target: AwsTarget | None = None
-    facts: dict[str, FunctionFacts] = {}
+    facts: dict[str, QueuedFunction] = {}
     try:
         target = aws_target(stack_name, aws=aws)
         yield ok("deployed stack", f"{stack_name} in {target.region}")
@@ -120,14 +120,14 @@ def examine_aws(stack_name: str, results: Path, offered: LoadPlan | None) -> Ite
         yield _generator(offered)
 
 
-def _complete(facts: Mapping[str, FunctionFacts]) -> dict[str, FunctionFacts]:
+def _complete(facts: Mapping[str, QueuedFunction]) -> dict[str, QueuedFunction]:
     """What could be read of functions; of others what samconfig's load settings would deploy."""
     settings = local_parameters({}, "load", project_root())
     planned = {name: facts_of_settings(Arm(name=name, language=name), settings) for name in ("python", "go")}
     return planned | dict(facts)
 
 
-def _works(offered: LoadPlan, facts: Mapping[str, FunctionFacts], results: Path, conditions: Conditions) -> list[Work]:
+def _works(offered: LoadPlan, facts: Mapping[str, QueuedFunction], results: Path, conditions: Conditions) -> list[Work]:
     def work(language: str) -> Work:
         of = facts[language]
         durations = {message.label: find_duration(results, of, message, conditions) for message in offered.mix}

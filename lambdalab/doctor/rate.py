@@ -15,7 +15,7 @@ from lambdalab.doctor.durations import Duration
 from lambdalab.doctor.findings import Finding, Verdict
 from lambdalab.planning.load_schedule import LoadPlan, Message
 from lambdalab.pricing.costs import ingest_wru
-from lambdalab.records.trials import FunctionFacts
+from lambdalab.records.manifest import QueuedFunction
 
 BATCHES_AT_FIRST: Final = 5
 MORE_PER_MINUTE: Final = 300
@@ -43,7 +43,7 @@ MEASURED_ON: Final = "as measured on two x86-64 cores, 2026-11-21 (docs/benchmar
 class Work(msgspec.Struct, frozen=True, kw_only=True):
     """What one function is offered. ``seconds`` are of one message, ``items`` and ``write_units`` too, on average."""
 
-    facts: FunctionFacts
+    facts: QueuedFunction
     per_s: float
     seconds: float
     items: float
@@ -63,7 +63,7 @@ class Work(msgspec.Struct, frozen=True, kw_only=True):
         return self.per_s * self.seconds
 
 
-def work_of(plan: LoadPlan, facts: FunctionFacts, durations: Mapping[str, Duration]) -> Work:
+def work_of(plan: LoadPlan, facts: QueuedFunction, durations: Mapping[str, Duration]) -> Work:
     """What a plan of constant rate offers one function.
 
     Args:

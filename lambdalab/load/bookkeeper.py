@@ -26,8 +26,9 @@ from lambdalab.local.stack import running_stack
 from lambdalab.logs.observations import observe_run
 from lambdalab.planning.spending import DRAIN_GRACE_S, MISSING_ITEMS_POLLS
 from lambdalab.records.load import Ending, PipelineSample
+from lambdalab.records.manifest import MessageManifest
 from lambdalab.records.trial_files import RunDirectory
-from lambdalab.records.trials import Manifest, TrialResult
+from lambdalab.records.trials import TrialResult
 from lambdalab.report.console import make_console
 from lambdalab.report.terminal import show
 from lambdalab.run import ingest
@@ -227,7 +228,7 @@ def _batch_id(body: str) -> str | None:
     return message.get("batch_id") if isinstance(message, dict) else None
 
 
-def target_of(manifest: Manifest) -> AwsTarget:
+def target_of(manifest: MessageManifest) -> AwsTarget:
     """Where a run was begun.
 
     Raises:

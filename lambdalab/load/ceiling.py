@@ -7,7 +7,8 @@ from typing import Final
 from lambdalab.planning.spending import lab_use, most_usd
 from lambdalab.pricing.costs import PriceSheet
 from lambdalab.records.load import PipelineSample
-from lambdalab.records.trials import Manifest, TrialResult
+from lambdalab.records.manifest import MessageManifest
+from lambdalab.records.trials import TrialResult
 
 UNKNOWN_S: Final = 120.0
 """For so long a run may go on while nobody tells what it costs: two readings of its log."""
@@ -52,7 +53,7 @@ class Spent:
         prices: of its region.
     """
 
-    def __init__(self, manifest: Manifest, prices: PriceSheet) -> None:
+    def __init__(self, manifest: MessageManifest, prices: PriceSheet) -> None:
         self._prices = prices
         self._queues = len(manifest.functions)
         loads = {load.label: load for load in manifest.protocol.loads}

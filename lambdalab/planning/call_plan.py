@@ -20,8 +20,9 @@ from lambdalab.planning.call_protocol import PlannedCell
 from lambdalab.planning.spending import MOST_MINUTES, MOST_USD
 from lambdalab.pricing.costs import PriceSheet, invocation_cost
 from lambdalab.records.call_files import FactorialDirectory
-from lambdalab.records.calls import CalledFunction, CallRow
+from lambdalab.records.calls import CallRow
 from lambdalab.records.conditions import Conditions, run_alike
+from lambdalab.records.manifest import FunctionFacts
 from lambdalab.scenario.base import CallScenario
 
 ASSUMED_INIT_MS: Final = 600.0
@@ -83,7 +84,7 @@ class FactorialPlan(msgspec.Struct, frozen=True, kw_only=True):
 def make_plan(
     protocol: FactorialProtocol,
     scenario: CallScenario,
-    functions: Mapping[str, CalledFunction],
+    functions: Mapping[str, FunctionFacts],
     prices: PriceSheet,
     left: Sequence[PlannedCell],
     *,
@@ -140,7 +141,7 @@ def find_experience(
     results: Path,
     protocol: FactorialProtocol,
     scenario: CallScenario,
-    functions: Mapping[str, CalledFunction],
+    functions: Mapping[str, FunctionFacts],
     conditions: Conditions,
 ) -> Experience | None:
     """The newest run in a folder that a plan can learn from; damaged and unlike runs are passed over.
@@ -167,7 +168,7 @@ def find_experience(
 
 
 def call_usd(
-    scenario: CallScenario, function: CalledFunction, design: Design, cell: Cell, prices: PriceSheet, billed_ms: float
+    scenario: CallScenario, function: FunctionFacts, design: Design, cell: Cell, prices: PriceSheet, billed_ms: float
 ) -> dict[str, Decimal]:
     """What one call costs when it is billed so long, by component.
 
@@ -193,7 +194,7 @@ def call_usd(
 def _planned_design(
     design: Design,
     scenario: CallScenario,
-    functions: Mapping[str, CalledFunction],
+    functions: Mapping[str, FunctionFacts],
     prices: PriceSheet,
     left: Sequence[PlannedCell],
     target: str,
@@ -228,7 +229,7 @@ def _planned_design(
 
 
 def _timeouts_usd(
-    planned: PlannedCell, scenario: CallScenario, functions: Mapping[str, CalledFunction], prices: PriceSheet
+    planned: PlannedCell, scenario: CallScenario, functions: Mapping[str, FunctionFacts], prices: PriceSheet
 ) -> Decimal:
     function = functions[planned.cell.called]
     cost = call_usd(scenario, function, planned.design, planned.cell, prices, function.timeout_s * 1000)

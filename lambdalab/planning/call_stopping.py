@@ -14,7 +14,8 @@ from lambdalab.planning.spending import MOST_MINUTES, MOST_USD
 from lambdalab.planning.stopping import MINUTES_CAP, USD_CAP, minutes_between
 from lambdalab.pricing.costs import PriceSheet
 from lambdalab.records.call_files import FactorialDirectory
-from lambdalab.records.calls import CallRow, FactorialManifest
+from lambdalab.records.calls import CallRow
+from lambdalab.records.manifest import CallManifest
 from lambdalab.scenario.base import CallScenario
 
 
@@ -68,7 +69,7 @@ def spent_usd(store: FactorialDirectory, scenario: CallScenario) -> tuple[Decima
     return sum(of_block.values(), lab), max(whole) if whole else _planned_usd(manifest, scenario, prices)
 
 
-def _planned_usd(manifest: FactorialManifest, scenario: CallScenario, prices: PriceSheet) -> Decimal:
+def _planned_usd(manifest: CallManifest, scenario: CallScenario, prices: PriceSheet) -> Decimal:
     """Of one block."""
     one = msgspec.structs.replace(manifest.protocol, blocks=1)
     cells = list(schedule(one, manifest.seed))

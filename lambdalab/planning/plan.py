@@ -21,8 +21,9 @@ from lambdalab.errors import LambdalabError, UsageError
 from lambdalab.planning.spending import DRAIN_GRACE_S, MOST_MINUTES, MOST_USD, invocation_usd, lab_use, most_usd
 from lambdalab.pricing.costs import PriceSheet
 from lambdalab.records.conditions import Conditions, run_alike
+from lambdalab.records.manifest import QueuedFunction
 from lambdalab.records.trial_files import RunDirectory
-from lambdalab.records.trials import FunctionFacts, TrialResult
+from lambdalab.records.trials import TrialResult
 from lambdalab.statistics.comparison import MARGIN, fewest_blocks, needed_blocks
 
 EFFECT: Final = 0.05
@@ -115,7 +116,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 def make_plan(
     protocol: Protocol,
-    functions: Mapping[str, FunctionFacts],
+    functions: Mapping[str, QueuedFunction],
     prices: PriceSheet,
     *,
     target: str,
@@ -187,7 +188,7 @@ def make_plan(
 
 
 def find_experience(
-    results: Path, protocol: Protocol, functions: Mapping[str, FunctionFacts], conditions: Conditions
+    results: Path, protocol: Protocol, functions: Mapping[str, QueuedFunction], conditions: Conditions
 ) -> Experience | None:
     """The newest run in a folder that a plan can learn from; damaged and unlike runs are passed over.
 
@@ -289,7 +290,7 @@ def _most_blocks(protocol: Protocol) -> int:
 def _planned_arm(
     arm: Arm,
     protocol: Protocol,
-    function: FunctionFacts,
+    function: QueuedFunction,
     prices: PriceSheet,
     target: str,
     experience: Experience | None,
@@ -333,7 +334,7 @@ def assumed_item_ms(memory_mb: int) -> float:
     return ASSUMED_ITEM_MS * _SMALLEST_MB / min(memory_mb, _VCPU_MB)
 
 
-def _assume(function: FunctionFacts, load: Load, prices: PriceSheet, target: str, messages: int) -> Expected:
+def _assume(function: QueuedFunction, load: Load, prices: PriceSheet, target: str, messages: int) -> Expected:
     cold = load.start is Start.COLD
     billed_ms = messages * load.count * assumed_item_ms(function.memory_mb) + (ASSUMED_INIT_MS if cold else 0)
     return Expected(

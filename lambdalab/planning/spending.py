@@ -14,7 +14,7 @@ import msgspec
 from lambdalab.design.arms import Items, Load
 from lambdalab.errors import PriceSheetError
 from lambdalab.pricing.costs import BYTES_PER_GB, PriceSheet, invocation_cost
-from lambdalab.records.trials import FunctionFacts
+from lambdalab.records.manifest import QueuedFunction
 
 ITEM_NAMES_BYTES: Final = 512
 """Names, keys and metadata of an item: above what the functions write (docs/contracts.md)."""
@@ -61,13 +61,13 @@ class LabUse(msgspec.Struct, frozen=True, kw_only=True):
         return requests / 1_000_000 + self.scanned_bytes / Decimal(BYTES_PER_GB) * per_gb
 
 
-def most_usd(prices: PriceSheet, function: FunctionFacts, load: Load, *, messages: int = 1) -> Decimal:
+def most_usd(prices: PriceSheet, function: QueuedFunction, load: Load, *, messages: int = 1) -> Decimal:
     """The most one invocation can be billed: it runs into its timeout, and every item is written once."""
     return invocation_usd(prices, function, load, billed_ms=function.timeout_s * 1000, messages=messages)
 
 
 def invocation_usd(
-    prices: PriceSheet, function: FunctionFacts, load: Load, *, billed_ms: float, messages: int = 1
+    prices: PriceSheet, function: QueuedFunction, load: Load, *, billed_ms: float, messages: int = 1
 ) -> Decimal:
     """What one invocation of that billed duration costs; sizes of items, messages and log are bounds."""
     cost = invocation_cost(

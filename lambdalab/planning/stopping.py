@@ -17,8 +17,9 @@ import msgspec
 from lambdalab.analysis.message_rows import REPEATED, read_run
 from lambdalab.planning.spending import MOST_MINUTES, MOST_USD, lab_use, most_usd
 from lambdalab.pricing.costs import PriceSheet
+from lambdalab.records.manifest import MessageManifest
 from lambdalab.records.trial_files import RunDirectory
-from lambdalab.records.trials import InvocationRow, Manifest, TrialResult
+from lambdalab.records.trials import InvocationRow, TrialResult
 from lambdalab.statistics.estimates import LEVEL, median_estimate
 
 PRECISION_REACHED: Final = "precision reached"
@@ -67,14 +68,14 @@ class StoppingRule:
             return MINUTES_CAP
         return None
 
-    def _looks_at_rows(self, manifest: Manifest, trials: Sequence[TrialResult], done: int) -> bool:
+    def _looks_at_rows(self, manifest: MessageManifest, trials: Sequence[TrialResult], done: int) -> bool:
         """Reading everything anew takes longer the longer a run is: beyond 200 blocks, every hundredth part of it."""
         caps = manifest.protocol.caps
         if self._spends and (caps.usd is not None or self._may_pass(manifest, trials)):
             return True
         return (manifest.protocol.stop is not None or caps.samples is not None) and done % max(1, done // 100) == 0
 
-    def _may_pass(self, manifest: Manifest, trials: Sequence[TrialResult]) -> bool:
+    def _may_pass(self, manifest: MessageManifest, trials: Sequence[TrialResult]) -> bool:
         """Whether another block might pass the default ceiling, if every invocation ran into its timeout."""
         prices = msgspec.convert(manifest.prices, PriceSheet)
         spent, _ = spent_usd(manifest, trials, (), prices, self._now_s())
@@ -87,7 +88,11 @@ class StoppingRule:
         return spent + 2 * billed > MOST_USD
 
     def _by_rows(
-        self, manifest: Manifest, trials: Sequence[TrialResult], rows: Sequence[InvocationRow], prices: PriceSheet
+        self,
+        manifest: MessageManifest,
+        trials: Sequence[TrialResult],
+        rows: Sequence[InvocationRow],
+        prices: PriceSheet,
     ) -> str | None:
         stop, caps = manifest.protocol.stop, manifest.protocol.caps
         cells = _durations(manifest, rows)
@@ -112,7 +117,7 @@ class StoppingRule:
         return None
 
 
-def minutes_under_way(manifest: Manifest, trials: Iterable[TrialResult], now_s: float) -> float:
+def minutes_under_way(manifest: MessageManifest, trials: Iterable[TrialResult], now_s: float) -> float:
     """For how long a run has been under way; the time between an interruption and the resumption is left out."""
     ends = [result.drained_at_ms or result.sent_at_ms or 0 for result in trials]
     return minutes_between((manifest.started_at, *manifest.resumed_at), ends, now_s)
@@ -135,7 +140,7 @@ def minutes_between(begins: Sequence[str], ends: Sequence[float], now_s: float) 
 
 
 def spent_usd(
-    manifest: Manifest,
+    manifest: MessageManifest,
     trials: Sequence[TrialResult],
     rows: Iterable[InvocationRow],
     prices: PriceSheet,
@@ -161,7 +166,7 @@ def spent_usd(
     return sum(of_block.values(), Decimal()) + lab, dearest
 
 
-def _whole_blocks(manifest: Manifest, trials: Iterable[TrialResult]) -> int:
+def _whole_blocks(manifest: MessageManifest, trials: Iterable[TrialResult]) -> int:
     """How many blocks are complete; 0 while one is not."""
     protocol = manifest.protocol
     finished = Counter(block for block, _ in {(r.trial.block, r.trial.trial_id) for r in trials if r.finished})
@@ -169,7 +174,7 @@ def _whole_blocks(manifest: Manifest, trials: Iterable[TrialResult]) -> int:
     return len(finished) if all(count == whole for count in finished.values()) else 0
 
 
-def _durations(manifest: Manifest, rows: Sequence[InvocationRow]) -> dict[Cell, list[float]]:
+def _durations(manifest: MessageManifest, rows: Sequence[InvocationRow]) -> dict[Cell, list[float]]:
     """The valid durations of every cell, of the blocks whose REPORT lines have all been found."""
     current = [row for row in rows if row.reason is None or not row.reason.startswith(REPEATED)]
     found = {row.trial for row in current if row.duration_ms is not None}

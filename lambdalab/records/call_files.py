@@ -18,36 +18,27 @@ from typing import Final
 
 from msgspec.structs import replace
 
-from lambdalab.records.calls import INTERRUPTED, Call, Disturbance, FactorialManifest, Finding
+from lambdalab.records.calls import INTERRUPTED, Call, Disturbance, Finding
+from lambdalab.records.manifest import CALLS, CallManifest
 from lambdalab.records.record_files import append, read_lines
 from lambdalab.records.run_directory import RunFolder
 
-FACTORIAL: Final = "factorial"
 SCHEMA_VERSION: Final = 1
 
 
-class FactorialDirectory(RunFolder[FactorialManifest]):
+class FactorialDirectory(RunFolder[CallManifest]):
     """One run's files. Every method raises StorageError when its file cannot be read or written.
 
     Calls may be appended by many threads.
     """
 
-    kind = FACTORIAL
+    kind = CALLS
     version = SCHEMA_VERSION
-    manifest_type = FactorialManifest
+    manifest_type = CallManifest
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._lock = threading.Lock()
-
-    @classmethod
-    def create(cls, results: Path, manifest: FactorialManifest) -> "FactorialDirectory":
-        """Makes the folder of a new run, writes its manifest and points ``latest`` at it.
-
-        Raises:
-            StorageError: the results folder cannot be written.
-        """
-        return cls._made(results, manifest.run_id, manifest)
 
     def append_calls(self, calls: Iterable[Call]) -> None:
         """Writes calls and does not wait for the disk, on which callers would wait as well."""

@@ -1,13 +1,12 @@
-"""What a factorial run writes down: its manifest, every call as it was seen, and the rows that are made of them."""
+"""What a run of calls writes down: every call as it was seen, and the rows that are made of them."""
 
 from decimal import Decimal
 from typing import Annotated, Final
 
 import msgspec
 
-from lambdalab.design.arms import ColdMode
-from lambdalab.design.cells import FactorialProtocol, Level
-from lambdalab.records.trials import Count, EpochMs, check_manifest, latency_name
+from lambdalab.design.cells import Level
+from lambdalab.records.trials import Count, EpochMs
 
 INTERRUPTED: Final = "interrupted"
 """What the error of a call begins with that was given up, not measured; it is made again when the run goes on."""
@@ -15,67 +14,6 @@ INTERRUPTED: Final = "interrupted"
 
 NO_ANSWER: Final = msgspec.Raw(b"null")
 """JSON as it came, or null: msgspec reads no union of the two."""
-
-
-class CalledFunction(msgspec.Struct, frozen=True, kw_only=True):
-    """A function as it was configured when the run began. None of a limit: it is not set."""
-
-    function_name: str
-    language: str
-    runtime: str
-    architecture: str
-    memory_mb: int
-    timeout_s: int
-    log_group: str
-    code_sha256: str
-    reserved_concurrency: int | None
-
-
-class FactorialManifest(msgspec.Struct, frozen=True, kw_only=True):
-    """``run.json`` of a factorial run: what a reader needs to judge or repeat it, except what was measured.
-
-    ``kind`` tells it from the manifest of a run of messages. ``functions`` are by language, or by name where
-    they were found (``Cell.called``). ``latency`` is the whole
-    model by which services took their time, None when there was none; ``cpu_scale`` what CPU shares were multiplied by;
-    ``interpreters`` the Python of each function, by language, of a local run. ``calibration``, ``limits``,
-    ``template_runtimes`` and ``cold_mode`` are as in the manifest of a run of messages.
-    """
-
-    schema_version: int
-    kind: str
-    run_id: str
-    started_at: str
-    protocol: FactorialProtocol
-    seed: int
-    target: str
-    stack_name: str
-    region: str
-    endpoint: str
-    price_sheet: str
-    prices: dict[str, object]
-    parameters: dict[str, str]
-    functions: dict[str, CalledFunction]
-    cpu_limit: str
-    versions: dict[str, str]
-    machine: dict[str, str]
-    latency: dict[str, object] | None = None
-    cpu_scale: float = 1.0
-    calibration: dict[str, object] | None = None
-    limits: dict[str, object] = {}
-    interpreters: dict[str, str] = {}
-    template_runtimes: dict[str, str] = {}
-    cold_mode: ColdMode | None = None
-    resumed_at: tuple[str, ...] = ()
-    stopped: str | None = None
-
-    def __post_init__(self) -> None:
-        """Refuses a file whose parts do not fit each other."""
-        check_manifest((self.started_at, *self.resumed_at), self.latency)
-
-    @property
-    def latency_model(self) -> str | None:
-        """Name, date and seed of the latency model; None when services answered as fast as they could."""
-        return latency_name(self.latency)
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):

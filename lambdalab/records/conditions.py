@@ -5,8 +5,7 @@ from typing import Final, Self
 
 import msgspec
 
-from lambdalab.records.calls import CalledFunction, FactorialManifest
-from lambdalab.records.trials import FunctionFacts, Manifest, latency_name
+from lambdalab.records.manifest import FunctionFacts, Manifest, latency_name
 
 _FUNCTION: Final = ("language", "runtime", "architecture", "memory_mb")
 """What decides how fast a function is, beside its code."""
@@ -28,11 +27,11 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
     latency: dict[str, object] | None = None
 
     @classmethod
-    def of(cls, manifest: Manifest | FactorialManifest) -> Self:
+    def of(cls, manifest: Manifest) -> Self:
         """The conditions of a run that was made."""
         return cls(**{name: getattr(manifest, name) for name in cls.__struct_fields__})
 
-    def allow(self, manifest: Manifest | FactorialManifest) -> bool:
+    def allow(self, manifest: Manifest) -> bool:
         """Whether the times of another run hold under these conditions."""
         place = (self.target, self.machine if self.target == "local" else self.region)
         theirs = (manifest.target, manifest.machine if manifest.target == "local" else manifest.region)
@@ -42,7 +41,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
             and (self.cpu_scale, self.latency) == (manifest.cpu_scale, manifest.latency)
         )
 
-    def changes_since(self, manifest: Manifest | FactorialManifest) -> Iterator[tuple[str, object, object]]:
+    def changes_since(self, manifest: Manifest) -> Iterator[tuple[str, object, object]]:
         """What is no longer as it was when a run began: its name, what it was, what it is now."""
         if self.region != manifest.region:
             yield "region", manifest.region, self.region
@@ -59,7 +58,7 @@ class Conditions(msgspec.Struct, frozen=True, kw_only=True):
                 yield f"machine {key}", before, now
 
 
-def run_alike(one: FunctionFacts | CalledFunction, other: FunctionFacts | CalledFunction) -> bool:
+def run_alike(one: FunctionFacts, other: FunctionFacts) -> bool:
     """Whether two functions take the same time for the same work: same settings, and same code where it is known."""
     codes = {one.code_sha256, other.code_sha256} - {""}
     return len(codes) < 2 and all(getattr(one, name) == getattr(other, name) for name in _FUNCTION)

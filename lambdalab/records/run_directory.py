@@ -17,14 +17,13 @@ import msgspec
 from lambdalab.errors import StorageError, UsageError
 from lambdalab.lock import Lock, hold
 from lambdalab.machine_load import BlockLoad
+from lambdalab.records.manifest import MESSAGES, Manifest
 from lambdalab.records.pipeline import Graph
 from lambdalab.records.record_files import DAMAGED, append, read_lines, replace, replacing, storage
 
-MESSAGES: Final = "messages"
-"""A run whose functions get messages through a queue (``trial_files.py``)."""
 _encoder: Final = msgspec.json.Encoder(decimal_format="string")
 _ROWS_AT_ONCE: Final = 10_000
-M = TypeVar("M", bound=msgspec.Struct)
+M = TypeVar("M", bound=Manifest)
 
 
 class _Header(msgspec.Struct):
@@ -49,6 +48,20 @@ class RunFolder(Generic[M]):
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    @classmethod
+    def create(cls, results: Path, manifest: M) -> Self:
+        """Makes the folder of a new run, writes its manifest and points ``latest`` at it.
+
+        Raises:
+            StorageError: the results folder cannot be written.
+        """
+        run = cls(results / manifest.run_id)
+        with storage(run.folder, "made"):
+            run.folder.mkdir(parents=True)
+        run.write_manifest(manifest)
+        run._point_latest()
+        return run
 
     @classmethod
     def open(cls, results: Path, run_id: str) -> Self:
@@ -125,16 +138,6 @@ class RunFolder(Generic[M]):
     def is_reported(self) -> bool:
         """Whether all of the run has been written."""
         return self.report_file.exists()
-
-    @classmethod
-    def _made(cls, results: Path, run_id: str, manifest: M) -> Self:
-        """Makes the folder of a new run, writes its manifest and points ``latest`` at it."""
-        run = cls(results / run_id)
-        with storage(run.folder, "made"):
-            run.folder.mkdir(parents=True)
-        run.write_manifest(manifest)
-        run._point_latest()
-        return run
 
     def _point_latest(self) -> None:
         """A ``latest`` that is no link is somebody's own and stays."""

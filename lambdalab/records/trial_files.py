@@ -26,6 +26,7 @@ import msgspec
 
 from lambdalab.errors import StorageError
 from lambdalab.records.load import Ending, PipelineSample
+from lambdalab.records.manifest import MESSAGES, MessageManifest
 from lambdalab.records.record_files import (
     DAMAGED,
     append,
@@ -37,33 +38,24 @@ from lambdalab.records.record_files import (
     replacing,
     storage,
 )
-from lambdalab.records.run_directory import MESSAGES, RunFolder, write_csv, write_parquet
-from lambdalab.records.trials import InvocationRow, LogLine, Manifest, TrialResult
+from lambdalab.records.run_directory import RunFolder, write_csv, write_parquet
+from lambdalab.records.trials import InvocationRow, LogLine, TrialResult
 
 SCHEMA_VERSION: Final = 4
 _SAMPLES_BYTES: Final = 2**17
 R = TypeVar("R")
 
 
-class RunDirectory(RunFolder[Manifest]):
+class RunDirectory(RunFolder[MessageManifest]):
     """One run's files. Every method raises StorageError when its file cannot be read or written."""
 
     kind = MESSAGES
     version = SCHEMA_VERSION
-    manifest_type = Manifest
+    manifest_type = MessageManifest
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self._collected: set[str] | None = None
-
-    @classmethod
-    def create(cls, results: Path, manifest: Manifest) -> "RunDirectory":
-        """Makes the folder of a new run, writes its manifest and points ``latest`` at it.
-
-        Raises:
-            StorageError: the results folder cannot be written.
-        """
-        return cls._made(results, manifest.run_id, manifest)
 
     def append_trial(self, result: TrialResult) -> None:
         """Writes one trial and waits until it is on the disk."""

@@ -4,14 +4,12 @@ Words: a *trial* is one planned message, an *invocation* is what happened, an *e
 runs a function, a *run* is one execution of a protocol (whose own types are in ``design/arms.py``).
 """
 
-from collections.abc import Iterable, Mapping
-from datetime import datetime
 from decimal import Decimal
 from typing import Annotated
 
 import msgspec
 
-from lambdalab.design.arms import ColdMode, Load, Protocol, Start
+from lambdalab.design.arms import Load, Start
 from lambdalab.records.load import Sending
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -67,100 +65,6 @@ def message_batch_ids(batch_id: str, messages: int) -> tuple[str, ...]:
     if messages == 1:
         return (batch_id,)
     return tuple(f"{batch_id}:{number}of{messages}" for number in range(1, messages + 1))
-
-
-class FunctionFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """The function behind one arm, its queue and its event source mapping, as configured when the run began.
-
-    ``code_sha256`` is Lambda's own digest of the package. None of a limit: it is not set.
-    """
-
-    function_name: str
-    language: str
-    runtime: str
-    architecture: str
-    memory_mb: int
-    timeout_s: int
-    log_group: str
-    code_sha256: str
-    batch_size: int
-    maximum_concurrency: int | None
-    reserved_concurrency: int | None
-    visibility_timeout_s: int
-    max_receive_count: int | None
-
-
-class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """``run.json``: everything a reader needs to judge or repeat a run, except what was measured.
-
-    ``prices`` is the whole price sheet, so that the run costs the same when it is reported again years later.
-    ``parameters`` are the deployed stack's. ``endpoint`` is where Lambda was spoken to; ``cpu_limit`` says what held
-    the functions to their share of CPU, ``cpu_scale`` what that was multiplied by, ``limits`` what else a local plane
-    holds, ``calibration`` the last measured speed of this machine's core; ``latency`` is the whole model by which
-    services took their time, None when there was none. ``load`` is the whole plan of a load run, None of a protocol's.
-    """
-
-    schema_version: int
-    run_id: str
-    started_at: str
-    protocol: Protocol
-    seed: int
-    target: str
-    stack_name: str
-    region: str
-    endpoint: str
-    price_sheet: str
-    prices: dict[str, object]
-    parameters: dict[str, str]
-    functions: dict[str, FunctionFacts]
-    cpu_limit: str
-    interpreters: dict[str, str]
-    template_runtimes: dict[str, str]
-    versions: dict[str, str]
-    machine: dict[str, str]
-    latency: dict[str, object] | None = None
-    cpu_scale: float = 1.0
-    calibration: dict[str, object] | None = None
-    limits: dict[str, object] = {}
-    resumed_at: tuple[str, ...] = ()
-    cold_mode: ColdMode | None = None
-    stopped: str | None = None
-    load: dict[str, object] | None = None
-
-    def __post_init__(self) -> None:
-        """Refuses a file whose parts do not fit each other."""
-        check_manifest((self.started_at, *self.resumed_at), self.latency)
-        if absent := sorted({arm.name for arm in self.protocol.arms} - self.functions.keys()):
-            raise ValueError(f"functions has no {absent[0][:64]!r}, which is an arm")
-
-    def sent_together(self, messages: int) -> int:
-        """How many messages one request to SQS holds: all of a trial's, or in a load run as many as its plan says."""
-        return messages if self.load is None else msgspec.convert(self.load.get("batch_size", 1), int)
-
-    @property
-    def latency_model(self) -> str | None:
-        """Name, date and seed of the latency model; None when services answered as fast as they could."""
-        return latency_name(self.latency)
-
-
-def check_manifest(moments: Iterable[str], latency: Mapping[str, object] | None) -> None:
-    """Refuses times that are none, and a latency model that cannot be named, in the manifest of any kind of run.
-
-    Raises:
-        ValueError: what is wrong.
-    """
-    for moment in moments:
-        try:
-            datetime.fromisoformat(moment)
-        except ValueError:
-            raise ValueError(f"{moment[:40]!r} is no time") from None
-    if latency is not None and not {"name", "date", "seed"} <= latency.keys():
-        raise ValueError("latency has no name, date or seed")
-
-
-def latency_name(latency: Mapping[str, object] | None) -> str | None:
-    """Name, date and seed of a latency model as a manifest holds it; None of none."""
-    return None if latency is None else f"{latency['name']} {latency['date']}, seed {latency['seed']}"
 
 
 class PlatformReport(msgspec.Struct, frozen=True, kw_only=True, gc=False):

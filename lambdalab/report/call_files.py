@@ -15,7 +15,8 @@ from typing import Final
 from lambdalab.analysis.call_rows import row_columns, row_values
 from lambdalab.analysis.call_summary import FactorialSummary, Group
 from lambdalab.design.cells import CALLERS, LAB_FACTORS, LANGUAGE, MEMORY_MB, RESERVED_CONCURRENCY
-from lambdalab.records.calls import CallRow, FactorialManifest
+from lambdalab.records.calls import CallRow
+from lambdalab.records.manifest import CallManifest
 from lambdalab.records.record_files import replacing
 from lambdalab.records.run_directory import write_csv, write_parquet
 from lambdalab.report.call_tables import amount
@@ -24,7 +25,7 @@ from lambdalab.report.words import ms
 _LAB_COLUMNS: Final = (CALLERS, RESERVED_CONCURRENCY)
 
 
-def write_rows(folder: Path, rows: Sequence[CallRow], manifest: FactorialManifest) -> None:
+def write_rows(folder: Path, rows: Sequence[CallRow], manifest: CallManifest) -> None:
     """Replaces ``metrics.csv`` and ``metrics.parquet``.
 
     Raises:

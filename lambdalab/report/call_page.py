@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 
 from lambdalab.analysis.call_summary import FactorialSummary
-from lambdalab.records.calls import CallRow, FactorialManifest
+from lambdalab.records.calls import CallRow
+from lambdalab.records.manifest import CallManifest
 from lambdalab.report import call_charts
 from lambdalab.report.call_tables import (
     FactorialTables,
@@ -21,7 +22,7 @@ from lambdalab.report.call_tables import (
 from lambdalab.report.drawing import Record, draw
 from lambdalab.report.html import render_template
 from lambdalab.report.panels import Panel
-from lambdalab.report.tables import ROWS_AT_MOST, Table, facts_table, functions_table, plain
+from lambdalab.report.tables import ROWS_AT_MOST, Table, drift_table, facts_table, functions_table, plain
 from lambdalab.report.words import altered, p_value, quotient, usd
 from lambdalab.statistics.effects import Effects, Term
 
@@ -32,7 +33,7 @@ _RAW = (
 _NUMBERS = {"block", "elapsed_ms", "duration_ms", "billed_ms", "init_ms", "max_memory_mb", "cost_total_usd"}
 
 
-def render_page(summary: FactorialSummary, manifest: FactorialManifest, rows: Sequence[CallRow]) -> str:
+def render_page(summary: FactorialSummary, manifest: CallManifest, rows: Sequence[CallRow]) -> str:
     """Makes the page.
 
     Args:
@@ -46,6 +47,7 @@ def render_page(summary: FactorialSummary, manifest: FactorialManifest, rows: Se
         manifest=manifest,
         designs=[Chapter(summary, group.design) for group in summary.designs],
         tables=FactorialTables(summary),
+        drift=drift_table(summary.drift),
         asked=_asked(manifest),
         functions=functions_table(manifest.functions),
         surroundings=facts_table(manifest),
@@ -154,7 +156,7 @@ def _interaction(of: Effects, term: Term) -> Panel:
     return Panel(heading=heading, svg=draw(spec), text=f"{heading}, {measured(of)}: {'; '.join(said)}.")
 
 
-def _asked(manifest: FactorialManifest) -> Table:
+def _asked(manifest: CallManifest) -> Table:
     return Table(
         name="asked",
         caption="What was asked: every combination of the levels, or a fraction of them, in each block",

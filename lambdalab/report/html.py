@@ -9,16 +9,17 @@ import hashlib
 from collections.abc import Sequence
 
 from lambdalab.analysis.message_analysis import Summary
-from lambdalab.records.trials import InvocationRow, Manifest
+from lambdalab.records.manifest import MessageManifest
+from lambdalab.records.trials import InvocationRow
 from lambdalab.report.answer import answer_lines, gate_line
 from lambdalab.report.bill_tables import bill_tables
 from lambdalab.report.load import LoadChapter
 from lambdalab.report.panels import Panels
-from lambdalab.report.tables import Tables
+from lambdalab.report.tables import Tables, drift_table
 from lambdalab.report.words import MARKS, altered, usd
 
 
-def render_html(summary: Summary, manifest: Manifest, rows: Sequence[InvocationRow]) -> str:
+def render_html(summary: Summary, manifest: MessageManifest, rows: Sequence[InvocationRow]) -> str:
     """Makes the page.
 
     Args:
@@ -35,6 +36,7 @@ def render_html(summary: Summary, manifest: Manifest, rows: Sequence[InvocationR
         load=None if summary.load is None else LoadChapter(summary.load),
         panels=Panels(summary, manifest, rows),
         tables=Tables(summary, manifest, rows),
+        drift=drift_table(summary.drift),
         bill_tables=() if summary.bill is None else bill_tables(summary.bill),
         usd=usd,
         altered=list(altered(summary)),

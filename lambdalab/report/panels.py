@@ -9,7 +9,8 @@ import msgspec
 from lambdalab.analysis.figures import POINTS_AT_MOST, STEPS
 from lambdalab.analysis.message_analysis import Cell, Summary
 from lambdalab.design.arms import Load, Start
-from lambdalab.records.trials import InvocationRow, Manifest
+from lambdalab.records.manifest import MessageManifest
+from lambdalab.records.trials import InvocationRow
 from lambdalab.report import charts
 from lambdalab.report.drawing import Record, draw
 from lambdalab.report.words import JOURNEY, MARKS, METRICS, PER_EXECUTION, interval, median, ms, quotient, usd
@@ -29,7 +30,7 @@ class Panels:
     points_at_most = POINTS_AT_MOST
     steps = STEPS
 
-    def __init__(self, summary: Summary, manifest: Manifest, rows: Sequence[InvocationRow]) -> None:
+    def __init__(self, summary: Summary, manifest: MessageManifest, rows: Sequence[InvocationRow]) -> None:
         self.summary = summary
         self.rows = rows
         self.arms = [arm.name for arm in manifest.protocol.arms]

@@ -1,14 +1,14 @@
 """The report's tables: every number of the summary, the run's surroundings, and the rows."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from typing import Final
 
 import msgspec
 
-from lambdalab.analysis.message_analysis import Summary
-from lambdalab.records.calls import CalledFunction, FactorialManifest
-from lambdalab.records.trials import Estimate, FunctionFacts, InvocationRow, Manifest
+from lambdalab.analysis.summary import Drift, Summary
+from lambdalab.records.manifest import FunctionFacts, Manifest, MessageManifest
+from lambdalab.records.trials import Estimate, InvocationRow
 from lambdalab.report.words import (
     ABSENT,
     JOURNEY,
@@ -63,7 +63,7 @@ class Table(msgspec.Struct, frozen=True, kw_only=True):
 class Tables:
     """The tables of a run, section by section."""
 
-    def __init__(self, summary: Summary, manifest: Manifest, rows: Sequence[InvocationRow]) -> None:
+    def __init__(self, summary: Summary, manifest: MessageManifest, rows: Sequence[InvocationRow]) -> None:
         self.summary = summary
         self.manifest = manifest
         self.rows = rows
@@ -97,24 +97,6 @@ class Tables:
                 for one in compared
             ],
             heads=len(head),
-        )
-
-    @property
-    def drift_table(self) -> Table:
-        return Table(
-            name="drift",
-            caption="Drift of Duration over the run",
-            columns=("load", "arm", "correlation with order", "second half / first"),
-            numeric=(False, False, True, True),
-            rows=[
-                [
-                    drift.label,
-                    drift.arm,
-                    ABSENT if drift.correlation is None else f"{drift.correlation:+.2f}",
-                    quotient(drift.halves),
-                ]
-                for drift in self.summary.drift
-            ],
         )
 
     @property
@@ -269,7 +251,7 @@ class Tables:
         )
 
 
-def functions_table(functions: Mapping[str, FunctionFacts] | Mapping[str, CalledFunction]) -> Table:
+def functions_table(functions: Mapping[str, FunctionFacts]) -> Table:
     """The functions of a run, by arm or by language."""
     fields = [
         field
@@ -289,7 +271,21 @@ def functions_table(functions: Mapping[str, FunctionFacts] | Mapping[str, Called
     )
 
 
-def facts_table(manifest: Manifest | FactorialManifest) -> Table:
+def drift_table(drift: Iterable[Drift]) -> Table:
+    """How far each cell moved over the run."""
+    return Table(
+        name="drift",
+        caption="Drift of Duration over the run",
+        columns=("cell", "correlation with order", "second half / first"),
+        numeric=(False, True, True),
+        rows=[
+            [one.cell, ABSENT if one.correlation is None else f"{one.correlation:+.2f}", quotient(one.halves)]
+            for one in drift
+        ],
+    )
+
+
+def facts_table(manifest: Manifest) -> Table:
     """Where and with what a run was measured."""
     facts: dict[str, object] = {
         "started": manifest.started_at,

@@ -6,7 +6,7 @@ from typing import Final
 from lambdalab.aws.clients import UNRESERVED_FLOOR, access_errors, most_reservable
 from lambdalab.errors import AccessError, UsageError
 from lambdalab.local.concurrency import ACCOUNT_CONCURRENCY
-from lambdalab.records.trials import FunctionFacts
+from lambdalab.records.manifest import QueuedFunction
 from lambdalab.run.target import AwsTarget, LocalTarget
 
 UNCHECKED: Final = (
@@ -17,7 +17,7 @@ UNCHECKED: Final = (
 """No call tells these before the run meets them."""
 
 
-def account_limits(target: AwsTarget, functions: Collection[FunctionFacts]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def account_limits(target: AwsTarget, functions: Collection[QueuedFunction]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Asks for the concurrency of account and functions.
 
     Returns:

@@ -1,8 +1,6 @@
 """The whole of a factorial run as Python calls: ``new_run``, ``execute``. The command line only wraps these."""
 
-import secrets
 from collections.abc import Collection, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -11,7 +9,6 @@ from botocore.exceptions import ClientError
 
 from lambdalab.aws.clients import access_errors
 from lambdalab.aws.configuration import Configurations
-from lambdalab.aws.template import parameter_default
 from lambdalab.build import samconfig
 from lambdalab.build.deployment import local_parameters
 from lambdalab.design.cells import FactorialProtocol
@@ -20,22 +17,18 @@ from lambdalab.planning.call_plan import FactorialPlan, find_experience, make_pl
 from lambdalab.planning.call_protocol import PlannedCell, schedule
 from lambdalab.planning.call_stopping import reached_cap
 from lambdalab.pricing.costs import load_price_sheet
-from lambdalab.records.call_files import FACTORIAL, SCHEMA_VERSION, FactorialDirectory
-from lambdalab.records.calls import CalledFunction, FactorialManifest
+from lambdalab.records.call_files import FactorialDirectory
 from lambdalab.records.conditions import Conditions
+from lambdalab.records.manifest import CallManifest, FunctionFacts
 from lambdalab.run.account import require_concurrency
+from lambdalab.run.beginning import begin, note_resumption, note_stop, require_place
 from lambdalab.run.call_runner import FactorialRunner, Progress, remaining
 from lambdalab.run.circumstances import (
     conditions_at,
     conditions_without_stack,
-    cpu_limit,
     free_memory_mb,
-    interpreters,
-    plane_limits,
     require_cpu_limit,
     require_same_functions,
-    require_same_place,
-    versions,
 )
 from lambdalab.run.target import AwsTarget, LocalTarget
 from lambdalab.scenario.base import CallScenario
@@ -74,51 +67,17 @@ def new_run(
         require_cpu_limit(target, [cell.memory_mb or functions[cell.called].memory_mb for cell in design.cells])
     require_ready(target, scenario, protocol, functions)
     _require_memory(target, scenario, protocol)
-    conditions = conditions_at(target)
-    now = datetime.now(UTC)
-    prices = load_price_sheet(target.region)
-    manifest = FactorialManifest(
-        schema_version=SCHEMA_VERSION,
-        kind=FACTORIAL,
-        run_id=f"{now:%Y%m%d-%H%M%S}-{protocol.scenario}-{secrets.token_hex(2)}",
-        started_at=now.isoformat(timespec="milliseconds"),
-        protocol=protocol,
-        seed=secrets.randbits(_SEED_BITS) if seed is None else seed,
-        target=target.name,
-        stack_name=target.stack.name,
-        region=target.region,
-        endpoint=target.aws.lambda_.meta.endpoint_url,
-        price_sheet=prices.name,
-        prices=msgspec.to_builtins(prices),
-        parameters=target.stack.parameters,
+    return begin(
+        target,
+        FactorialDirectory,
+        results,
         functions=functions,
-        cpu_limit=cpu_limit(target),
-        versions=versions(
-            folder / scenario.sources["python"], folder / scenario.sources["go"], local=isinstance(target, LocalTarget)
-        ),
-        machine=conditions.machine,
-        latency=conditions.latency,
-        cpu_scale=conditions.cpu_scale,
-        interpreters=interpreters(target, functions),
-        template_runtimes=_template_runtimes(folder, protocol, functions),
+        seed=seed,
+        project=None if protocol.function_prefix is not None else folder,
+        sources=(folder / scenario.sources["python"], folder / scenario.sources["go"]),
+        protocol=protocol,
         cold_mode=target.cold_mode,
-        **plane_limits(target),
     )
-    target.note_run(manifest.run_id)
-    graph = None if protocol.function_prefix is not None else target.pipeline()
-    store = FactorialDirectory.create(results, manifest)
-    if graph is not None:
-        store.write_pipeline(graph)
-    return store
-
-
-def _template_runtimes(
-    folder: Path, protocol: FactorialProtocol, functions: Mapping[str, CalledFunction]
-) -> dict[str, str]:
-    """What the scenario's template would run its functions on; of functions that were found nobody knows."""
-    if protocol.function_prefix is not None:
-        return {}
-    return {name: parameter_default(folder, f"{of.language.capitalize()}Runtime") for name, of in functions.items()}
 
 
 def resume_run(target: AwsTarget, store: FactorialDirectory) -> None:
@@ -128,9 +87,8 @@ def resume_run(target: AwsTarget, store: FactorialDirectory) -> None:
         UsageError: it was made on another target or stack or under other conditions, or a function has changed since.
         StackError, AccessError: as of ``new_run``.
     """
+    require_place(target, store)
     manifest = store.manifest()
-    require_same_place(manifest, target)
-    target.note_run(manifest.run_id)
     scenario = call_scenario(manifest.protocol.scenario)
     functions = called_functions(target, scenario, manifest.protocol)
     if cells_left(store) and manifest.protocol.function_prefix is None and _put_back(target, manifest, functions):
@@ -141,11 +99,10 @@ def resume_run(target: AwsTarget, store: FactorialDirectory) -> None:
         target.configurations.remember(function.function_name)
     if cells_left(store):
         _require_memory(target, scenario, manifest.protocol)
-        moment = datetime.now(UTC).isoformat(timespec="milliseconds")
-        store.write_manifest(msgspec.structs.replace(manifest, resumed_at=(*manifest.resumed_at, moment)))
+        note_resumption(store)
 
 
-def _put_back(target: AwsTarget, manifest: FactorialManifest, functions: Mapping[str, CalledFunction]) -> bool:
+def _put_back(target: AwsTarget, manifest: CallManifest, functions: Mapping[str, FunctionFacts]) -> bool:
     """What the run itself set and a killed one left behind, so that it is not taken for what was deployed.
 
     What is none of its own levels somebody else has set.
@@ -191,7 +148,7 @@ def execute(target: AwsTarget, store: FactorialDirectory, progress: Progress) ->
     def stop() -> str | None:
         reason = reached_cap(store, scenario, spends=target.name == "aws")
         if reason is not None and cells_left(store):
-            store.write_manifest(msgspec.structs.replace(store.manifest(), stopped=reason))
+            note_stop(store, reason)
         return reason
 
     FactorialRunner(target, scenario, store, progress, stop).run(lambda: cells_left(store))
@@ -202,7 +159,7 @@ def execute(target: AwsTarget, store: FactorialDirectory, progress: Progress) ->
 
 def called_functions(
     target: AwsTarget, scenario: CallScenario, protocol: FactorialProtocol
-) -> dict[str, CalledFunction]:
+) -> dict[str, FunctionFacts]:
     """The function of each language, or those that were found, as they are configured now.
 
     Raises:
@@ -230,7 +187,7 @@ def called_functions(
     }
 
 
-def _function(target: AwsTarget, name: str, language: str, log_group: str | None) -> CalledFunction:
+def _function(target: AwsTarget, name: str, language: str, log_group: str | None) -> FunctionFacts:
     with access_errors(f"function {name}"):
         found = target.aws.lambda_.get_function_configuration(FunctionName=name)
         reserved = target.aws.lambda_.get_function_concurrency(FunctionName=name)
@@ -239,7 +196,7 @@ def _function(target: AwsTarget, name: str, language: str, log_group: str | None
             f"{name} is a container image, which has no runtime, and only functions of a zip file are measured",
             next_step="write a --function-prefix without it, or deploy it as a zip file",
         )
-    return CalledFunction(
+    return FunctionFacts(
         function_name=name,
         language=language,
         runtime=runtime,
@@ -253,7 +210,7 @@ def _function(target: AwsTarget, name: str, language: str, log_group: str | None
 
 
 def require_ready(
-    target: AwsTarget, scenario: CallScenario, protocol: FactorialProtocol, functions: dict[str, CalledFunction]
+    target: AwsTarget, scenario: CallScenario, protocol: FactorialProtocol, functions: dict[str, FunctionFacts]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Looks before the first call whether every cell can be called.
 
@@ -350,7 +307,7 @@ def plan_without_stack(protocol: FactorialProtocol, results: Path) -> FactorialP
     scenario = call_scenario(protocol.scenario)
     settings = local_parameters({}, folder=folder_of(protocol.scenario))
     functions = {
-        language: CalledFunction(
+        language: FunctionFacts(
             function_name=language,
             language=language,
             runtime=settings[f"{language.capitalize()}Runtime"],
@@ -370,7 +327,7 @@ def plan_without_stack(protocol: FactorialProtocol, results: Path) -> FactorialP
 def _plan(
     protocol: FactorialProtocol,
     scenario: CallScenario,
-    functions: dict[str, CalledFunction],
+    functions: dict[str, FunctionFacts],
     results: Path,
     left: Sequence[PlannedCell],
     conditions: Conditions,

@@ -12,16 +12,15 @@ from typing import Any
 import msgspec
 
 from lambdalab import __version__
-from lambdalab.analysis.message_analysis import CPU_LIMIT_UNKNOWN
+from lambdalab.analysis.cautions import CPU_LIMIT_UNKNOWN
 from lambdalab.aws.clients import Aws, is_aws
 from lambdalab.build import tools
 from lambdalab.errors import SetupError, UsageError
 from lambdalab.loopback import LOCAL_REGION
 from lambdalab.project import read_or_empty
-from lambdalab.records.calls import CalledFunction, FactorialManifest
 from lambdalab.records.conditions import Conditions
 from lambdalab.records.cpu_limit import CAUTION, NEXT_STEP, NONE
-from lambdalab.records.trials import FunctionFacts, Manifest
+from lambdalab.records.manifest import FunctionFacts, Manifest, MessageManifest
 from lambdalab.run.calibration import last_calibration
 from lambdalab.run.target import AwsTarget, LocalTarget
 
@@ -98,7 +97,7 @@ def plane_limits(target: AwsTarget) -> dict[str, Any]:
     }
 
 
-def interpreters(target: AwsTarget, functions: Mapping[str, FunctionFacts | CalledFunction]) -> dict[str, str]:
+def interpreters(target: AwsTarget, functions: Mapping[str, FunctionFacts]) -> dict[str, str]:
     """What runs each function of a local stack: its Python, or its runtime where that is custom; none on AWS."""
     if not isinstance(target, LocalTarget):
         return {}
@@ -110,7 +109,7 @@ def interpreters(target: AwsTarget, functions: Mapping[str, FunctionFacts | Call
     }
 
 
-def require_same_place(manifest: Manifest | FactorialManifest, target: AwsTarget) -> None:
+def require_same_place(manifest: Manifest, target: AwsTarget) -> None:
     """Refuses to go on with a run elsewhere, or under other conditions, than it was made.
 
     Raises:
@@ -127,15 +126,13 @@ def require_same_place(manifest: Manifest | FactorialManifest, target: AwsTarget
         raise _changed(manifest.run_id, what, before, now)
 
 
-def require_same_functions(
-    manifest: Manifest | FactorialManifest, functions: Mapping[str, FunctionFacts] | Mapping[str, CalledFunction]
-) -> None:
+def require_same_functions(manifest: Manifest, functions: Mapping[str, FunctionFacts]) -> None:
     """Refuses to go on with a run whose functions have changed, so that its samples would not be alike.
 
     Raises:
         UsageError: one has.
     """
-    built = isinstance(manifest, Manifest) and manifest.protocol.factors.build
+    built = isinstance(manifest, MessageManifest) and manifest.protocol.factors.build
     for name, before in manifest.functions.items():
         for key in before.__struct_fields__:
             if (was := getattr(before, key)) != (now := getattr(functions[name], key)):

@@ -1,8 +1,6 @@
 """The whole of a run as Python calls: ``new_run``, ``execute``, ``conclude``. The command line only wraps these."""
 
-import secrets
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -14,7 +12,6 @@ from lambdalab.analysis.message_analysis import Summary, summarise
 from lambdalab.analysis.message_rows import read_run
 from lambdalab.analysis.pairing import Resolutions, compare_arms
 from lambdalab.analysis.resolution import Record, design_of, make_record, resolutions_of
-from lambdalab.aws.template import parameter_default
 from lambdalab.build.deployment import local_parameters
 from lambdalab.design.arms import Arm, Protocol
 from lambdalab.errors import UsageError
@@ -24,24 +21,21 @@ from lambdalab.planning.stopping import StoppingRule
 from lambdalab.pricing.costs import load_price_sheet
 from lambdalab.project import project_root
 from lambdalab.records.conditions import Conditions
+from lambdalab.records.manifest import MessageManifest, QueuedFunction
 from lambdalab.records.record_files import read_records, write_records
-from lambdalab.records.trial_files import SCHEMA_VERSION, RunDirectory
-from lambdalab.records.trials import FunctionFacts, Manifest, Trial, TrialResult
+from lambdalab.records.trial_files import RunDirectory
+from lambdalab.records.trials import Trial, TrialResult
 from lambdalab.report.html import render_html
 from lambdalab.run.account import account_limits
+from lambdalab.run.beginning import begin, note_resumption, note_stop, require_place
 from lambdalab.run.circumstances import (
     conditions_at,
     conditions_without_stack,
-    cpu_limit,
-    interpreters,
-    plane_limits,
     require_cpu_limit,
     require_same_functions,
-    require_same_place,
-    versions,
 )
 from lambdalab.run.runner import Progress, Runner, kept_trials, remaining, require_empty_queues
-from lambdalab.run.target import AwsTarget, LocalTarget
+from lambdalab.run.target import AwsTarget
 from lambdalab.statistics.comparison import Comparison
 
 _SEED_BITS: Final = 32
@@ -82,42 +76,19 @@ def new_run(
     if not without_cpu_limit:
         require_cpu_limit(target, protocol.factors.memory_mb)
     require_empty_queues(target, protocol.arms)  # else there would be a run without a trial
-    now, root = datetime.now(UTC), project_root()
-    prices = load_price_sheet(target.region)
-    conditions = conditions_at(target)
-    functions = {arm.name: target.facts(arm) for arm in protocol.arms}
-    manifest = Manifest(
-        schema_version=SCHEMA_VERSION,
-        run_id=f"{now:%Y%m%d-%H%M%S}-{protocol.scenario}-{secrets.token_hex(2)}",
-        started_at=now.isoformat(timespec="milliseconds"),
+    root = project_root()
+    return begin(
+        target,
+        RunDirectory,
+        results,
+        functions={arm.name: target.facts(arm) for arm in protocol.arms},
+        seed=seed,
+        project=root,
+        sources=(root / "src/python/ingest", root / "src/go/ingest"),
         protocol=protocol,
-        seed=secrets.randbits(_SEED_BITS) if seed is None else seed,
-        target=target.name,
-        stack_name=target.stack.name,
-        region=target.region,
-        endpoint=target.aws.lambda_.meta.endpoint_url,
-        price_sheet=prices.name,
-        prices=msgspec.to_builtins(prices),
-        parameters=target.stack.parameters,
-        functions=functions,
-        cpu_limit=cpu_limit(target),
-        latency=conditions.latency,
-        cpu_scale=conditions.cpu_scale,
-        interpreters=interpreters(target, functions),
-        template_runtimes={
-            arm.name: parameter_default(root, f"{arm.language.capitalize()}Runtime") for arm in protocol.arms
-        },
-        versions=versions(root / "src/python/ingest", root / "src/go/ingest", local=isinstance(target, LocalTarget)),
-        machine=conditions.machine,
         cold_mode=target.cold_mode if load is None else None,
         load=load,
-        **plane_limits(target),
     )
-    target.note_run(manifest.run_id)
-    graph = target.pipeline()
-    store = RunDirectory.create(results, manifest)
-    store.write_pipeline(graph)
-    return store
 
 
 def resume_run(target: AwsTarget, store: RunDirectory) -> None:
@@ -127,13 +98,11 @@ def resume_run(target: AwsTarget, store: RunDirectory) -> None:
         UsageError: it was made on another target or stack, or a function has changed since, so that its samples would
             not be alike.
     """
+    require_place(target, store)
     manifest = store.manifest()
-    require_same_place(manifest, target)
-    target.note_run(manifest.run_id)
     require_same_functions(manifest, {arm.name: target.facts(arm) for arm in manifest.protocol.arms})
     if trials_left(store):
-        now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        store.write_manifest(msgspec.structs.replace(manifest, resumed_at=(*manifest.resumed_at, now)))
+        note_resumption(store)
 
 
 def trials_left(store: RunDirectory) -> list[Trial]:
@@ -169,8 +138,8 @@ def execute(
     def stop() -> str | None:
         reason = rule.reason()
         standing(rule.standing)
-        if reason is not None and store.manifest().stopped is None:
-            store.write_manifest(msgspec.structs.replace(store.manifest(), stopped=reason))
+        if reason is not None:
+            note_stop(store, reason)
         return reason
 
     Runner(target, store, progress, stop).run(trials_left(store))
@@ -208,7 +177,7 @@ def conclude(store: RunDirectory, terms: Terms | None = None, limits: Limits = N
     return summary
 
 
-def known_resolutions(store: RunDirectory, manifest: Manifest, trials: Collection[TrialResult]) -> Resolutions:
+def known_resolutions(store: RunDirectory, manifest: MessageManifest, trials: Collection[TrialResult]) -> Resolutions:
     """What A/A runs of this machine and the run's design could resolve.
 
     Raises:
@@ -283,9 +252,9 @@ def plan_local_run(protocol: Protocol, results: Path, *, effect: float = EFFECT)
     return _plan(protocol, functions, results, conditions_without_stack(), effect=effect)
 
 
-def facts_of_settings(arm: Arm, settings: Mapping[str, str]) -> FunctionFacts:
+def facts_of_settings(arm: Arm, settings: Mapping[str, str]) -> QueuedFunction:
     """What the function of an arm would be, deployed with these template parameters."""
-    return FunctionFacts(
+    return QueuedFunction(
         function_name=arm.language,
         language=arm.language,
         runtime=settings[f"{arm.language.capitalize()}Runtime"],
@@ -304,7 +273,7 @@ def facts_of_settings(arm: Arm, settings: Mapping[str, str]) -> FunctionFacts:
 
 def _plan(
     protocol: Protocol,
-    functions: dict[str, FunctionFacts],
+    functions: dict[str, QueuedFunction],
     results: Path,
     conditions: Conditions,
     *,

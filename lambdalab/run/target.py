@@ -28,8 +28,9 @@ from lambdalab.local.stack import LocalStack
 from lambdalab.lock import Lock, hold, hold_stack
 from lambdalab.machine_load import BlockLoad, CpuReading, load_between, read_cpu
 from lambdalab.project import machine_folder, shown
+from lambdalab.records.manifest import QueuedFunction
 from lambdalab.records.pipeline import Graph
-from lambdalab.records.trials import FunctionFacts, LogLine
+from lambdalab.records.trials import LogLine
 
 CLOCK_SKEW_MS: Final = 60_000
 """How far this machine's clock may be from the log's."""
@@ -192,7 +193,7 @@ class AwsTarget:
             log_group=self.stack.output(f"{prefix}LogGroupName"),
         )
 
-    def facts(self, arm: Arm) -> FunctionFacts:
+    def facts(self, arm: Arm) -> QueuedFunction:
         """What is configured now, of the function and of the way to it.
 
         Raises:
@@ -215,7 +216,7 @@ class AwsTarget:
                 next_step="deploy this project's template.yaml",
             )
         receives = json.loads(queue.get("RedrivePolicy", "{}")).get("maxReceiveCount")
-        return FunctionFacts(
+        return QueuedFunction(
             function_name=name,
             language=arm.language,
             runtime=found["Runtime"],

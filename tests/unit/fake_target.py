@@ -16,8 +16,9 @@ from samples import make_facts
 from lambdalab.aws.stack import Stack
 from lambdalab.design.arms import Arm
 from lambdalab.logs.platform_lines import render_end, render_report, render_start
+from lambdalab.records.manifest import QueuedFunction
 from lambdalab.records.pipeline import Graph
-from lambdalab.records.trials import FunctionFacts, LogLine, PlatformReport
+from lambdalab.records.trials import LogLine, PlatformReport
 from lambdalab.run.target import AwsTarget, Resources
 
 Fault = BaseException | Callable[["FakeTarget"], None]
@@ -67,7 +68,7 @@ class FakeTarget(AwsTarget):
             log_group=f"/aws/lambda/lab-{name}",
         )
 
-    def facts(self, arm: Arm) -> FunctionFacts:
+    def facts(self, arm: Arm) -> QueuedFunction:
         asked = {"memory_mb": arm.memory_mb, "batch_size": arm.batch_size}
         settings = {name: value for name, value in asked.items() if value is not None}
         return make_facts(arm.language, **(settings | self.changed))

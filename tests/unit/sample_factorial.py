@@ -13,7 +13,8 @@ from samples import BEGAN_MS, PRICES
 from lambdalab.design.cells import Cell, Design, FactorialProtocol
 from lambdalab.logs.platform_lines import billed_ms, render_end, render_report, render_start
 from lambdalab.records.call_files import SCHEMA_VERSION, FactorialDirectory
-from lambdalab.records.calls import Call, CalledFunction, FactorialManifest, Finding
+from lambdalab.records.calls import Call, Finding
+from lambdalab.records.manifest import CallManifest, FunctionFacts
 from lambdalab.records.trials import PlatformReport
 
 RUN_ID = "20261121-100000-s3-ingest-abcd"
@@ -35,8 +36,8 @@ CALLERS_AT_LITTLE_MEMORY = 1.3
 """By how much more when there are more callers and the little memory."""
 
 
-def make_function(language: str) -> CalledFunction:
-    return CalledFunction(
+def make_function(language: str) -> FunctionFacts:
+    return FunctionFacts(
         function_name=f"lambdalab-s3-local-{language}",
         language=language,
         runtime="python3.12" if language == "python" else "provided.al2023",
@@ -49,11 +50,11 @@ def make_function(language: str) -> CalledFunction:
     )
 
 
-def make_manifest(designs: tuple[Design, ...] = (EVENTS, BATCH), blocks: int = 6, **changes: Any) -> FactorialManifest:
+def make_manifest(designs: tuple[Design, ...] = (EVENTS, BATCH), blocks: int = 6, **changes: Any) -> CallManifest:
     protocol = FactorialProtocol(
         name="s3-ingest", scenario="s3-ingest", description="Made by hand.", blocks=blocks, designs=designs
     )
-    manifest = FactorialManifest(
+    manifest = CallManifest(
         schema_version=SCHEMA_VERSION,
         kind=FactorialDirectory.kind,
         run_id=RUN_ID,
@@ -139,7 +140,7 @@ def make_call(
     return msgspec.structs.replace(call, **changes)
 
 
-def make_calls(manifest: FactorialManifest, *, seed: int = 7, spread: float = 0.04) -> Iterator[Call]:
+def make_calls(manifest: CallManifest, *, seed: int = 7, spread: float = 0.04) -> Iterator[Call]:
     """All calls of a run: a cold warm-up for each caller, then the calls, cell after cell in an order drawn anew."""
     draw = random.Random(seed)
     now_ms = float(BEGAN_MS)
@@ -176,7 +177,7 @@ def make_calls(manifest: FactorialManifest, *, seed: int = 7, spread: float = 0.
 
 
 def make_run(
-    results: Path, manifest: FactorialManifest | None = None, calls: list[Call] | None = None
+    results: Path, manifest: CallManifest | None = None, calls: list[Call] | None = None
 ) -> FactorialDirectory:
     """The same as files."""
     manifest = manifest or make_manifest()

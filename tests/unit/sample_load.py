@@ -13,17 +13,18 @@ from lambdalab.design.arms import Load, Start, as_cold
 from lambdalab.logs.observations import observe
 from lambdalab.logs.platform_lines import render_report
 from lambdalab.records.load import Ending, PipelineSample, Sending
-from lambdalab.records.trials import InvocationRow, LogLine, Manifest, PlatformReport, Trial, TrialResult
+from lambdalab.records.manifest import MessageManifest
+from lambdalab.records.trials import InvocationRow, LogLine, PlatformReport, Trial, TrialResult
 from lambdalab.report.html import render_html
 
 LOAD = Load(label="TEN", size_bytes=1024, count=10, start=Start.WARM)
 TAKES_MS = {"python": 200, "go": 20}
 RATES = (4, 8, 16)
 HOLD_S = 5
-Run = tuple[Summary, Manifest, list[InvocationRow]]
+Run = tuple[Summary, MessageManifest, list[InvocationRow]]
 
 
-def make_load_manifest() -> Manifest:
+def make_load_manifest() -> MessageManifest:
     return make_manifest(
         loads=(LOAD, as_cold(LOAD)),
         blocks=HOLD_S * len(RATES),

@@ -11,12 +11,13 @@ from lambdalab.analysis.message_rows import join
 from lambdalab.design.arms import Load, Start
 from lambdalab.logs.observations import observe
 from lambdalab.logs.platform_lines import render_report
-from lambdalab.records.trials import InvocationRow, LogLine, Manifest
+from lambdalab.records.manifest import MessageManifest
+from lambdalab.records.trials import InvocationRow, LogLine
 from lambdalab.report.html import render_html
 
 HOSTILE = "<script>document.title='broken'</script>\"'&<b onclick=x>"
 HOSTILE_LOAD = Load(label=HOSTILE, size_bytes=65536, count=100, start=Start.WARM)
-Run = tuple[Summary, Manifest, list[InvocationRow]]
+Run = tuple[Summary, MessageManifest, list[InvocationRow]]
 
 
 def make_run(

@@ -12,8 +12,9 @@ from lambdalab.design.arms import Factors, Load, Protocol, Start
 from lambdalab.logs.platform_lines import render_end, render_report, render_start
 from lambdalab.planning.protocol import schedule
 from lambdalab.pricing.costs import load_price_sheet
+from lambdalab.records.manifest import MessageManifest, QueuedFunction
 from lambdalab.records.trial_files import SCHEMA_VERSION
-from lambdalab.records.trials import FunctionFacts, LogLine, Manifest, PlatformReport, Trial, TrialResult
+from lambdalab.records.trials import LogLine, PlatformReport, Trial, TrialResult
 
 ROOT = Path(__file__).parents[2]
 PRICES = load_price_sheet(ROOT / "prices" / "us-east-1.toml")
@@ -34,7 +35,7 @@ def make_manifest(
     factors: Factors | None = None,
     loads: tuple[Load, ...] = LOADS,
     **changes: Any,
-) -> Manifest:
+) -> MessageManifest:
     protocol = Protocol(
         name="tiny",
         scenario="ingest",
@@ -43,7 +44,7 @@ def make_manifest(
         factors=factors or Factors(language=arms),
         loads=loads,
     )
-    manifest = Manifest(
+    manifest = MessageManifest(
         schema_version=SCHEMA_VERSION,
         run_id=RUN_ID,
         started_at="2026-11-21T10:00:00.000+00:00",
@@ -66,8 +67,8 @@ def make_manifest(
     return msgspec.structs.replace(manifest, **changes)
 
 
-def make_facts(arm: str, **changes: Any) -> FunctionFacts:
-    facts = FunctionFacts(
+def make_facts(arm: str, **changes: Any) -> QueuedFunction:
+    facts = QueuedFunction(
         function_name=f"lab-{arm}",
         language=arm,
         runtime={"python": "python3.12", "go": "provided.al2023"}[arm],
@@ -85,7 +86,7 @@ def make_facts(arm: str, **changes: Any) -> FunctionFacts:
     return msgspec.structs.replace(facts, **changes)
 
 
-def make_trials(manifest: Manifest) -> tuple[Trial, ...]:
+def make_trials(manifest: MessageManifest) -> tuple[Trial, ...]:
     return schedule(manifest.protocol, manifest.seed)
 
 
@@ -106,7 +107,7 @@ def make_result(trial: Trial, *, attempt: int = 1, **changes: Any) -> TrialResul
     return msgspec.structs.replace(result, **changes)
 
 
-def make_results(manifest: Manifest) -> list[TrialResult]:
+def make_results(manifest: MessageManifest) -> list[TrialResult]:
     """A run that went well."""
     return [make_result(trial) for trial in make_trials(manifest)]
 

@@ -24,19 +24,20 @@ from lambdalab.analysis.message_rows import join
 from lambdalab.design.arms import Factors, Start
 from lambdalab.logs.observations import observe
 from lambdalab.logs.platform_lines import render_report
-from lambdalab.records.trials import LogLine, Manifest, Trial, TrialResult
+from lambdalab.records.manifest import MessageManifest
+from lambdalab.records.trials import LogLine, Trial, TrialResult
 from lambdalab.statistics.comparison import Metric, Verdict
 
 
 def summary_of(
-    manifest: Manifest, results: list[TrialResult], lines: list[LogLine] | None = None, **options: Any
+    manifest: MessageManifest, results: list[TrialResult], lines: list[LogLine] | None = None, **options: Any
 ) -> Summary:
     logged = [line for result in results for line in make_lines(result)] if lines is None else lines
     rows = join(manifest, results, observe(logged), PRICES)
     return summarise(manifest, results, rows, **options)
 
 
-def good_run(manifest: Manifest) -> Summary:
+def good_run(manifest: MessageManifest) -> Summary:
     return summary_of(manifest, make_results(manifest))
 
 
@@ -45,7 +46,7 @@ def lines_with_duration(result: TrialResult, duration_ms: float) -> list[LogLine
     return make_lines(result, record_line(result, cold_start=False), render_report(report))
 
 
-def run_with_durations(manifest: Manifest, duration_ms: Callable[[Trial], float]) -> Summary:
+def run_with_durations(manifest: MessageManifest, duration_ms: Callable[[Trial], float]) -> Summary:
     """A run whose warm trials took so long."""
     results = make_results(manifest)
     lines: list[LogLine] = []

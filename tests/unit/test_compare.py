@@ -8,9 +8,11 @@ from typing import Any
 
 import msgspec
 import pytest
+import sample_factorial
 from command_line import Call, Ended, call_fixture, one_sentence, project_fixture  # noqa: F401
 from fake_target import FakeTarget
 from samples import (
+    BEGAN_MS,
     LOADS,
     make_facts,
     make_lines,
@@ -31,8 +33,8 @@ from lambdalab.logs.platform_lines import parse_report, render_report
 from lambdalab.machine_load import BlockLoad
 from lambdalab.planning.protocol import load_protocol
 from lambdalab.records.cpu_limit import CAUTION
+from lambdalab.records.manifest import MessageManifest
 from lambdalab.records.trial_files import SCHEMA_VERSION, RunDirectory
-from lambdalab.records.trials import Manifest
 from lambdalab.report.markdown import markdown_of
 from lambdalab.run import runner
 from lambdalab.run.target import Resources
@@ -213,6 +215,58 @@ def test_unlike_runs_are_refused_unless_told(typed: Typed, results: Path, said: 
     assert f"unlike: {said}" in allowed.out
 
 
+def write_calls(results: Path, run_id: str, factor: float, **changes: Any) -> None:
+    """A finished run of calls whose Go function takes so many times 100 ms, and a little more every block."""
+    design = msgspec.structs.replace(
+        sample_factorial.EVENTS,
+        invocations=1,
+        factors={"language": ("go",), "memory_mb": (512,), "batch_events": (1, 100), "callers": (1,)},
+    )
+    manifest = sample_factorial.make_manifest((design,), blocks=10, run_id=run_id, **changes)
+    calls = [
+        sample_factorial.make_call(
+            design,
+            cell,
+            call_id=f"b{block:02}-{place:03}-0000",
+            block=block,
+            sent_at_ms=BEGAN_MS + 1000 * block + place,
+            latency_ms=(100 + 0.1 * block) * (factor if place == 1 else 1),
+        )
+        for block in range(1, 11)
+        for place, cell in enumerate(design.cells)
+    ]
+    sample_factorial.make_run(results, manifest, calls)
+
+
+@pytest.mark.parametrize(
+    ("factor", "code", "verdict"), [(1.2, 1, "regression"), (1.0, 0, "no change"), (0.8, 0, "improvement")]
+)
+def test_a_run_of_calls_against_another(typed: Typed, results: Path, factor: float, code: int, verdict: str) -> None:
+    write_calls(results, "before", 1.0)
+    write_calls(results, "after", factor)
+    ended = typed("compare before after")
+    assert ended.code == code, ended.err
+    assert ended.out.startswith(f"Verdict: {verdict}")
+    assert "go B/go A" in ended.out
+    assert "A is before, B is after\nmeasured one after the other: a drift" in ended.out
+
+
+def test_runs_of_calls_that_cannot_be_compared(typed: Typed, results: Path) -> None:
+    write_calls(results, "calls", 1.0)
+    write_calls(results, "scaled", 1.0, cpu_scale=2.0)
+    write_run(results, "messages", {})
+    for arguments, said in {
+        "compare calls": "run calls is of calls: it has cells, and what its factors do is in its report; read it with "
+        "`lambdalab report calls`, or name a second run of calls to judge.",
+        "compare calls scaled": "runs calls and scaled are unlike: cpu scale 1 and 2; measure both alike, or add "
+        "--allow-unlike.",
+        "compare calls messages --allow-unlike": "of runs calls and messages one is of messages and one of calls; "
+        "compare two of a kind.",
+    }.items():
+        ended = typed(arguments)
+        assert (ended.code, one_sentence(ended)) == (2, said)
+
+
 def test_what_cannot_be_compared(typed: Typed, results: Path) -> None:
     write_run(results, "one", {}, blocks=1, arms=("go",))
     ended = typed("compare one")
@@ -225,7 +279,7 @@ def test_what_cannot_be_compared(typed: Typed, results: Path) -> None:
     write_run(results, "two", {}, blocks=1, arms=("python",))
     ended = typed("compare one two")
     assert (ended.code, one_sentence(ended)) == (
-        4, "runs one and two have no arm and load in common; compare runs of the same arms and loads.",
+        4, "runs one and two have no arms and loads in common; compare runs of the same arms and loads.",
     )  # fmt: skip
 
 
@@ -427,7 +481,7 @@ DESIGNS: list[dict[str, Any]] = [
 ]
 
 
-def known_for(manifest: Manifest, blocks: int = 10) -> int:
+def known_for(manifest: MessageManifest, blocks: int = 10) -> int:
     record = make_record(design_of(make_manifest(arms=("python",)), "python", 10), {"one": [compared(0.9, 1.1)]})
     return len(resolutions_of([record], manifest, blocks))
 

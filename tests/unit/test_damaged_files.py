@@ -23,8 +23,9 @@ from samples import PRICES, ROOT, make_lines, make_manifest, make_results
 from lambdalab.errors import LambdalabError, PriceSheetError
 from lambdalab.pricing.costs import invocation_cost, load_price_sheet
 from lambdalab.records import record_files
-from lambdalab.records.call_files import FACTORIAL, FactorialDirectory
+from lambdalab.records.call_files import FactorialDirectory
 from lambdalab.records.load import Ending, PipelineSample, QueueSample
+from lambdalab.records.manifest import CALLS
 from lambdalab.records.run_directory import find_run, kind_of
 from lambdalab.records.trial_files import RunDirectory
 from lambdalab.run import experiment
@@ -261,7 +262,7 @@ def conclude(folder: Path) -> None:
     before = measured()
     try:
         found = find_run(folder.parent, str(folder))
-        if kind_of(found) == FACTORIAL:
+        if kind_of(found) == CALLS:
             run_id = conclude_calls(FactorialDirectory(found)).run_id
         else:
             run_id = experiment.conclude(RunDirectory(found)).run_id

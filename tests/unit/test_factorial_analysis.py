@@ -24,7 +24,8 @@ from lambdalab.design.cells import Cell, Design
 from lambdalab.errors import LambdalabError, StorageError
 from lambdalab.logs.platform_lines import FULL_MEMORY, INIT_APART
 from lambdalab.planning.call_protocol import load_protocol
-from lambdalab.records.calls import Call, CallRow, FactorialManifest
+from lambdalab.records.calls import Call, CallRow
+from lambdalab.records.manifest import CallManifest
 from lambdalab.report.call_terminal import show
 from lambdalab.run.call_conclusion import conclude
 from lambdalab.scenario.found import call_scenario
@@ -45,7 +46,7 @@ def call(number: int = 0, **changes: Any) -> Call:
     return make_call(ONE, CELL, call_id=f"b01-001-{number:04}", **{"block": 1, **changes})
 
 
-def rows_of(*calls: Call, manifest: FactorialManifest = MANIFEST) -> list[CallRow]:
+def rows_of(*calls: Call, manifest: CallManifest = MANIFEST) -> list[CallRow]:
     return judge(manifest, calls, SCENARIO, PRICES)
 
 
@@ -54,7 +55,7 @@ def row_of(given: Call) -> CallRow:
     return row
 
 
-def summary_of(*calls: Call, manifest: FactorialManifest = MANIFEST) -> FactorialSummary:
+def summary_of(*calls: Call, manifest: CallManifest = MANIFEST) -> FactorialSummary:
     return summarise(manifest, rows_of(*calls, manifest=manifest), SCENARIO, PRICES)
 
 

@@ -788,7 +788,7 @@ def test_the_reader_of_one_kind_of_run_says_that_it_is_another(tmp_path: Path) -
         ("run s3-ingest --resume calls --function-prefix f", 2, "--function-prefix cannot be changed when a run goes"),
         ("plan s3-ingest --effect 0.1", 2, "--effect means nothing for scenario s3-ingest"),
         ("report calls --per-month 5", 2, "--per-month means nothing for scenario s3-ingest"),
-        ("compare calls", 2, "is a run of kind factorial, and only one of kind messages can be used here"),
+        ("compare calls", 4, "is invalid: interrupted: only 0 of "),
         ("sweep --resume calls", 2, "is a run of kind factorial, and only one of kind messages can be used here"),
     ],
 )

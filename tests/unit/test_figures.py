@@ -7,10 +7,11 @@ from sample_page import make_run
 from samples import LOADS
 
 from lambdalab.analysis.figures import POINTS_AT_MOST, STEPS, STRETCHES, figures
-from lambdalab.records.trials import InvocationRow, Manifest
+from lambdalab.records.manifest import MessageManifest
+from lambdalab.records.trials import InvocationRow
 
 
-def large(blocks: int) -> tuple[Manifest, list[InvocationRow]]:
+def large(blocks: int) -> tuple[MessageManifest, list[InvocationRow]]:
     """Rows of many blocks, made of one block's; every duration is another, and rises with the block."""
     _, manifest, rows = make_run(2, loads=LOADS)
     warm = [row for row in rows if row.label == LOADS[1].label][:2]

@@ -11,7 +11,8 @@ from lambdalab.analysis.frontier import Frontier, Limits, SweptCell, frontiers, 
 from lambdalab.analysis.message_rows import join
 from lambdalab.design.arms import Factors
 from lambdalab.logs.observations import observe
-from lambdalab.records.trials import InvocationRow, Manifest
+from lambdalab.records.manifest import MessageManifest
+from lambdalab.records.trials import InvocationRow
 
 MEMORY_MB = (128, 256, 512, 1024)
 MANIFEST = make_manifest(blocks=60, factors=Factors(language=("go",), memory_mb=MEMORY_MB))
@@ -19,7 +20,7 @@ TIMES_MS = {128: 400.0, 256: 200.0, 512: 100.0, 1024: 100.0}
 USD = {128: "0.000002", 256: "0.000002", 512: "0.000003", 1024: "0.000006"}
 
 
-def rows_of(manifest: Manifest = MANIFEST) -> list[InvocationRow]:
+def rows_of(manifest: MessageManifest = MANIFEST) -> list[InvocationRow]:
     """Durations as Lambda's CPU law gives them, with a spread of 10 %; half the memory costs as much until one core."""
     results = make_results(manifest)
     lines = [line for result in results for line in make_lines(result)]

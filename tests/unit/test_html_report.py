@@ -257,8 +257,8 @@ def test_every_ratio_is_drawn_with_its_interval_and_the_margin(tree: Element) ->
 
 def test_drift_is_told_of_every_cell(tree: Element) -> None:
     summary, _, _ = make_run()
-    assert [row[:2] for row in table(tree, "drift")] == [[cell.label, cell.arm] for cell in summary.cells]
-    assert [row[3] for row in table(tree, "drift")] == [quotient(drift.halves) for drift in summary.drift]
+    assert [row[0] for row in table(tree, "drift")] == [f"{cell.arm} {cell.label}" for cell in summary.cells]
+    assert [row[2] for row in table(tree, "drift")] == [quotient(drift.halves) for drift in summary.drift]
 
 
 def test_a_sweep_shows_cost_against_latency_with_the_front() -> None:

@@ -16,8 +16,8 @@ from lambdalab.errors import PriceSheetError, UsageError
 from lambdalab.planning.plan import Expected, Experience, Plan, find_experience, make_plan, with_enough_blocks
 from lambdalab.planning.spending import LabUse, lab_use, most_usd, read_units
 from lambdalab.records.conditions import Conditions
+from lambdalab.records.manifest import MessageManifest, QueuedFunction
 from lambdalab.records.trial_files import RunDirectory
-from lambdalab.records.trials import FunctionFacts, Manifest
 from lambdalab.run.account import UNCHECKED, account_limits
 from lambdalab.statistics.comparison import needed_blocks
 
@@ -25,12 +25,12 @@ MACHINE = {"processor": "mine", "cores": "2"}
 FUNCTIONS = {name: make_facts(name) for name in ("python", "go")}
 
 
-def planned(manifest: Manifest, *, stop: Stop | None = None, caps: Caps | None = None, **options: Any) -> Plan:
+def planned(manifest: MessageManifest, *, stop: Stop | None = None, caps: Caps | None = None, **options: Any) -> Plan:
     protocol = msgspec.structs.replace(manifest.protocol, stop=stop, caps=caps or Caps())
     return make_plan(protocol, manifest.functions, PRICES, **{"target": "aws"} | options)
 
 
-def finished_run(folder: Path, run_id: str, **changes: Any) -> Manifest:
+def finished_run(folder: Path, run_id: str, **changes: Any) -> MessageManifest:
     """Two blocks of 10 s a trial, 15.74 ms each."""
     manifest = make_manifest(blocks=2, run_id=run_id, **{"machine": MACHINE} | changes)
     store = RunDirectory.create(folder, manifest)
@@ -42,7 +42,7 @@ def finished_run(folder: Path, run_id: str, **changes: Any) -> Manifest:
 
 
 def learned(
-    results: Path, protocol: Protocol, functions: dict[str, FunctionFacts] | None = None, **changes: Any
+    results: Path, protocol: Protocol, functions: dict[str, QueuedFunction] | None = None, **changes: Any
 ) -> Experience | None:
     conditions = {"target": "local", "region": "us-east-1", "machine": MACHINE, "cpu_limit": "cgroup v2"} | changes
     return find_experience(results, protocol, functions or FUNCTIONS, Conditions(**conditions))

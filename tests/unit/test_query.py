@@ -54,7 +54,7 @@ def test_runs_of_calls_are_asked_alone_and_beside_runs_of_messages(folder: Path,
     made, sent = (rows_of("select count(*) from metrics", [one])[0][0] for one in (calls.folder, folder))
     assert rows_of("select count(call_id), count(trial) from metrics", [calls.folder, folder]) == [(made, sent)]
     assert rows_of("select count(billed_ms), sum(cost_total_usd) > 0 from metrics", [calls.folder, folder])
-    assert rows_of("select kind from runs order by kind", [calls.folder, folder]) == [("factorial",), (None,)]
+    assert rows_of("select kind from runs order by kind", [calls.folder, folder]) == [("factorial",), ("messages",)]
     assert rows_of("select count(*) from trials", [calls.folder, folder]) == [(len(RESULTS),)]
     with pytest.raises(UsageError, match=r"name trials does not exist.*of runs of messages, trials"):
         query("select * from trials", [calls.folder])

@@ -77,8 +77,8 @@ SMALL    python        56     200       0.0001352   0.000001352
 
 REPORT lines 24/24, items 1,212/1,212, valid samples 23/24
 caution: local times: they describe this machine and are not comparable with AWS times
-caution: 1 of 4 cells have fewer than 6 valid samples, so their medians have no 95% interval
 caution: 5 blocks find no difference, however large: 4 comparisons need at least 8
+caution: 1 of 4 cells have fewer than 6 valid samples, so their medians have no 95% interval
 caution: 1 of 24 samples are not valid
   1 x received 2 times
 samples for a median within 5 %: python WARMUP 10, go WARMUP 10, python SMALL 10

@@ -17,8 +17,9 @@ from lambdalab.logs.observations import observe
 from lambdalab.machine_load import BlockLoad, CpuReading
 from lambdalab.planning.protocol import schedule
 from lambdalab.pricing.costs import PriceSheet
+from lambdalab.records.manifest import MessageManifest
 from lambdalab.records.trial_files import RunDirectory
-from lambdalab.records.trials import InvocationRow, LogLine, Manifest, Trial
+from lambdalab.records.trials import InvocationRow, LogLine, Trial
 from lambdalab.run import runner
 from lambdalab.run.runner import INTERRUPTED, Runner, kept_trials, remaining
 from lambdalab.run.target import PlaneCounts
@@ -29,7 +30,7 @@ NO_ACCESS = AccessError("queue is gone", next_step="look for it")
 class Run:
     """One run on a fake target, and what it left."""
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    def __init__(self, folder: Path, manifest: MessageManifest) -> None:
         self.target = FakeTarget()
         began = datetime.now(UTC).isoformat(timespec="milliseconds")
         self.store = RunDirectory.create(folder, msgspec.structs.replace(manifest, started_at=began))

@@ -23,8 +23,9 @@ from lambdalab.logs.observations import observe
 from lambdalab.logs.platform_lines import render_report
 from lambdalab.planning.spending import MOST_MINUTES, lab_use, most_usd
 from lambdalab.planning.stopping import StoppingRule, minutes_under_way, spent_usd
+from lambdalab.records.manifest import MessageManifest
 from lambdalab.records.trial_files import RunDirectory
-from lambdalab.records.trials import Manifest, Trial, TrialResult
+from lambdalab.records.trials import Trial, TrialResult
 from lambdalab.run import runner
 from lambdalab.run.experiment import conclude, execute, resume_run, trials_left
 from lambdalab.statistics.estimates import median_estimate
@@ -33,7 +34,7 @@ Duration = Callable[[Trial], float]
 BEGAN_S = BEGAN_MS / 1000
 
 
-def wanted(*, blocks: int = 30, stop: Stop | None = None, caps: Caps | None = None, **changes: Any) -> Manifest:
+def wanted(*, blocks: int = 30, stop: Stop | None = None, caps: Caps | None = None, **changes: Any) -> MessageManifest:
     manifest = make_manifest(blocks=blocks, arms=("python",), **changes)
     protocol = msgspec.structs.replace(manifest.protocol, stop=stop, caps=caps or Caps())
     return msgspec.structs.replace(manifest, protocol=protocol)
@@ -46,7 +47,9 @@ def lines_of(result: TrialResult, duration_ms: float) -> list[Any]:
     return make_lines(result, record_line(result), render_report(report))
 
 
-def run_of(folder: Path, manifest: Manifest, *, trials: int, duration: Duration = lambda _: 15.74) -> RunDirectory:
+def run_of(
+    folder: Path, manifest: MessageManifest, *, trials: int, duration: Duration = lambda _: 15.74
+) -> RunDirectory:
     """A run after so many trials, each with its lines."""
     store = RunDirectory.create(folder, manifest)
     results = [make_result(trial) for trial in make_trials(manifest)[:trials]]
@@ -218,7 +221,7 @@ def test_the_time_of_an_interruption_is_left_out() -> None:
 class Run:
     """A run on a fake target, as the command line executes it."""
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
+    def __init__(self, folder: Path, manifest: MessageManifest) -> None:
         self.target = FakeTarget()
         now = msgspec.structs.replace(manifest, started_at=datetime.now(UTC).isoformat(), cpu_limit="unknown")
         self.store = RunDirectory.create(folder, now)
