@@ -11,7 +11,8 @@ import msgspec
 
 from lambdalab.analysis.call_rows import LOGS, REPEATED, counted
 from lambdalab.analysis.call_summary import FactorialSummary, Group, Order, VolumeWords, Words
-from lambdalab.analysis.cautions import cautions_of, drift_of
+from lambdalab.analysis.cautions import cautions_of, drift_of, ended_by
+from lambdalab.analysis.pairing import warm_durations
 from lambdalab.design.cells import CALLERS, LAB_FACTORS, LANGUAGE, MEMORY_MB, Cell, Design
 from lambdalab.machine_load import BlockLoad
 from lambdalab.pricing.costs import PriceSheet
@@ -65,6 +66,8 @@ def summarise(
     rates = _rates(scenario.volumes)
     resumed = [datetime.fromisoformat(moment).timestamp() * 1000 for moment in manifest.resumed_at]
     of_cells = _by(rows, lambda row: row.cell)
+    medians = warm_durations(rows)
+    made = sum(not _is_unfinished(row) for row in calls)
     paces = {cell: _paces(counted(of_cells[cell]), rates, resumed) for cell in of_cells}
 
     def groups(is_shared: Callable[[str, Design], bool]) -> Iterator[Group]:
@@ -93,11 +96,11 @@ def summarise(
         cpu_scale=manifest.cpu_scale,
         price_sheet=manifest.price_sheet,
         seed=manifest.seed,
-        blocks=protocol.blocks,
+        blocks=protocol.blocks if manifest.stopped is None else max((row.block for row in rows), default=0),
         level=LEVEL,
-        stopped=manifest.stopped,
+        stopped=ended_by(manifest, is_done=made == protocol.calls),
         calls_planned=protocol.calls,
-        calls_made=sum(not _is_unfinished(row) for row in calls),
+        calls_made=made,
         rows_valid=sum(row.valid for row in calls),
         rows_repeated=sum(_is_repeated(row) for row in rows),
         warmups=sum(row.warmup for row in rows),
@@ -143,6 +146,8 @@ def summarise(
             block_loads=block_loads,
             drift=summary.drift,
             valid_per_cell=[cell.warm for cell in summary.cells],
+            stopped=summary.stopped,
+            widths={cell.name: _width(medians.get(cell.name, {}).values()) for cell in protocol.cells},
             not_valid=(len(calls) - summary.rows_valid, len(calls), "calls"),
         ),
         faults=tuple(_faults(summary)),
@@ -301,6 +306,12 @@ def _order(calls: Iterable[CallRow]) -> Iterator[Order]:
         yield Order(block=block, cells=tuple(dict.fromkeys(row.cell for row in rows)))
 
 
+def _width(values: Iterable[float]) -> float | None:
+    """How far the further end of the interval of a median is from it, as a share."""
+    known = list(values)
+    return _estimate(known, in_ms=True).relative_width if known else None
+
+
 def _durations(rows: Iterable[CallRow]) -> list[float]:
     """Those of the valid warm calls of a cell, in the order of execution."""
     return _known((row for row in counted(rows) if row.valid and not row.cold_start), DURATION.measure)
@@ -310,7 +321,8 @@ def _cautions(
     manifest: CallManifest, rows: Iterable[CallRow], calls: Sequence[CallRow], summary: FactorialSummary
 ) -> Iterator[str]:
     valid = [row for row in calls if row.valid]
-    if summary.stopped is not None and summary.calls_made < summary.calls_planned:
+    ended_early = summary.stopped is not None and summary.calls_made < summary.calls_planned
+    if ended_early and manifest.protocol.stop is None:  # else that is what was asked, or the target was not reached
         yield f"ended by: {summary.stopped}, after {summary.calls_made:,} of {summary.calls_planned:,} calls"
     if unlogged := sum(row.costs_usd.get(LOGS) is None for row in valid):
         yield (

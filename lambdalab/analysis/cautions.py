@@ -1,6 +1,6 @@
 """What to know before a run of any kind is believed: the cautions that every kind has, and how a cell drifts."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from statistics import median
 from typing import Final
 
@@ -12,6 +12,8 @@ from lambdalab.statistics.estimates import LEVEL, PRECISION, rank_correlation, s
 
 CPU_LIMIT_UNKNOWN: Final = "unknown"
 """What holds functions to their share of CPU where it is neither Lambda nor the lab's plane."""
+FIXED_BLOCKS: Final = "all blocks done"
+BLOCKS_CAP: Final = "blocks cap"
 _STEADY: Final = 0.5
 """A correlation with the order of execution from which on a movement is steady (docs/method.md)."""
 
@@ -23,6 +25,8 @@ def cautions_of(
     block_loads: Sequence[BlockLoad],
     drift: Iterable[Drift],
     valid_per_cell: Sequence[int],
+    widths: Mapping[str, float | None],
+    stopped: str | None,
     not_valid: tuple[int, int, str],
 ) -> tuple[str, ...]:
     """All cautions of a run. Whatever one kind of run has to say here, every kind says.
@@ -33,6 +37,8 @@ def cautions_of(
         block_loads: what other programs took of the machine, block by block.
         drift: how each cell moved over the run.
         valid_per_cell: how many valid samples each cell has.
+        widths: by cell, how far the further end of its interval is from its median, as a share.
+        stopped: why the run ended, None while it has not.
         not_valid: how many samples are not valid, of how many, and what a sample is called.
     """
     few = sum(0 < count < smallest_n(LEVEL) for count in valid_per_cell)
@@ -42,10 +48,18 @@ def cautions_of(
         *_of_conditions(manifest),
         *_of_runtimes(manifest),
         *own,
+        *_off_target(manifest, widths, stopped),
         *([_few_samples(few, len(valid_per_cell))] if few else []),
         *(_drifted(one) for one in drift if _is_notable(one)),
         *([f"{refused:,} of {total:,} {samples} are not valid"] if refused else []),
     )
+
+
+def ended_by(manifest: Manifest, *, is_done: bool) -> str | None:
+    """Why a run ended: what its manifest says, or that all of it was measured; None of an interrupted one."""
+    if manifest.stopped is not None or not is_done:
+        return manifest.stopped
+    return FIXED_BLOCKS if manifest.protocol.stop is None else BLOCKS_CAP
 
 
 def drift_of(cell: str, values: Sequence[float]) -> Drift:
@@ -91,6 +105,22 @@ def _of_runtimes(manifest: Manifest) -> Iterator[str]:
         wanted = manifest.template_runtimes.get(name)
         if wanted is not None and wanted != function.runtime:
             yield f"{name} ran on {function.runtime}; the template's default is {wanted}"
+
+
+def _off_target(manifest: Manifest, widths: Mapping[str, float | None], stopped: str | None) -> Iterator[str]:
+    """Says that the precision that was asked for was not reached, if so, and where it is worst."""
+    stop = manifest.protocol.stop
+    if stop is None:
+        return
+    known = {cell: width for cell, width in widths.items() if width is not None}
+    ended = "interrupted" if stopped is None else f"ended by: {stopped}"
+    if len(known) < len(widths):
+        yield f"target not reached: {len(widths) - len(known)} cells have no interval ({ended})"
+    elif (worst := max(known, key=known.__getitem__)) and known[worst] > stop.precision:
+        yield (
+            f"target not reached: the widest interval is ±{known[worst]:.1%} of its median ({worst}), "
+            f"and ±{stop.precision:.1%} was asked ({ended})"
+        )
 
 
 def _few_samples(few: int, cells: int) -> str:

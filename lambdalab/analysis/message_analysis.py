@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from decimal import Decimal
 from statistics import median
-from typing import Final, TypeVar
+from typing import TypeVar
 
 import msgspec
 
@@ -12,7 +12,7 @@ from lambdalab.analysis.answer import answer_of
 from lambdalab.analysis.bill import Bill as Bill
 from lambdalab.analysis.bill import Parts as Parts
 from lambdalab.analysis.books import Books as Books
-from lambdalab.analysis.cautions import cautions_of, drift_of
+from lambdalab.analysis.cautions import cautions_of, drift_of, ended_by
 from lambdalab.analysis.figures import figures
 from lambdalab.analysis.frontier import Frontier as Frontier
 from lambdalab.analysis.message_rows import REPEATED
@@ -21,15 +21,12 @@ from lambdalab.analysis.summary import Answer as Answer
 from lambdalab.analysis.summary import Cell as Cell
 from lambdalab.analysis.summary import Drift as Drift
 from lambdalab.analysis.summary import Summary as Summary
-from lambdalab.design.arms import Protocol, Stop
 from lambdalab.machine_load import BlockLoad
 from lambdalab.records.manifest import MessageManifest
 from lambdalab.records.trials import Estimate, InvocationRow, TrialResult
 from lambdalab.statistics.comparison import Comparison
 from lambdalab.statistics.estimates import LEVEL, median_estimate
 
-FIXED_BLOCKS: Final = "all blocks done"
-BLOCKS_CAP: Final = "blocks cap"
 Number = TypeVar("Number", float, Decimal)
 
 
@@ -86,7 +83,7 @@ def summarise(
         architecture=tuple(sorted({f.architecture for f in manifest.functions.values()})),
         price_sheet=manifest.price_sheet,
         blocks=blocks,
-        stopped=manifest.stopped or (_all_blocks(protocol) if manifest.load is None and done == planned else None),
+        stopped=ended_by(manifest, is_done=manifest.load is None and done == planned),
         cold_mode=manifest.cold_mode,
         level=LEVEL,
         trials_planned=planned,
@@ -125,6 +122,11 @@ def summarise(
             block_loads=block_loads,
             drift=summary.drift,
             valid_per_cell=[cell.n_valid for cell in cells],
+            stopped=summary.stopped,
+            widths={
+                f"{cell.arm} {cell.label}": None if cell.duration_ms is None else cell.duration_ms.relative_width
+                for cell in cells
+            },
             not_valid=(summary.rows_total - summary.rows_valid, summary.rows_total, "samples"),
         ),
         faults=tuple(_faults(manifest, summary)),
@@ -189,8 +191,6 @@ def _cautions(manifest: MessageManifest, summary: Summary) -> Iterable[str]:
         yield "messages under load wait for each other, so their times are less certain than the intervals say"
     if summary.load is not None:
         yield from summary.load.cautions
-    if manifest.protocol.stop is not None:
-        yield from _off_target(manifest.protocol.stop, summary)
     yield from _too_few_blocks(summary.comparisons)
     if summary.reports_found < summary.reports_expected:
         yield f"only {summary.reports_found} of {summary.reports_expected} REPORT lines were found"
@@ -205,24 +205,6 @@ def _too_few_blocks(comparisons: Iterable[Comparison]) -> Iterable[str]:
         yield (
             f"{min(one.n_blocks for one in short)} blocks find no difference, however large: {len(short)} comparisons "
             f"need at least {short[0].fewest_blocks}"
-        )
-
-
-def _all_blocks(protocol: Protocol) -> str:
-    return FIXED_BLOCKS if protocol.stop is None else BLOCKS_CAP
-
-
-def _off_target(stop: Stop, summary: Summary) -> Iterable[str]:
-    """Says that the precision that was asked for was not reached, if so, and where it is worst."""
-    widths = {cell: None if cell.duration_ms is None else cell.duration_ms.relative_width for cell in summary.cells}
-    known = {cell: width for cell, width in widths.items() if width is not None}
-    ended = "interrupted" if summary.stopped is None else f"ended by: {summary.stopped}"
-    if len(known) < len(widths):
-        yield f"target not reached: {len(widths) - len(known)} cells have no interval ({ended})"
-    elif (worst := max(known, key=known.__getitem__)) and known[worst] > stop.precision:
-        yield (
-            f"target not reached: the widest interval is ±{known[worst]:.1%} of its median ({worst.arm} "
-            f"{worst.label}), and ±{stop.precision:.1%} was asked ({ended})"
         )
 
 

@@ -175,6 +175,12 @@ def compare_call_runs(
     return compare(samples, seed=after.seed, paired=False, margin=margin)
 
 
+def warm_durations(rows: Iterable[CallRow]) -> dict[str, dict[int, float]]:
+    """By cell and block, the median Duration in ms of the valid warm calls."""
+    of_duration = _VALUE_OF_CALL[Metric.DURATION]
+    return {cell: _medians(calls, of_duration) for cell, calls in _warm_calls(rows).items()}
+
+
 def differences(base: Manifest, candidate: Manifest) -> Iterator[str]:
     """Say in what two runs of a kind are unlike, so that their times or costs are not comparable."""
     for what, one, two in (

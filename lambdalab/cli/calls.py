@@ -15,7 +15,7 @@ from lambdalab.cli.running import TargetName, require_scenario, with_ceilings
 from lambdalab.cli.spending import confirm
 from lambdalab.errors import InvalidRunError, UsageError
 from lambdalab.project import results_folder
-from lambdalab.report.console import cell_progress, make_console
+from lambdalab.report.console import make_console, run_progress
 
 if TYPE_CHECKING:
     from lambdalab.analysis.call_summary import FactorialSummary
@@ -150,13 +150,14 @@ def run_calls(
                     measured=lambda: bool(store.calls()),
                     show=lambda: show_calls(store),
                 ),
-                cell_progress(plan.blocks, len(plan.cells)) as progress,
+                run_progress(plan, len(plan.cells)) as progress,
             ):
 
                 def told(planned: "PlannedCell") -> None:
-                    progress(planned.block, planned.place, planned.cell.name)
+                    done = (planned.block - 1) * len(plan.cells) + planned.place - 1
+                    progress.step(planned.block, done, planned.cell.name)
 
-                orphans = execute(place, store, told)
+                orphans = execute(place, store, told, progress.standing)
             if orphans:
                 typer.echo(_orphaned(orphans, removed=target is TargetName.LOCAL), err=True)
             report_calls(store)

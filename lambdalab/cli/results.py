@@ -10,7 +10,7 @@ import typer
 
 from lambdalab.cli.app import EXIT_VERDICT, complain
 from lambdalab.errors import InvalidRunError, LambdalabError
-from lambdalab.report.console import make_console, trial_progress
+from lambdalab.report.console import make_console, run_progress
 
 if TYPE_CHECKING:
     from lambdalab.analysis.bill import Terms
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lambdalab.analysis.frontier import Limits
     from lambdalab.analysis.summary import Summary
     from lambdalab.records.trial_files import RunDirectory
+    from lambdalab.records.trials import Trial
     from lambdalab.run.target import AwsTarget
     from lambdalab.statistics.comparison import Comparison
 
@@ -71,8 +72,13 @@ def execute_visibly(target: "AwsTarget", store: "RunDirectory") -> None:
     """Runs what is left, and shows how far that is."""
     from lambdalab.run.experiment import execute
 
-    with trial_progress(store.manifest().protocol) as progress:
-        execute(target, store, progress.trial, progress.standing)
+    protocol = store.manifest().protocol
+    with run_progress(protocol, len(protocol.arms) * len(protocol.loads)) as progress:
+
+        def told(trial: "Trial") -> None:
+            progress.step(trial.block, trial.position, f"{trial.arm} {trial.load.label}")
+
+        execute(target, store, told, progress.standing)
 
 
 def show_result(store: "RunDirectory", terms: "Terms | None" = None, limits: "Limits | None" = None) -> "Summary":

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from lambdalab.design.arms import Caps
+from lambdalab.design.arms import Caps, Stop
 from lambdalab.design.fractions import combined
 
 Level = int | str
@@ -125,7 +125,9 @@ class Cell(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FactorialProtocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A protocol file of a scenario whose functions are called directly. ``blocks`` are the seed's trials.
+    """A protocol file of a scenario whose functions are called directly.
+
+    ``blocks`` is how many there are; with ``stop``, how many there may be.
 
     ``function_prefix`` is how functions were found; no file has it.
     """
@@ -135,6 +137,7 @@ class FactorialProtocol(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     description: str
     blocks: int
     designs: tuple[Design, ...]
+    stop: Stop | None = None
     caps: Caps = Caps()
     function_prefix: str | None = None
 

@@ -24,7 +24,7 @@ from lambdalab.design.cells import (
 )
 from lambdalab.design.fractions import FEWEST_FACTORS, FRACTIONS, fractionated
 from lambdalab.errors import ProtocolError
-from lambdalab.planning.protocol import LABEL, MAX_BLOCKS, caps_faults, protocol_file, refuse_faults
+from lambdalab.planning.protocol import LABEL, MAX_BLOCKS, caps_faults, protocol_file, refuse_faults, stop_faults
 from lambdalab.planning.protocol import MEMORY_MB as MEMORY_SIZES
 from lambdalab.scenario.base import CallScenario
 from lambdalab.scenario.found import call_scenario, call_scenarios
@@ -128,6 +128,8 @@ def _faults(protocol: FactorialProtocol) -> Iterator[tuple[str, object, str]]:
         yield "name", protocol.name, "use 1 to 64 letters, digits and . _ : -"
     if not 1 <= protocol.blocks <= MAX_BLOCKS:
         yield "blocks", protocol.blocks, f"write a number from 1 to {MAX_BLOCKS}"
+    if protocol.stop is not None:
+        yield from stop_faults(protocol.stop, protocol.blocks)
     for name in ("samples", "attempts"):
         if (value := getattr(protocol.caps, name)) is not None:
             yield f"caps.{name}", value, "leave it out; calls are capped by minutes and usd, and counted by the design"

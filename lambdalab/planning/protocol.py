@@ -149,7 +149,7 @@ def _faults(protocol: Protocol) -> Iterator[tuple[str, object, str]]:
     if not 1 <= protocol.blocks <= MAX_BLOCKS:
         yield "blocks", protocol.blocks, f"write a number from 1 to {MAX_BLOCKS}"
     if protocol.stop is not None:
-        yield from _stop_faults(protocol.stop, protocol.blocks)
+        yield from stop_faults(protocol.stop, protocol.blocks)
     yield from caps_faults(protocol.caps)
     yield from _factor_faults(protocol.factors, languages)
     if not protocol.loads:
@@ -161,7 +161,7 @@ def _faults(protocol: Protocol) -> Iterator[tuple[str, object, str]]:
         yield from _load_faults(f"loads[{i}]", load, first=i == 0)
 
 
-def _stop_faults(stop: Stop, blocks: int) -> Iterator[tuple[str, object, str]]:
+def stop_faults(stop: Stop, blocks: int) -> Iterator[tuple[str, object, str]]:
     """Find the faults of the stop rule."""
     if not MIN_PRECISION <= stop.precision < 1:
         yield "stop.precision", stop.precision, f"write a share of the median from {MIN_PRECISION} to below 1"

@@ -6,7 +6,7 @@ where there is none (docs/method.md).
 
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from itertools import pairwise
@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 
 from lambdalab.analysis.message_rows import REPEATED, read_run
+from lambdalab.design.arms import Stop
 from lambdalab.planning.spending import MOST_MINUTES, MOST_USD, lab_use, most_usd
 from lambdalab.pricing.costs import PriceSheet
 from lambdalab.records.manifest import MessageManifest
@@ -98,15 +99,9 @@ class StoppingRule:
         cells = _durations(manifest, rows)
         least = min(map(len, cells.values()))
         if stop is not None:
-            widths = {cell: _relative_width(values) for cell, values in cells.items()}
-            known = {cell: width for cell, width in widths.items() if width is not None}
-            if len(known) == len(widths):
-                (arm, label), width = max(known.items(), key=lambda item: item[1])
-                self.standing = f"widest interval ±{width:.1%} of ±{stop.precision:.1%} ({arm} {label})"
-                if least >= stop.min_blocks and width <= stop.precision:
-                    return PRECISION_REACHED
-            else:
-                self.standing = f"no interval yet ({least} of at least {stop.min_blocks} samples)"
+            self.standing, reached = precision_of({" ".join(cell): values for cell, values in cells.items()}, stop)
+            if reached:
+                return PRECISION_REACHED
         if caps.samples is not None and least >= caps.samples:
             return SAMPLES_CAP
         if self._spends:
@@ -115,6 +110,26 @@ class StoppingRule:
             if spent + dearest > (caps.usd or MOST_USD):
                 return USD_CAP
         return None
+
+
+def precision_of(cells: Mapping[str, Sequence[float]], stop: Stop) -> tuple[str, bool]:
+    """How far a run is from the precision that its stop rule asks for.
+
+    Args:
+        cells: by name, one value for each sample that counts.
+        stop: the rule.
+
+    Returns:
+        That in words, and whether it is reached.
+    """
+    widths = {cell: _relative_width(values) for cell, values in cells.items()}
+    least = min(map(len, cells.values()))
+    known = {cell: width for cell, width in widths.items() if width is not None}
+    if len(known) < len(widths):
+        return f"no interval yet ({least} of at least {stop.min_blocks} samples)", False
+    cell, width = max(known.items(), key=lambda item: item[1])
+    standing = f"widest interval ±{width:.1%} of ±{stop.precision:.1%} ({cell})"
+    return standing, least >= stop.min_blocks and width <= stop.precision
 
 
 def minutes_under_way(manifest: MessageManifest, trials: Iterable[TrialResult], now_s: float) -> float:

@@ -15,26 +15,31 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 from rich.text import Text
 
 from lambdalab.design.arms import Protocol
+from lambdalab.design.cells import FactorialProtocol
 from lambdalab.logs.platform_lines import is_platform_line, parse_failure
-from lambdalab.records.trials import Trial
 
 PIPED_WIDTH: Final = 120
 _LINE_EVERY_S: Final = 5.0
 _COLOURS: Final = ("cyan", "magenta", "green", "yellow", "blue", "bright_red")
 
 
-class TrialProgress(NamedTuple):
+class RunProgress(NamedTuple):
     """What a run tells while it works."""
 
-    trial: Callable[[Trial], None]
-    """Of each trial, before it begins."""
+    step: Callable[[int, int, str], None]
+    """Before each trial or cell: its block, how many of the run were done before it, its name."""
     standing: Callable[[str], None]
     """How far the stop rule is, after each block."""
 
 
 @contextmanager
-def trial_progress(protocol: Protocol) -> Iterator[TrialProgress]:
-    """Progress over trials: a bar on a terminal, a line per block where there is none."""
+def run_progress(protocol: Protocol | FactorialProtocol, steps: int) -> Iterator[RunProgress]:
+    """Progress of a run: a bar on a terminal, a line per block where there is none.
+
+    Args:
+        protocol: of the run.
+        steps: how many trials or cells a block has.
+    """
     console = make_console(stderr=True)
     blocks = protocol.blocks if protocol.stop is None else f"at most {protocol.blocks}"
     told = ""
@@ -46,55 +51,21 @@ def trial_progress(protocol: Protocol) -> Iterator[TrialProgress]:
     if not console.is_terminal:
         last_block = 0
 
-        def line(trial: Trial) -> None:
-            nonlocal last_block
-            if trial.block != last_block:
-                last_block = trial.block
-                say(f"block {trial.block} of {blocks}{told}")
-
-        yield TrialProgress(line, standing)
-        return
-    with _bar(console) as bar:
-        task = bar.add_task("", total=protocol.blocks * len(protocol.arms) * len(protocol.loads))
-
-        def show(trial: Trial) -> None:
-            description = f"block {trial.block} of {blocks}{told}, {trial.arm} {trial.load.label}"
-            bar.update(task, completed=trial.position, description=description)
-
-        yield TrialProgress(show, standing)
-
-
-@contextmanager
-def cell_progress(blocks: int, cells: int) -> Iterator[Callable[[int, int, str], None]]:
-    """Progress over the cells of blocks: a bar on a terminal, a line per block where there is none.
-
-    Args:
-        blocks: how many there are.
-        cells: in each.
-
-    Yields:
-        What to tell before each cell: its block and place, both from 1, and its name.
-    """
-    console = make_console(stderr=True)
-    if not console.is_terminal:
-        last_block = 0
-
         def line(block: int, _: int, __: str) -> None:
             nonlocal last_block
             if block != last_block:
                 last_block = block
-                say(f"block {block} of {blocks}")
+                say(f"block {block} of {blocks}{told}")
 
-        yield line
+        yield RunProgress(line, standing)
         return
     with _bar(console) as bar:
-        task = bar.add_task("", total=blocks * cells)
+        task = bar.add_task("", total=protocol.blocks * steps)
 
-        def show(block: int, place: int, name: str) -> None:
-            done = (block - 1) * cells + place - 1
-            bar.update(task, completed=done, description=f"block {block} of {blocks}, {name}")
+        def show(block: int, done: int, name: str) -> None:
+            bar.update(task, completed=done, description=f"block {block} of {blocks}{told}, {name}")
 
-        yield show
+        yield RunProgress(show, standing)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """The whole of a factorial run as Python calls: ``new_run``, ``execute``. The command line only wraps these."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +15,7 @@ from lambdalab.design.cells import FactorialProtocol
 from lambdalab.errors import StackError, UsageError
 from lambdalab.planning.call_plan import FactorialPlan, find_experience, make_plan
 from lambdalab.planning.call_protocol import PlannedCell, schedule
-from lambdalab.planning.call_stopping import reached_cap
+from lambdalab.planning.call_stopping import CallStoppingRule
 from lambdalab.pricing.costs import load_price_sheet
 from lambdalab.records.call_files import FactorialDirectory
 from lambdalab.records.conditions import Conditions
@@ -134,8 +134,16 @@ def cells_left(store: FactorialDirectory) -> list[tuple[PlannedCell, int]]:
     return list(remaining(schedule(manifest.protocol, manifest.seed), store.calls()))
 
 
-def execute(target: AwsTarget, store: FactorialDirectory, progress: Progress) -> list[str]:
-    """Runs what is left of a run, until its blocks are done or a cap is reached, which its manifest then says.
+def execute(
+    target: AwsTarget, store: FactorialDirectory, progress: Progress, standing: Callable[[str], None] = lambda _: None
+) -> list[str]:
+    """Runs what is left of a run, until its blocks are done, its stop rule is satisfied or a cap is reached.
+
+    Args:
+        target: where.
+        store: the run; why it stopped is written into its manifest at once.
+        progress: told each cell before it begins.
+        standing: told after each block how far the stop rule is.
 
     Returns:
         What calls began to write and nobody will end, looked for at the end; the emulator is rid of it.
@@ -144,9 +152,11 @@ def execute(target: AwsTarget, store: FactorialDirectory, progress: Progress) ->
         LambdalabError: see ``FactorialRunner.run``.
     """
     scenario = call_scenario(store.manifest().protocol.scenario)
+    rule = CallStoppingRule(store, scenario, spends=target.name == "aws")
 
     def stop() -> str | None:
-        reason = reached_cap(store, scenario, spends=target.name == "aws")
+        reason = rule.reason()
+        standing(rule.standing)
         if reason is not None and cells_left(store):
             note_stop(store, reason)
         return reason

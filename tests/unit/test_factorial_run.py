@@ -22,13 +22,13 @@ from samples import ROOT
 from lambdalab.analysis.call_rows import judge
 from lambdalab.aws.configuration import Configurations
 from lambdalab.aws.stack import Stack
-from lambdalab.design.arms import Caps
+from lambdalab.design.arms import Caps, Stop
 from lambdalab.design.cells import Design, FactorialProtocol
 from lambdalab.errors import AccessError, LambdalabError, PriceSheetError, SetupError, StackError, UsageError
 from lambdalab.planning.call_plan import Experience, find_experience, make_plan
 from lambdalab.planning.call_protocol import PlannedCell, schedule
-from lambdalab.planning.call_stopping import reached_cap, spent_usd
-from lambdalab.planning.stopping import MINUTES_CAP, USD_CAP
+from lambdalab.planning.call_stopping import CallStoppingRule, spent_usd
+from lambdalab.planning.stopping import MINUTES_CAP, PRECISION_REACHED, USD_CAP
 from lambdalab.pricing.costs import load_price_sheet
 from lambdalab.records.call_files import FactorialDirectory
 from lambdalab.records.calls import INTERRUPTED, Call, Finding
@@ -37,6 +37,7 @@ from lambdalab.records.cpu_limit import CAUTION
 from lambdalab.records.pipeline import Graph
 from lambdalab.records.trial_files import RunDirectory
 from lambdalab.run import call_experiment
+from lambdalab.run.call_conclusion import conclude
 from lambdalab.run.call_experiment import called_functions, cells_left, new_run, plan_run, resume_run
 from lambdalab.run.call_runner import FactorialRunner, remaining
 from lambdalab.run.target import AwsTarget, LocalTarget, PlaneCounts
@@ -615,15 +616,65 @@ def of_minutes(minutes: float) -> Callable[[], float]:
     return lambda: (began + timedelta(minutes=minutes)).timestamp()
 
 
+def ends(store: FactorialDirectory, *, minutes: float, spends: bool) -> str | None:
+    return CallStoppingRule(store, SCENARIO, spends=spends, now_s=of_minutes(minutes)).reason()
+
+
+def test_a_run_ends_with_the_block_in_which_its_medians_are_precise(tmp_path: Path) -> None:
+    """After at least so many whole blocks, whatever a block that is not whole holds."""
+    manifest = sample.make_manifest((sample.EVENTS,), blocks=12)
+
+    def run_of(blocks: float, stop: Stop) -> tuple[str | None, str]:
+        asked = msgspec.structs.replace(manifest, protocol=msgspec.structs.replace(manifest.protocol, stop=stop))
+        calls = list(sample.make_calls(manifest))
+        made = calls[: int(len(calls) * blocks / 12)]
+        store = sample.make_run(tmp_path / f"{blocks} {stop.precision} {stop.min_blocks}", asked, made)
+        rule = CallStoppingRule(store, SCENARIO, spends=False, now_s=of_minutes(1))
+        return rule.reason(), rule.standing
+
+    rough = Stop(precision=0.5, min_blocks=6)
+    assert run_of(0.5, rough) == (None, "")
+    assert run_of(5.5, rough) == (None, "no interval yet (5 of at least 6 samples)")
+    reason, standing = run_of(6, rough)
+    assert reason == PRECISION_REACHED
+    assert standing.startswith("widest interval ±")
+    assert "(events " in standing
+    assert run_of(6, Stop(precision=0.5, min_blocks=7))[0] is None
+    assert run_of(6, Stop(precision=0.001, min_blocks=6))[0] is None
+
+
+def test_a_run_that_is_as_precise_as_asked_is_whole_and_one_that_is_not_says_so(tmp_path: Path) -> None:
+    manifest = sample.make_manifest((sample.EVENTS,), blocks=12)
+    calls = list(sample.make_calls(manifest))
+
+    def cautions(precision: float, blocks: int, stopped: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        stop = Stop(precision=precision, min_blocks=6)
+        asked = msgspec.structs.replace(
+            manifest, protocol=msgspec.structs.replace(manifest.protocol, stop=stop), stopped=stopped
+        )
+        made = calls[: len(calls) * blocks // 12]
+        found = conclude(sample.make_run(tmp_path / f"{precision} {blocks}", asked, made), SCENARIO)
+        return tuple(said for said in found.cautions if "target" in said or "ended" in said), found.faults
+
+    assert cautions(0.5, 6, PRECISION_REACHED) == ((), ())
+    (said,), faults = cautions(0.001, 12, None)
+    assert said.startswith("target not reached: the widest interval is ±")
+    assert said.endswith("and ±0.1% was asked (ended by: blocks cap)")
+    assert faults == ()
+    (said,), faults = cautions(0.001, 4, None)
+    assert "cells have no interval (interrupted)" in said
+    assert faults[0].startswith("interrupted: only ")
+
+
 def test_a_run_ends_with_the_block_in_which_its_minutes_are_over(tmp_path: Path) -> None:
     manifest = sample.make_manifest((sample.EVENTS,), blocks=1)
     capped = msgspec.structs.replace(manifest.protocol, caps=Caps(minutes=10.0))
     store = sample.make_run(tmp_path, msgspec.structs.replace(manifest, protocol=capped))
-    assert reached_cap(store, SCENARIO, spends=False, now_s=of_minutes(9.9)) is None
-    assert reached_cap(store, SCENARIO, spends=False, now_s=of_minutes(10)) == MINUTES_CAP
+    assert ends(store, minutes=9.9, spends=False) is None
+    assert ends(store, minutes=10, spends=False) == MINUTES_CAP
     began = datetime.fromtimestamp(of_minutes(600)(), UTC).isoformat()
     store.write_manifest(msgspec.structs.replace(store.manifest(), resumed_at=(began,)))
-    assert reached_cap(store, SCENARIO, spends=False, now_s=of_minutes(601)) is None, "interruptions do not count"
+    assert ends(store, minutes=601, spends=False) is None, "interruptions do not count"
 
 
 def test_a_run_on_aws_ends_before_the_block_that_would_pass_its_usd(tmp_path: Path) -> None:
@@ -634,8 +685,8 @@ def test_a_run_on_aws_ends_before_the_block_that_would_pass_its_usd(tmp_path: Pa
     for usd, reason in ((spent + dearest, None), (spent + dearest - Decimal("1e-9"), USD_CAP)):
         capped = msgspec.structs.replace(manifest.protocol, caps=Caps(usd=usd))
         store.write_manifest(msgspec.structs.replace(manifest, protocol=capped))
-        assert reached_cap(store, SCENARIO, spends=True, now_s=of_minutes(1)) == reason
-        assert reached_cap(store, SCENARIO, spends=False, now_s=of_minutes(1)) is None
+        assert ends(store, minutes=1, spends=True) == reason
+        assert ends(store, minutes=1, spends=False) is None
 
 
 def test_a_cap_below_one_block_ends_a_run_on_aws_before_anything_is_spent(tmp_path: Path) -> None:
@@ -650,8 +701,8 @@ def test_a_cap_below_one_block_ends_a_run_on_aws_before_anything_is_spent(tmp_pa
         for usd, reason in ((most, None), (most - Decimal("1e-9"), USD_CAP)):
             capped = msgspec.structs.replace(manifest.protocol, caps=Caps(usd=usd))
             run.write_manifest(msgspec.structs.replace(manifest, protocol=capped))
-            assert reached_cap(run, SCENARIO, spends=True, now_s=of_minutes(1)) == reason
-            assert reached_cap(run, SCENARIO, spends=False, now_s=of_minutes(1)) is None
+            assert ends(run, minutes=1, spends=True) == reason
+            assert ends(run, minutes=1, spends=False) is None
 
 
 def test_what_a_lost_call_cost_is_taken_for_the_most(tmp_path: Path) -> None:
