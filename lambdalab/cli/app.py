@@ -9,7 +9,6 @@ from importlib import import_module
 from typing import Annotated, Any, Final, NoReturn
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from typer.core import TyperOption
 from typer.exceptions import TyperException
@@ -122,6 +121,8 @@ def _fail(error: BaseException) -> int:
 
 def _usage_error(refusal: TyperException) -> UsageError:
     """Words what typer refuses as every other failure is worded."""
+    from pydantic import ValidationError  # here, because it takes a fifth of a command's start
+
     said = refusal.format_message().strip().removesuffix(".").replace("Value error, ", "")
     if isinstance(refusal.__cause__, ValidationError):
         said = said.replace("value", f"value {refusal.__cause__.errors()[0]['input']!r}", 1)

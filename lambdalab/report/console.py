@@ -7,16 +7,18 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
 from lambdalab.design.arms import Protocol
 from lambdalab.design.cells import FactorialProtocol
 from lambdalab.logs.platform_lines import is_platform_line, parse_failure
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 PIPED_WIDTH: Final = 120
 _LINE_EVERY_S: Final = 5.0
@@ -88,7 +90,9 @@ def counted_progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
     yield line
 
 
-def _bar(console: Console) -> Progress:
+def _bar(console: Console) -> "Progress":
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
