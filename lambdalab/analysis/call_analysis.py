@@ -9,6 +9,8 @@ from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 
+from lambdalab.analysis.bill import Terms
+from lambdalab.analysis.call_bill import bill_of_calls
 from lambdalab.analysis.call_rows import LOGS, REPEATED, counted
 from lambdalab.analysis.call_summary import FactorialSummary, Group, Order, VolumeWords, Words
 from lambdalab.analysis.cautions import cautions_of, drift_of, ended_by
@@ -50,6 +52,7 @@ def summarise(
     prices: PriceSheet,
     *,
     block_loads: Sequence[BlockLoad] = (),
+    terms: Terms = Terms(),  # noqa: B008 - frozen
 ) -> FactorialSummary:
     """Everything that can be said of a factorial run.
 
@@ -59,6 +62,7 @@ def summarise(
         scenario: what its measures mean.
         prices: the price sheet of the run.
         block_loads: what other programs took of the machine meanwhile.
+        terms: how to bill a month.
     """
     protocol = manifest.protocol
     calls = list(counted(rows))
@@ -133,6 +137,7 @@ def summarise(
             drift_of(name, _durations(of_cells.get(name, ())))
             for name in dict.fromkeys(cell.name for cell in protocol.cells)
         ),
+        month=bill_of_calls(manifest, rows, scenario, prices, terms),
         invalid_reasons=_reasons(calls),
         notes=scenario.notes(),
         cautions=(),

@@ -4,6 +4,7 @@ from decimal import Decimal
 
 import msgspec
 
+from lambdalab.analysis.call_bill import CallBill
 from lambdalab.analysis.summary import Drift
 from lambdalab.design.cells import Level
 from lambdalab.records.trials import Estimate
@@ -110,6 +111,8 @@ class FactorialSummary(msgspec.Struct, frozen=True, kw_only=True):
     effects: tuple[Effects, ...]
     order: tuple[Order, ...]
     drift: tuple[Drift, ...]
+    month: CallBill | None
+    """What each cell costs in a month; None when no rate was given."""
     invalid_reasons: dict[str, int]
     notes: tuple[str, ...]
     cautions: tuple[str, ...]

@@ -18,6 +18,7 @@ from lambdalab.project import results_folder
 from lambdalab.report.console import make_console, run_progress
 
 if TYPE_CHECKING:
+    from lambdalab.analysis.bill import Terms
     from lambdalab.analysis.call_summary import FactorialSummary
     from lambdalab.design.cells import FactorialProtocol
     from lambdalab.planning.call_plan import FactorialPlan
@@ -186,13 +187,13 @@ def other_scenario(run_id: str | None, found: str, scenario: str) -> UsageError:
     )
 
 
-def report_calls(store: "FactorialDirectory") -> None:
+def report_calls(store: "FactorialDirectory", terms: "Terms | None" = None) -> None:
     """Writes the result of a run and shows it.
 
     Raises:
         InvalidRunError: it must not be used.
     """
-    summary = show_calls(store)
+    summary = show_calls(store, terms)
     if summary.faults:
         raise InvalidRunError(
             f"run {summary.run_id} is invalid: {'; '.join(summary.faults)}",
@@ -200,12 +201,12 @@ def report_calls(store: "FactorialDirectory") -> None:
         )
 
 
-def show_calls(store: "FactorialDirectory") -> "FactorialSummary":
+def show_calls(store: "FactorialDirectory", terms: "Terms | None" = None) -> "FactorialSummary":
     """Writes all result files of a run, of what it measured so far, and shows the summary."""
     from lambdalab.report.call_terminal import show
     from lambdalab.run.call_conclusion import conclude
 
-    summary = conclude(store)
+    summary = conclude(store, terms=terms)
     show(summary, make_console())
     say_where(store.folder)
     return summary

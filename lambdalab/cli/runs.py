@@ -157,7 +157,8 @@ def report(
     ] = "latest",
     results: Results = RESULTS,
     per_month: Annotated[
-        str | None, typer.Option(metavar="RATE", help="Also the cost of a month at so many messages per second.")
+        str | None,
+        typer.Option(metavar="RATE", help="Also a month at this rate of messages, or calls, a second."),
     ] = None,
     free_tier: Annotated[bool, typer.Option("--free-tier", help="With --per-month: take the free tier off.")] = False,
     formula: Annotated[
@@ -169,16 +170,16 @@ def report(
     from lambdalab.cli.calls import refuse_options, report_calls, run_of_calls
     from lambdalab.records.trial_files import RunDirectory
 
-    if (of_calls := run_of_calls(results, run_id)) is not None:
-        options = ("per_month", "free_tier", "formula")
-        refuse_options(typed(context), options, of_calls.manifest().protocol.scenario)
-        report_calls(of_calls)
-        return
+    of_calls = run_of_calls(results, run_id)
+    if of_calls is not None:
+        refuse_options(typed(context), ("formula",), of_calls.manifest().protocol.scenario)
     if free_tier and per_month is None:
         raise UsageError("--free-tier is an allowance of a month", next_step="add --per-month RATE, or leave it out")
     terms = Terms(free_tier=free_tier, per_month=_rate(per_month), seed_formula=formula is Formula.SEED)
-    store = RunDirectory.open(results, run_id)
-    show_result(store, terms)
+    if of_calls is None:
+        show_result(RunDirectory.open(results, run_id), terms)
+    else:
+        report_calls(of_calls, terms)
 
 
 def _rate(text: str | None) -> Decimal | None:
@@ -189,7 +190,7 @@ def _rate(text: str | None) -> Decimal | None:
     except InvalidOperation:
         rate = Decimal("NaN")
     if not rate.is_finite() or not 0 < rate <= _MOST_PER_S:
-        raise UsageError(f"--per-month is {text!r}", next_step="write messages per second, above 0 and up to 1000000")
+        raise UsageError(f"--per-month is {text!r}", next_step="write a number per second, above 0 and up to 1000000")
     return rate
 
 

@@ -7,7 +7,7 @@ from lambdalab.analysis.call_summary import FactorialSummary, Group, Words
 from lambdalab.design.cells import RESERVED_CONCURRENCY, Level
 from lambdalab.records.trials import Estimate
 from lambdalab.report.tables import Table
-from lambdalab.report.words import ABSENT, p_value, quotient, usd
+from lambdalab.report.words import ABSENT, cents, p_value, quotient, usd
 from lambdalab.statistics.effects import Effects, Mean, Term
 
 _SAID: Final = ("", "", "")
@@ -262,6 +262,25 @@ class FactorialTables:
                 for cell in groups
             ],
             heads=len(factors),
+        )
+
+    @property
+    def month(self) -> Table | None:
+        """What each cell costs in a month; None when no rate was given."""
+        bill = self.summary.month
+        if bill is None:
+            return None
+        parts = list(dict.fromkeys(part for cell in bill.cells for part in cell.usd))
+        return Table(
+            name="month",
+            caption=f"USD a month at {bill.terms.per_month} calls/s, by component",
+            columns=("cell", *parts, "sum"),
+            numeric=(False, *(True for _ in parts), True),
+            rows=[
+                [cell.cell, *(cents(cell.usd.get(part)) for part in parts), cents(cell.total_usd)]
+                for cell in bill.cells
+            ],
+            heads=1,
         )
 
     @property

@@ -26,7 +26,10 @@ def render(summary: FactorialSummary) -> Group:
             parts += _drawn(tables.mains(design), summary)
             parts += _interactions(tables.interactions(design, only_claimed=True), summary)
         parts += [*_drawn(tables.cells(design), summary), *_drawn(tables.costs(design), summary)]
-    parts += [*_drawn(tables.functions, summary), *_drawn(tables.cold, summary), *_notes(summary)]
+    parts += [*_drawn(tables.functions, summary), *_drawn(tables.cold, summary)]
+    if tables.month is not None:
+        parts += _drawn(tables.month, summary)
+    parts += _notes(summary)
     return Group(*parts)
 
 
@@ -96,5 +99,5 @@ def _notes(summary: FactorialSummary) -> Iterator[Text]:
         yield Text(f"caution: {caution}", style="yellow")
     for reason, count in summary.invalid_reasons.items():
         yield Text(f"  {count:,} x {reason}", style="yellow")
-    for note in summary.notes:
+    for note in (*summary.notes, *(() if summary.month is None else summary.month.assumptions)):
         yield Text(f"assumed: {note}", style="dim")

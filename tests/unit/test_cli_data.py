@@ -228,7 +228,7 @@ def test_the_studys_formula_beside_the_truth(call: Call, measured: RunDirectory)
     ("options", "said"),
     [
         ("--free-tier", "--free-tier is an allowance of a month; add --per-month RATE, or leave it out."),
-        ("--per-month 0", "--per-month is '0'; write messages per second, above 0 and up to 1000000."),
+        ("--per-month 0", "--per-month is '0'; write a number per second, above 0 and up to 1000000."),
         ("--per-month -1", "--per-month is '-1'; write"),
         ("--per-month nan", "--per-month is 'nan'; write"),
         ("--per-month 1e7", "--per-month is '1e7'; write"),

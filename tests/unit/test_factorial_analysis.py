@@ -1,6 +1,7 @@
 """From calls as they came to rows, numbers and files; golden numbers by hand."""
 
 import csv
+import io
 import json
 import re
 from collections.abc import Mapping
@@ -17,6 +18,7 @@ from rich.console import Console
 from sample_factorial import BATCH, EVENTS, RUN_ID, make_call, make_calls, make_function, make_manifest, make_run
 from samples import BEGAN_MS, PRICES
 
+from lambdalab.analysis.bill import Terms
 from lambdalab.analysis.call_analysis import summarise
 from lambdalab.analysis.call_rows import judge, read_calls
 from lambdalab.analysis.call_summary import FactorialSummary
@@ -125,6 +127,48 @@ def test_what_a_call_costs_by_hand() -> None:
         assert amount is not None
         assert float(amount) == pytest.approx(float(expected[part]), abs=1e-18), part
     assert row.cost_total_usd == sum(amount for amount in row.costs_usd.values() if amount is not None)
+
+
+def text_of(summary: FactorialSummary) -> str:
+    console = Console(width=200, record=True, file=io.StringIO())
+    show(summary, console)
+    return console.export_text()
+
+
+def test_a_month_of_a_cell_by_hand() -> None:
+    """10 calls a second for 730 hours: 26,280,000 calls of 48 ms at 512 MB, by the price sheet of the tests."""
+    terms = Terms(per_month=Decimal(10))
+    rows = rows_of(call(latency_ms=40.0), call(1, latency_ms=40.0))
+    month = summarise(MANIFEST, rows, SCENARIO, PRICES, terms=terms).month
+    assert month is not None
+    (cell,) = month.cells
+    calls, gb_s = Decimal(26_280_000), Decimal("0.048") / 2
+    price = PRICES.lambda_.usd_per_gb_s["x86_64"]
+    assert cell.cell == CELL.name
+    assert cell.usd["compute"] == calls * gb_s * price
+    assert cell.usd["invocations"] == calls * PRICES.lambda_.usd_per_million_requests / 10**6
+    for part in ("logs", "requests", "storage"):
+        assert cell.usd[part] == calls * (rows[0].costs_usd[part] or 0), part
+    assert cell.usd["custom metrics"] == SCENARIO.monthly_usd(PRICES, (ONE,))["custom metrics"]
+    assert cell.total_usd == sum(amount for amount in cell.usd.values() if amount is not None)
+
+    free = summarise(MANIFEST, rows, SCENARIO, PRICES, terms=Terms(per_month=Decimal(10), free_tier=True)).month
+    assert free is not None
+    assert free.cells[0].usd["compute"] == (calls * gb_s - PRICES.lambda_.free_gb_s) * price
+    assert "the free tier of Lambda is unused and applied" in free.assumptions
+
+
+def test_a_month_is_shown_with_its_sum_and_what_is_assumed(tmp_path: Path) -> None:
+    store = make_run(tmp_path, MANIFEST, [call()])
+    summary = conclude(store, SCENARIO, Terms(per_month=Decimal(10)))
+    said = text_of(summary)
+    assert "USD a month at 10 calls/s, by component" in said
+    assert "assumed: 10 calls/s all through a month of 730 hours" in said
+    assert summary.month is not None
+    total = f"{summary.month.cells[0].total_usd:,.2f}"
+    assert total in said
+    assert total in (store.folder / "report.html").read_text()
+    assert "a month at" not in text_of(conclude(store, SCENARIO))
 
 
 def test_a_log_that_was_cut_has_an_unknown_cost_and_so_has_the_total() -> None:
