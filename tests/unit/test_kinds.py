@@ -15,6 +15,8 @@ from lambdalab.analysis.call_summary import FactorialSummary
 from lambdalab.analysis.message_analysis import summarise as summarise_messages
 from lambdalab.analysis.message_rows import join
 from lambdalab.analysis.summary import Summary
+from lambdalab.design.arms import Protocol
+from lambdalab.design.cells import FactorialProtocol
 from lambdalab.logs.observations import observe
 from lambdalab.machine_load import BlockLoad
 from lambdalab.records.calls import CallRow
@@ -86,6 +88,13 @@ def test_what_a_manifest_says_it_says_of_every_kind() -> None:
     of_all = set(Manifest.__struct_fields__)
     assert set(CallManifest.__struct_fields__) - of_all == {"kind"}
     assert set(MessageManifest.__struct_fields__) - of_all == {"kind", "load"}
+
+
+def test_a_protocol_of_every_kind_can_say_when_its_run_ends() -> None:
+    messages, calls = set(Protocol.__struct_fields__), set(FactorialProtocol.__struct_fields__)
+    assert messages & calls == {"name", "scenario", "description", "blocks", "stop", "caps"}
+    assert messages - calls == {"factors", "loads", "cold"}
+    assert calls - messages == {"designs", "function_prefix"}
 
 
 def test_rows_of_both_kinds_have_the_columns_that_every_invocation_has() -> None:
