@@ -12,7 +12,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from lambdalab import loopback
 from lambdalab.aws.package import zipped
@@ -168,9 +168,23 @@ def built_template(folder: Path) -> Path:
 
 
 def packed_template(folder: Path | None = None) -> Path | None:
-    """The template that ``build`` packed; None if it names files that only ``sam deploy`` can upload."""
+    """The template that ``build`` packed; None if only ``sam deploy`` can deploy the build.
+
+    That is where a template names further files to upload, or where somebody removed or changed what was packed.
+    """
     packed = built_template(folder or scenario_folder()).with_name(_PACKED)
-    return packed if packed.is_file() else None
+    try:
+        resources = json.loads(packed.read_bytes())["Resources"].values()
+        archives = [archive for resource in resources if (archive := _code_of(resource)) is not None]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return packed if all((packed.parent / archive).is_file() for archive in archives) else None
+
+
+def _code_of(resource: Any) -> str | None:
+    """Where the code of a function or a layer is, if its template says so in a text."""
+    code = resource.get("Properties", {}).get(CODE.get(resource.get("Type"), ""))
+    return code if isinstance(code, str) else None
 
 
 def _pack(folder: Path) -> None:
@@ -181,8 +195,8 @@ def _pack(folder: Path) -> None:
     built, packed = folder / "template.yaml", folder / _PACKED
     template = read_template(built.read_text(encoding="utf-8"), str(built))
     for name, resource in template.get("Resources", {}).items():
-        code = resource.get("Properties", {}).get(CODE.get(resource.get("Type"), ""))
-        if isinstance(code, str) and (folder / code).is_dir():
+        code = _code_of(resource)
+        if code is not None and (folder / code).is_dir():
             archive = folder / f"{name}.zip"
             archive.write_bytes(zipped(folder / code))
             resource["Properties"][CODE[resource["Type"]]] = archive.name

@@ -75,6 +75,19 @@ def test_what_is_deployed_is_the_build_with_its_code_packed(commands: list[list[
     assert (entry.filename, oct(entry.external_attr >> 16)) == ("bootstrap", "0o100755")
 
 
+@pytest.mark.parametrize("damage", ["its code is gone", "it is no JSON", "it is a list"])
+def test_a_packed_build_that_somebody_changed_is_left_to_sam(commands: list[list[str]], damage: str) -> None:
+    build(local_parameters({}))
+    assert len(commands) == 1
+    template = packed_template()
+    assert template is not None
+    if damage == "its code is gone":
+        (FOLDER / "Go.zip").unlink()
+    else:
+        template.write_text("{" if damage == "it is no JSON" else "[]")
+    assert packed_template() is None
+
+
 def test_a_template_that_names_further_files_is_left_to_sam(
     commands: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
