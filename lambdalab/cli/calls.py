@@ -80,7 +80,7 @@ def chosen_calls(scenario: str, name: str | None, blocks: int | None) -> "Factor
     from lambdalab.planning.call_protocol import check_protocol, load_protocol
     from lambdalab.scenario.found import call_scenario
 
-    file = name or call_scenario(scenario).default_protocol
+    file = name or call_scenario(scenario).default_protocol or scenario
     require_scenario(file, scenario)
     protocol = load_protocol(file, scenario)
     if blocks is not None:

@@ -1,7 +1,7 @@
 """How a run of any kind begins and goes on: what is written down, and what must still be as it was."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -34,7 +34,7 @@ def begin(
     functions: Mapping[str, FunctionFacts],
     seed: int | None,
     project: Path | None,
-    sources: tuple[Path, Path],
+    sources: Iterable[Path],
     **asked: object,
 ) -> D:
     """Makes the directory of a run, and writes down what is asked and under which conditions, before anything is sent.
@@ -46,7 +46,7 @@ def begin(
         functions: what is measured, as it is configured now.
         seed: of every order in the run; drawn when None, and kept in the manifest either way.
         project: the folder of the template that was deployed; None where functions were found without one.
-        sources: the folders of the Python and of the Go function.
+        sources: the folders of the functions, whose files pin their SDKs.
         asked: the protocol, and what only manifests of this kind have.
 
     Raises:
@@ -77,7 +77,7 @@ def begin(
         cpu_scale=conditions.cpu_scale,
         interpreters=interpreters(target, functions),
         template_runtimes=runtimes,
-        versions=versions(*sources, local=isinstance(target, LocalTarget)),
+        versions=versions(sources, local=isinstance(target, LocalTarget)),
         machine=conditions.machine,
         **plane_limits(target),
         **asked,

@@ -74,7 +74,7 @@ def new_run(
         functions=functions,
         seed=seed,
         project=None if protocol.function_prefix is not None else folder,
-        sources=(folder / scenario.sources["python"], folder / scenario.sources["go"]),
+        sources=[folder / source for source in scenario.sources.values()],
         protocol=protocol,
         cold_mode=target.cold_mode,
     )

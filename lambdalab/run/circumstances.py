@@ -4,7 +4,7 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -147,23 +147,20 @@ def _changed(run_id: str, what: str, before: object, now: object, set_back: str 
     )
 
 
-def versions(python_source: Path, go_source: Path, *, local: bool) -> dict[str, str]:
+def versions(sources: Iterable[Path], *, local: bool) -> dict[str, str]:
     """Everything that takes part, with its version; the functions' SDKs as their own files pin them, if readable.
 
     Args:
-        python_source: the folder of the Python function.
-        go_source: that of the Go function.
+        sources: the folders of the functions.
         local: whether they run in the local stack.
     """
     found = {"lambdalab": __version__, "python": platform.python_version(), "boto3 (lab)": version("boto3")}
-    for name, pinned in re.findall(
-        r"^([\w-]+)(?:\[.*\])?==(\S+)", read_or_empty(python_source / "requirements.txt"), re.MULTILINE
-    ):
-        found[f"{name} (function)"] = pinned
-    for name, pinned in re.findall(
-        r"^\s+(github\.com/aws/\S+) (v\S+)$", read_or_empty(go_source / "go.mod"), re.MULTILINE
-    ):
-        found[name.removeprefix("github.com/aws/")] = pinned
+    for source in sources:
+        requirements, modules = (read_or_empty(source / name) for name in ("requirements.txt", "go.mod"))
+        for name, pinned in re.findall(r"^([\w-]+)(?:\[.*\])?==(\S+)", requirements, re.MULTILINE):
+            found[f"{name} (function)"] = pinned
+        for name, pinned in re.findall(r"^\s+(github\.com/aws/\S+) (v\S+)$", modules, re.MULTILINE):
+            found[name.removeprefix("github.com/aws/")] = pinned
     if local:
         found |= dict(requirement.split("==") for requirement in (tools.MINISTACK, tools.RUNTIME_CLIENT, tools.SAM))
     return found

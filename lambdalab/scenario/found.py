@@ -118,7 +118,10 @@ def _line(error: Exception, path: Path) -> int:
 
 
 def _faults(found: Any) -> Iterator[str]:
-    """What a scenario's object lacks of ``CallScenario``, each in words."""
+    """What is wrong with a scenario's object beside ``CallScenario``, each in words."""
+    for name in dir(found):
+        if not name.startswith("_") and not hasattr(CallScenario, name):  # a slip of the pen would be left out unseen
+            yield f"{OBJECT} has {name}, which is no member of a scenario: mend it, or begin it with an underscore"
     for name, kind in inspect.get_annotations(CallScenario).items():
         if not hasattr(found, name):
             yield f"{OBJECT} has no {name}"

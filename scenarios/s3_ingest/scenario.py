@@ -85,28 +85,21 @@ class _Answer(msgspec.Struct):
     error: _Fault | None = None
 
 
-class S3Ingest:
-    """Objects of many small events, or large ones in parts. Satisfies ``CallScenario``, where the methods are told."""
+class S3Ingest(CallScenario):
+    """Objects of many small events, or large ones in parts."""
 
-    languages: tuple[str, ...] = ("python", "go")
-    default_protocol = "s3-ingest"
+    languages = ("python", "go")
     sources: Mapping[str, str] = {"python": "src/python/s3_ingest", "go": "src/go/s3ingest"}
-    responses: tuple[Response, ...] = (
+    responses = (
         Response(measure="latency_ms", words="time in calls to S3", unit="ms"),
         Response(measure="upload_mb_per_s", words="rate of one upload", unit="MB/s", lower_is_better=False),
         Response(measure="generate_ms", words="time to make the data", unit="ms"),
     )
-    volumes: tuple[Volume, ...] = (
+    volumes = (
         Volume(measure="objects", words="million objects", divisor=10**6, rate="objects/s", rate_divisor=1),
         Volume(measure="object_bytes", words="GB", divisor=BYTES_PER_GB, rate="MB/s", rate_divisor=MB),
         Volume(measure="events_generated", words="million events", divisor=10**6, rate="events/s", rate_divisor=1),
     )
-
-    def function_output(self, language: str) -> str:
-        return f"{language.capitalize()}FunctionName"
-
-    def log_group_output(self, language: str) -> str:
-        return f"{language.capitalize()}LogGroupName"
 
     def deployed(self, variables: Mapping[str, str], tags: Mapping[str, str]) -> tuple[str, Mapping[str, Level | None]]:
         workload = variables.get("WORKLOAD", tags.get("workload"))

@@ -51,14 +51,19 @@ def clean_environment() -> dict[str, str]:
 @pytest.fixture(scope="session")
 def lambdalab(project: Path, clean_environment: dict[str, str]) -> Run:
     """Runs the command line in the project, or in a folder of it."""
+    return run_in(project, clean_environment)
+
+
+def run_in(place: Path, environment: dict[str, str]) -> Run:
+    """Runs the command line in a project, or in a folder of it."""
 
     def call(
         *arguments: str, folder: str = ".", timeout_s: float = 240, **variables: str
     ) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
             [command(), *arguments],
-            cwd=project / folder,
-            env=clean_environment | variables,
+            cwd=place / folder,
+            env=environment | variables,
             capture_output=True,
             text=True,
             timeout=timeout_s,

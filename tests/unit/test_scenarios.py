@@ -119,19 +119,27 @@ def test_a_stack_of_any_scenario_has_the_region_of_its_settings(other: Path) -> 
             "",
             " has no SCENARIO; write `SCENARIO = YourClass()` at its end (",
         ),
-        ("    def verify(", "    def verified(", ": SCENARIO has no verify; write it as docs/add-a-scenario.md says."),
-        ("    default_protocol = ", "    protocol = ", ": SCENARIO has no default_protocol; write it as"),
         (
-            '    languages: tuple[str, ...] = ("python", "go")',
+            "    def verify(",
+            "    def verified(",
+            ": SCENARIO has verified, which is no member of a scenario: mend it, or begin it with an underscore;",
+        ),
+        ("class S3Ingest(CallScenario):", "class S3Ingest:", ": SCENARIO has no default_protocol; write it as"),
+        (
+            '    languages = ("python", "go")',
             "    languages = 3",
             ": languages of SCENARIO is 3, which is wrong: Expected `array`, got `int`; write it as",
         ),
         (
-            '    default_protocol = "s3-ingest"',
+            '    languages = ("python", "go")',
             '    default_protocol = ["s3-ingest"]',
             ": default_protocol of SCENARIO is ['s3-ingest'], which is wrong: Expected `str`, got `array`; write it as",
         ),
-        ("    def assumed(", "    assumed = 3\n    def told(", ": assumed of SCENARIO is 3, not a method; write it as"),
+        (
+            "    def assumed(",
+            "    assumed = 3\n    def _told(",
+            ": assumed of SCENARIO is 3, not a method; write it as",
+        ),
         (
             "    def remove(self, aws: Any, calls: list[Call])",
             "    def remove(self, aws: Any)",

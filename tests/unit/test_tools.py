@@ -104,7 +104,7 @@ def test_a_damaged_go_module_asks_for_no_version(project: Path, content: bytes |
         (folder / "go.mod").write_bytes(content)
         (folder / "requirements.txt").write_bytes(content)
     assert tools.go_wanted() == ""
-    assert "boto3 (lab)" in versions(Path("src/go/ingest"), Path("src/go/ingest"), local=False)
+    assert "boto3 (lab)" in versions([Path("src/go/ingest")], local=False)
 
 
 def test_which_pythons_there_are_is_asked_again_when_a_folder_of_path_changed(
