@@ -236,6 +236,8 @@ class Lead:
         self._environment, self._runner, self._recorder = environment, runner, recorder
         self.run: Run | None = None
         self._held = ExitStack()
+        self.is_beginning = False
+        """Whether a run was asked for and has no user yet, which takes seconds: its books are opened first."""
         self._ending = self._quitting = self._has_cautioned = False
         runner.register_message(TOLD, self._hear)
         environment.events.test_stopping.add_listener(lambda **_: self._stop())
@@ -252,6 +254,7 @@ class Lead:
     def users(self) -> int | None:
         """How many users the run wants: one per process; None when it has ended, or cannot begin."""
         if self._ending or self.run is None:
+            self.is_beginning = True
             try:
                 self.run = self._begin()
             except LambdalabError as error:
@@ -260,6 +263,8 @@ class Lead:
             except gevent.GreenletExit:  # Ctrl-C before the first message
                 self._environment.process_exit_code = EXIT_INTERRUPTED
                 raise
+            finally:
+                self.is_beginning = False
         return len(self.run.workers) if self.run.going_on() else None
 
     def _begin(self) -> Run:

@@ -1,5 +1,6 @@
 """Hangs a load run onto Locust's events."""
 
+import json
 import signal
 import sys
 from argparse import Namespace
@@ -10,7 +11,7 @@ import gevent
 from flask import Response, jsonify, request
 from locust.env import Environment
 from locust.event import Events
-from locust.runners import MasterRunner, WorkerRunner
+from locust.runners import STATE_INIT, STATE_SPAWNING, MasterRunner, WorkerRunner
 from locust.web import WebUI
 
 from lambdalab.errors import LambdalabError
@@ -40,8 +41,9 @@ def attach(events: Events, recorder: Recorder | None = None) -> None:
                 _interrupt_on(signal.SIGTERM)
             assert environment.parsed_options is not None
             used = recorder or _recorder(environment, environment.parsed_options.results)
-            Lead(environment, used)
+            lead = Lead(environment, used)
             if web_ui is not None:
+                _show_beginning(web_ui, lead)
                 add_page(web_ui, used if isinstance(used, Recording) else None)
             _refuse_early(environment, web_ui)
         if not isinstance(environment.runner, MasterRunner):
@@ -71,6 +73,23 @@ def _recorder(environment: Environment, results: str) -> Recorder:
 
     environment.events.quitting.add_listener(quit_early)  # before Lead's: Locust calls the last one first
     return recording
+
+
+def _show_beginning(web_ui: WebUI, lead: Lead) -> None:
+    """Says "spawning" where Locust says "ready" of a run that begins.
+
+    The page asks for the first time two seconds after Start. Told "ready", it shows its form and never asks again, so
+    that a run that was slow to begin could not be watched and not be stopped there.
+    """
+    assert web_ui.app is not None
+
+    @web_ui.app.after_request
+    def say_spawning(answer: Response) -> Response:
+        if lead.is_beginning and request.endpoint == "locust.request_stats":
+            shown = answer.get_json()
+            if shown.get("state") == STATE_INIT:
+                answer.set_data(json.dumps(shown | {"state": STATE_SPAWNING}))
+        return answer
 
 
 def _refuse_early(environment: Environment, web_ui: WebUI | None) -> None:

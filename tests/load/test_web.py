@@ -1,6 +1,7 @@
 """Locust's web interface: the form's arguments are those of the command line; Stop stops; nothing listens elsewhere."""
 
 import json
+import threading
 import time
 import urllib.request
 from collections.abc import Callable
@@ -107,3 +108,32 @@ def test_a_run_in_the_page_ends_by_itself_and_the_page_stays(
     assert page.post("/swarm", shape="steps", rates="10,20", hold="1s")["success"] is True
     until(lambda: "offered 30, attempted 30, accepted 30" in page.locust.log, "the run did not end")
     until(lambda: json.loads(page.get("/stats/requests"))["state"] == "stopped", "Locust thinks it goes on")
+
+
+def test_a_run_that_is_slow_to_begin_is_shown_as_spawning_so_that_it_can_be_stopped(
+    aws: FakeAws, tmp_path: Path, started: list[Locust]
+) -> None:
+    """The page shows Stop while it is told that a run is there; told once that there is none, it never asks again."""
+    going_on = threading.Event()
+
+    def slowly(action: str, _: object) -> None:
+        if action == "GetQueueAttributes":
+            going_on.wait(60)
+
+    aws.answer = slowly
+    started.append(Locust(aws, tmp_path, "--web-port", str(port := free_port()), headless=False))
+    page = Page(port, started[0])
+    until(page.answers, "the page did not come")
+
+    def state() -> object:
+        return json.loads(page.get("/stats/requests"))["state"]
+
+    assert state() == "ready"
+    assert page.post("/swarm", rate="50", duration="10m", languages="go")["success"] is True
+    until(lambda: any(action == "GetQueueAttributes" for action, _ in aws.requests), "nothing was asked")
+    time.sleep(3)  # an answer is kept for two seconds
+    assert state() == "spawning"
+    going_on.set()
+    until(lambda: state() == "running", "it did not begin")
+    page.post("/stop")
+    until(lambda: state() == "stopped", "it did not stop")
