@@ -13,7 +13,7 @@ from lambdalab.design.arms import Arm
 from lambdalab.local import startup
 from lambdalab.local.stack import LocalStack, bring_up, take_down
 from lambdalab.lock import Lock, hold_stack
-from lambdalab.run.target import local_target
+from lambdalab.run.local_target import local_target
 
 MAXIMUM_CONCURRENCY: Final = 60
 """Invocations of one queue at a time: more than two cores can use, so that it is not the limit."""

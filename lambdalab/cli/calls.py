@@ -229,7 +229,8 @@ def plan_calls(
     from lambdalab.local.stack import running_stack
     from lambdalab.run.call_experiment import plan_run, plan_without_stack
     from lambdalab.run.discovery import discover
-    from lambdalab.run.target import account_target, local_target
+    from lambdalab.run.local_target import local_target
+    from lambdalab.run.target import account_target
     from lambdalab.scenario.found import call_scenario
 
     wanted = chosen_calls(scenario_name, protocol, blocks)
@@ -308,7 +309,8 @@ def _place(
     latency: str | None = None,
     cpu_scale: float | None = None,
 ) -> "Iterator[AwsTarget]":
-    from lambdalab.run.target import account_target, local_target
+    from lambdalab.run.local_target import local_target
+    from lambdalab.run.target import account_target
 
     if name is TargetName.AWS:
         on_aws = _on_aws(stack_name, scenario) if function_prefix is None else account_target(function_prefix)

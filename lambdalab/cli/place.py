@@ -18,7 +18,8 @@ def place_of(context: typer.Context, target: TargetName, stack_name: str) -> "Aw
         UsageError: the options contradict each other.
         PlaneError, StackError, AccessError: the stack is not there, or cannot be asked for.
     """
-    from lambdalab.run.target import aws_target, local_target
+    from lambdalab.run.local_target import local_target
+    from lambdalab.run.target import aws_target
 
     refuse_contradictions(context, target)
     if target is TargetName.AWS:

@@ -51,7 +51,8 @@ def plan(
     from lambdalab.cli.calls import is_of_calls, plan_calls, refuse_options
     from lambdalab.local.stack import running_stack
     from lambdalab.run.experiment import plan_local_run, plan_run
-    from lambdalab.run.target import aws_target, local_target
+    from lambdalab.run.local_target import local_target
+    from lambdalab.run.target import aws_target
     from lambdalab.scenario.found import current_scenario
 
     refuse_contradictions(context, target)

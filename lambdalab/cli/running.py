@@ -251,7 +251,7 @@ def target_of(
         stack,
         lock,
     ):
-        from lambdalab.run.target import local_target
+        from lambdalab.run.local_target import local_target
 
         local = local_target(stack, builds)
         local.lock = lock

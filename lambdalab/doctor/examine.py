@@ -35,7 +35,8 @@ from lambdalab.records.conditions import Conditions
 from lambdalab.records.manifest import QueuedFunction
 from lambdalab.run.circumstances import conditions_at, conditions_of_account, conditions_without_stack
 from lambdalab.run.experiment import facts_of_settings
-from lambdalab.run.target import AwsTarget, aws_target, local_target
+from lambdalab.run.local_target import local_target
+from lambdalab.run.target import AwsTarget, aws_target
 
 
 def load_offered(**arguments: str) -> LoadPlan:

@@ -33,7 +33,8 @@ from lambdalab.report.console import make_console
 from lambdalab.report.terminal import show
 from lambdalab.run import ingest
 from lambdalab.run.experiment import conclude
-from lambdalab.run.target import CLOCK_SKEW_MS, AwsTarget, LocalTarget, aws_target, local_target
+from lambdalab.run.local_target import LocalTarget, local_target
+from lambdalab.run.target import CLOCK_SKEW_MS, AwsTarget, aws_target
 
 SAMPLE_S: Final = 1.0
 _DRAIN_SAMPLE_S: Final = 0.25

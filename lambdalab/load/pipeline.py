@@ -28,7 +28,8 @@ from lambdalab.pricing.costs import PriceSheet, invocation_cost, shared_requests
 from lambdalab.records.load import Limit, PipelineSample, QueueSample
 from lambdalab.records.trial_files import RunDirectory
 from lambdalab.records.trials import LogLine
-from lambdalab.run.target import CLOCK_SKEW_MS, AwsTarget, LocalTarget, Resources
+from lambdalab.run.local_target import LocalTarget
+from lambdalab.run.target import CLOCK_SKEW_MS, AwsTarget, Resources
 
 _LATE_LINES_MS: Final = 15_000
 """How late a line may come behind younger ones while the run is under way; at the end all are read again."""

@@ -31,7 +31,8 @@ from lambdalab.local.stack import running_stack
 from lambdalab.planning.load_schedule import LoadPlan, Shape, arrivals, check_plan
 from lambdalab.records.load import Send
 from lambdalab.run.circumstances import caution_before
-from lambdalab.run.target import AwsTarget, LocalTarget, aws_target, local_target
+from lambdalab.run.local_target import LocalTarget, local_target
+from lambdalab.run.target import AwsTarget, aws_target
 
 EXIT_INTERRUPTED: Final = 130
 """As of every command that Ctrl-C or SIGTERM ended (docs/decisions/0003)."""

@@ -21,7 +21,8 @@ from lambdalab.planning.load_schedule import Arrival, Shape, arrivals, length_s
 from lambdalab.planning.spending import MISSING_ITEMS_POLLS
 from lambdalab.records.load import Send
 from lambdalab.run.ingest import count_items, message
-from lambdalab.run.target import AwsTarget, LocalTarget
+from lambdalab.run.local_target import LocalTarget
+from lambdalab.run.target import AwsTarget
 
 TELL_S: Final = 0.5
 MASTER_SILENT_S: Final = 10.0

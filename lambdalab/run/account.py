@@ -7,7 +7,8 @@ from lambdalab.aws.clients import UNRESERVED_FLOOR, access_errors, most_reservab
 from lambdalab.errors import AccessError, UsageError
 from lambdalab.local.concurrency import ACCOUNT_CONCURRENCY
 from lambdalab.records.manifest import QueuedFunction
-from lambdalab.run.target import AwsTarget, LocalTarget
+from lambdalab.run.local_target import LocalTarget
+from lambdalab.run.target import AwsTarget
 
 UNCHECKED: Final = (
     "DynamoDB's throughput limits of the account and its tables",

@@ -20,7 +20,8 @@ from lambdalab.run.circumstances import (
     require_same_place,
     versions,
 )
-from lambdalab.run.target import AwsTarget, LocalTarget
+from lambdalab.run.local_target import LocalTarget
+from lambdalab.run.target import AwsTarget
 
 _SEED_BITS: Final = 32
 D = TypeVar("D", bound=RunFolder[Any])

@@ -30,7 +30,8 @@ from lambdalab.run.circumstances import (
     require_cpu_limit,
     require_same_functions,
 )
-from lambdalab.run.target import AwsTarget, LocalTarget
+from lambdalab.run.local_target import LocalTarget
+from lambdalab.run.target import AwsTarget
 from lambdalab.scenario.base import CallScenario
 from lambdalab.scenario.found import call_scenario, folder_of
 

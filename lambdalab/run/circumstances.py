@@ -22,7 +22,8 @@ from lambdalab.records.conditions import Conditions
 from lambdalab.records.cpu_limit import CAUTION, NEXT_STEP, NONE
 from lambdalab.records.manifest import FunctionFacts, Manifest, MessageManifest
 from lambdalab.run.calibration import last_calibration
-from lambdalab.run.target import AwsTarget, LocalTarget
+from lambdalab.run.local_target import LocalTarget
+from lambdalab.run.target import AwsTarget
 
 
 def cpu_limit(target: AwsTarget) -> str:

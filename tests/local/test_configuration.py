@@ -10,7 +10,7 @@ import pytest
 
 from lambdalab.design.arms import Arm
 from lambdalab.errors import UsageError
-from lambdalab.run.target import LocalTarget, local_target
+from lambdalab.run.local_target import LocalTarget, local_target
 from local.whole import LANGUAGES, Up
 
 CANDIDATE = """

@@ -20,7 +20,8 @@ from lambdalab.design.arms import Arm
 from lambdalab.local.daemon import Daemon, start_daemon
 from lambdalab.local.poller import WAIT_S
 from lambdalab.local.stack import LocalStack, bring_up, running_stack, take_down
-from lambdalab.run.target import LocalTarget, Resources, local_target
+from lambdalab.run.local_target import LocalTarget, local_target
+from lambdalab.run.target import Resources
 from local.support import exists
 
 ROOT: Final = Path(__file__).parents[2]

@@ -36,7 +36,8 @@ from lambdalab.logs.platform_lines import parse_report, render_report
 from lambdalab.records.pipeline import Graph
 from lambdalab.records.trial_files import RunDirectory
 from lambdalab.run import experiment, runner
-from lambdalab.run.target import LocalTarget, Resources
+from lambdalab.run.local_target import LocalTarget
+from lambdalab.run.target import Resources
 
 DOCS = (ROOT / "docs" / "cli.md").read_text()
 COMMANDS = (

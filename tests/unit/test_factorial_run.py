@@ -40,7 +40,8 @@ from lambdalab.run import call_experiment
 from lambdalab.run.call_conclusion import conclude
 from lambdalab.run.call_experiment import called_functions, cells_left, new_run, plan_run, resume_run
 from lambdalab.run.call_runner import FactorialRunner, remaining
-from lambdalab.run.target import AwsTarget, LocalTarget, PlaneCounts
+from lambdalab.run.local_target import LocalTarget
+from lambdalab.run.target import AwsTarget, PlaneCounts
 from lambdalab.scenario.found import call_scenario
 
 __all__ = ["call_fixture", "project_fixture"]
@@ -873,7 +874,7 @@ def test_a_run_of_calls_goes_on_without_its_scenario(
         yield None, None
 
     monkeypatch.setattr("lambdalab.cli.calls.held_local_stack", held)
-    monkeypatch.setattr("lambdalab.run.target.local_target", lambda *_: SimpleNamespace(name="local"))
+    monkeypatch.setattr("lambdalab.run.local_target.local_target", lambda *_: SimpleNamespace(name="local"))
     monkeypatch.setattr("lambdalab.run.circumstances.cpu_limit", lambda _: "none")
     ended = call("run", "--resume", "latest")
     assert ended.code == 0, ended.err
