@@ -107,11 +107,11 @@ def test_a_damaged_go_module_asks_for_no_version(project: Path, content: bytes |
     assert "boto3 (lab)" in versions([Path("src/go/ingest")], local=False)
 
 
-def test_which_pythons_there_are_is_asked_again_when_a_folder_of_path_changed(
+def test_which_pythons_there_are_is_asked_again_when_a_folder_of_path_changed_or_the_note_is_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[Sequence[str]] = []
-    answers = iter((1, 0))
+    answers = iter((1, 0, 0, 0))
 
     def run(command: Sequence[str], **_: Any) -> subprocess.CompletedProcess[bytes]:
         asked.append(command)
@@ -129,3 +129,7 @@ def test_which_pythons_there_are_is_asked_again_when_a_folder_of_path_changed(
     assert tools.find_python("3.12")
     assert tools.find_python("3.12")
     assert len(asked) == 2
+    for count, damage in enumerate((b"", b"\xff\x00 found"), start=3):
+        (tmp_path / "pythons" / "3.12").write_bytes(damage)
+        assert tools.find_python("3.12")
+        assert len(asked) == count
