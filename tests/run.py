@@ -23,18 +23,16 @@ _STACKS: Final = (
     "exposure",
     "held_stack",
     "limits",
-    "loopback",
     "measurer",
     "replaced_emulator",
     "roles",
-    "sam_local",
-    "secrets",
 )
+_FURTHER: Final = ("loopback", "sam_local", "secrets")
 BESIDE: Final[tuple[tuple[str, ...], ...]] = (
     ("tests/e2e",),
-    tuple(f"tests/e2e/test_{name}.py" for name in _STACKS),
+    (*(f"tests/e2e/test_{name}.py" for name in _STACKS), "scenarios"),
     # What holds rates comes last, when the cores are freer.
-    ("scenarios", "tests/chaos", "tests/browser", "tests/load"),
+    (*(f"tests/e2e/test_{name}.py" for name in _FURTHER), "tests/chaos", "tests/browser", "tests/load"),
     ("tests/unit",),
 )
 """Files and folders of each part that runs beside the rest; what one names is in no other, nor in the rest."""
