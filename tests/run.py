@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import IO, Final
 
@@ -23,21 +24,22 @@ _STACKS: Final = (
     "exposure",
     "held_stack",
     "limits",
+    "loopback",
     "measurer",
     "replaced_emulator",
     "roles",
+    "sam_local",
+    "secrets",
 )
-_FURTHER: Final = ("loopback", "sam_local", "secrets")
 BESIDE: Final[tuple[tuple[str, ...], ...]] = (
-    ("tests/e2e",),
-    (*(f"tests/e2e/test_{name}.py" for name in _STACKS), "scenarios"),
-    # What holds rates comes last, when the cores are freer.
-    (*(f"tests/e2e/test_{name}.py" for name in _FURTHER), "tests/chaos", "tests/browser", "tests/load"),
+    ("tests/e2e", "scenarios"),
+    # What builds and deploys first: what holds rates wants the cores, which are freer towards the end.
+    (*(f"tests/e2e/test_{name}.py" for name in _STACKS), "tests/chaos", "tests/browser", "tests/load"),
     ("tests/unit",),
 )
 """Files and folders of each part that runs beside the rest; what one names is in no other, nor in the rest."""
-_BY_THE_WAY: Final = 10
-"""How nice the last part is: the unit tests wait for nothing, and take the cores while the others do."""
+_AT_ONCE: Final = 3
+"""Parts that run at the same time, the rest among them. A further one begins when one of them has ended."""
 _PYTEST: Final = (sys.executable, "-u", "-m", "pytest")  # what it said is there even if it had to be ended
 
 
@@ -55,19 +57,24 @@ def main() -> int:
     beside = [part for part in ([path for path in part if Path(path).exists()] for part in BESIDE) if part]
     named = [path for part in beside for path in part]
     print(f"{', '.join(named)} run beside the other tests; what they say comes after theirs", flush=True)
+    waiting = [Part(part, [f"--ignore={path}" for path in named if path not in part]) for part in beside]
     rest = Part(["tests"], [f"--ignore={path}" for path in named])
     rest.begin(None)
     begun = [rest]
-    for part in beside:
-        begun.append(Part(part, [f"--ignore={path}" for path in named if path not in part]))
-        begun[-1].begin(tempfile.TemporaryFile(), _BY_THE_WAY if part == [*BESIDE[-1]] else 0)  # noqa: SIM115
 
     def interrupt(*_: object) -> None:
+        waiting.clear()
         for part in begun:
             part.interrupt()
 
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all hear it as well, and are waited for
+    signal.signal(signal.SIGINT, lambda *_: waiting.clear())  # all hear it as well, and are waited for
     signal.signal(signal.SIGTERM, interrupt)
+    while waiting or any(part.is_running for part in begun):
+        if waiting and sum(part.is_running for part in begun) < _AT_ONCE:
+            part = waiting.pop(0)
+            part.begin(tempfile.TemporaryFile())  # noqa: SIM115 - open until the part has ended
+            begun.append(part)
+        time.sleep(0.1)
     # What failed is said last, where one looks first.
     codes = [part.end() for part in sorted(begun, key=Part.has_failed)]
     return next(filter(None, codes), 0)
@@ -86,12 +93,15 @@ class Part:
         self._said: IO[bytes] | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
-    def begin(self, said: IO[bytes] | None, niceness: int = 0) -> None:
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def begin(self, said: IO[bytes] | None) -> None:
         """Starts it; ``said`` keeps what it says until its end, without one it is said at once."""
         self._said = said
         stderr = None if said is None else subprocess.STDOUT
         self._process = subprocess.Popen(self._command, stdout=said, stderr=stderr)
-        os.setpriority(os.PRIO_PROCESS, self._process.pid, niceness)
 
     def has_failed(self) -> bool:
         """Whether its exit code is another than 0."""
