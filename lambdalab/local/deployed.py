@@ -24,6 +24,10 @@ DEPLOYED_PATH: Final = "/_lambdalab/deployed"
 """Where the lab's server of the emulator answers a fingerprint of what is deployed (``emulator_server``)."""
 
 
+_ANSWER_S: Final = 5.0
+"""An emulator that takes longer to say so little hangs: without a limit the plane would wait for it, and not end."""
+
+
 class _Deployment(msgspec.Struct):
     fingerprint: str | None
 
@@ -46,15 +50,16 @@ class Deployed:
         """What changes when a stack, a function or a mapping does; None where the emulator does not tell.
 
         Raises:
-            OSError: it does not answer.
+            OSError: it does not answer, or not in time.
         """
         where = urlsplit(self._aws.lambda_.meta.endpoint_url)
-        reader, writer = await asyncio.open_connection(where.hostname, where.port)
-        try:
-            writer.write(f"GET {DEPLOYED_PATH} HTTP/1.0\r\nHost: {where.netloc}\r\n\r\n".encode())
-            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
-        finally:
-            writer.close()
+        async with asyncio.timeout(_ANSWER_S):
+            reader, writer = await asyncio.open_connection(where.hostname, where.port)
+            try:
+                writer.write(f"GET {DEPLOYED_PATH} HTTP/1.0\r\nHost: {where.netloc}\r\n\r\n".encode())
+                head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            finally:
+                writer.close()
         if head.split(b" ", 2)[1:2] != [b"200"]:
             return None
         with contextlib.suppress(msgspec.DecodeError):

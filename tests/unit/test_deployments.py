@@ -1,10 +1,15 @@
 """The fingerprint of what is deployed: another for every change that the plane follows, None where it is unknown."""
 
+import asyncio
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from lambdalab.local import deployed
 from lambdalab.local.emulator_server.deployments import fingerprint
 
 KEY = ("000000000000", "us-east-1", "one")
@@ -50,3 +55,18 @@ def test_services_that_nobody_used_hold_nothing_and_an_emulator_of_another_kind_
     assert fingerprint({}) == fingerprint({})
     assert fingerprint({}) is not None
     assert fingerprint({"ministack.services.lambda_svc": SimpleNamespace()}) is None
+
+
+def test_an_emulator_that_hangs_is_not_awaited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deployed, "_ANSWER_S", 0.1)
+
+    async def ask() -> BaseException | None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+            aws: Any = SimpleNamespace(lambda_=SimpleNamespace(meta=SimpleNamespace(endpoint_url=url)))
+            asked = asyncio.create_task(deployed.Deployed(aws, ThreadPoolExecutor(1), Path(), {}).fingerprint())
+            done, _ = await asyncio.wait({asked}, timeout=10)
+            await asyncio.sleep(0.05)  # until its connection is closed
+            return asked.exception() if done else None
+
+    assert isinstance(asyncio.run(ask()), OSError)
