@@ -244,9 +244,9 @@ def _cell(
         t.trial.trial_id: t for t in trials if t.trial.arm == arm.name and load in (t.trial.load, as_cold(t.trial.load))
     }
     price = sheet.lambda_.usd_per_gb_s[function.architecture]
-    billed, wru = _mean(row.billed_ms for row in mine), _mean(row.wru for row in mine)
+    billed, wru = mean(row.billed_ms for row in mine), mean(row.wru for row in mine)
     memory_mb = mine[0].memory_mb if mine else function.memory_mb
-    logs, log_bytes = _mean(row.cost_logs_usd for row in mine), _mean(row.log_bytes for row in mine)
+    logs, log_bytes = mean(row.cost_logs_usd for row in mine), mean(row.log_bytes for row in mine)
     together = manifest.sent_together(arm.messages)
     requests = max(
         (
@@ -267,7 +267,7 @@ def _cell(
         xray_usd=Decimal(0),
     )
     total = execution.total_usd if mine else None
-    written = _mean(row.written for row in mine)
+    written = mean(row.written for row in mine)
     item = None if total is None or not written else total / written
     monthly = None
     if terms.per_month is not None and mine:
@@ -340,7 +340,7 @@ def _init_usd(rows: Iterable[InvocationRow], usd_per_gb_s: Decimal) -> Decimal |
             return None
         extra_ms = row.billed_ms - math.ceil(Decimal(str(row.duration_ms))) if inside else 0
         shares.append(Decimal(extra_ms) / 1000 * row.memory_mb / 1024 * usd_per_gb_s)
-    return _mean(shares)
+    return mean(shares)
 
 
 def _polling_requests(manifest: MessageManifest, trials: Sequence[TrialResult]) -> int | None:
@@ -395,7 +395,7 @@ def _seed_differences(cells: Iterable[CellBill]) -> Iterable[str]:
     yield "the study has no cost of SQS requests, polling, logs and metrics"
 
 
-def _mean(values: Iterable[float | Decimal | None]) -> Decimal | None:
+def mean(values: Iterable[float | Decimal | None]) -> Decimal | None:
     """The mean of what is there, exact to 60 digits."""
     known = [Decimal(str(value)) for value in values if value is not None]
     return sum(known, Decimal(0)) / len(known) if known else None

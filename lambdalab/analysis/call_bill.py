@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from lambdalab.analysis.bill import MILLION, MONTH_S, Terms
+from lambdalab.analysis.bill import MILLION, MONTH_S, Terms, mean
 from lambdalab.analysis.call_rows import LAMBDA, counted
 from lambdalab.design.cells import CALLERS, Cell, Design
 from lambdalab.pricing.costs import PriceSheet, rounded, tiered
@@ -75,7 +75,7 @@ def _month(
 ) -> CellMonth:
     calls = (terms.per_month or Decimal(0)) * MONTH_S
     price, architecture = sheet.lambda_, manifest.functions[cell.called].architecture
-    gb_s = _mean(
+    gb_s = mean(
         None if row.billed_ms is None else Decimal(str(row.billed_ms)) / 1000 * row.memory_mb / 1024 for row in rows
     )
     free_gb_s, free_requests = (price.free_gb_s, price.free_requests) if terms.free_tier else (Decimal(), Decimal())
@@ -86,7 +86,7 @@ def _month(
         INVOCATIONS: tiered(calls, price.usd_per_million_requests / MILLION, (), free=free_requests),
     }
     for part in dict.fromkeys(part for row in rows for part in row.costs_usd if part != LAMBDA):
-        of_call = _mean(row.costs_usd.get(part) for row in rows)
+        of_call = mean(row.costs_usd.get(part) for row in rows)
         parts[part] = None if of_call is None else calls * of_call
     parts |= scenario.monthly_usd(sheet, (_alone(manifest.protocol.design(cell), cell),))
     known = [amount for amount in parts.values() if amount is not None]
@@ -104,11 +104,6 @@ def _alone(design: Design, cell: Cell) -> Design:
         functions = {cell.function: design.functions[cell.function]}
         return msgspec.structs.replace(design, functions=functions, factors=design.factors | {CALLERS: (cell.callers,)})
     return msgspec.structs.replace(design, factors={name: (level,) for name, level in cell.levels.items()}, fraction=1)
-
-
-def _mean(values: Iterable[Decimal | None]) -> Decimal | None:
-    known = [value for value in values if value is not None]
-    return sum(known, Decimal(0)) / len(known) if known else None
 
 
 def _assumptions(terms: Terms) -> Iterable[str]:
